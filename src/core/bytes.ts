@@ -1,0 +1,55 @@
+// Small things about bytes that Node does not have.
+
+/** Joins `parts` into one new array. */
+export function concat(...parts: readonly Uint8Array[]): Uint8Array {
+  let length = 0;
+  for (const part of parts) length += part.length;
+  const out = new Uint8Array(length);
+  let offset = 0;
+  for (const part of parts) {
+    out.set(part, offset);
+    offset += part.length;
+  }
+  return out;
+}
+
+/** A Buffer over the same memory as `bytes`: no copy. */
+export function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** `bytes` with its length in front, 4 bytes big-endian: unambiguous in a hash or signature preimage. */
+export function lengthPrefixed(bytes: Uint8Array): Uint8Array {
+  return concat(uint32(bytes.length), bytes);
+}
+
+/** `value` (0…2³²−1) as 4 bytes big-endian. */
+export function uint32(value: number): Uint8Array {
+  const out = new Uint8Array(4);
+  new DataView(out.buffer).setUint32(0, value);
+  return out;
+}
+
+/** `value` (0…2⁵³−1) as 8 bytes big-endian. */
+export function uint64(value: number): Uint8Array {
+  const out = new Uint8Array(8);
+  new DataView(out.buffer).setBigUint64(0, BigInt(value));
+  return out;
+}
+
+export function utf8(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+export function fromUtf8(bytes: Uint8Array): string {
+  return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+}
+
+export function toHex(bytes: Uint8Array): string {
+  return asBuffer(bytes).toString('hex');
+}
+
+/** True when both hold the same bytes. Not constant-time: for public values only. */
+export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return asBuffer(a).equals(b);
+}

@@ -1,0 +1,20 @@
+// Everything that grows has its bound here, each with the reason.
+
+/** One FLOE segment with its overhead: one raw block (CUSTODY.md 2.2). */
+export const segmentBytes = 262_144;
+/** No block is larger. Room for an index block of 4,096 links; under the 2 MiB message ceiling of bitswap. */
+export const blockBytesMax = 1_048_576;
+/** A signed record (manifest, envelope, branch key, KEK). Large ones are a mistake or an attack. */
+export const recordBytesMax = 65_536;
+/** Links in one index block: 4,096 × about 40 B stays below a segment. */
+export const indexLinksMax = 4096;
+/** Records in one Beacon append. */
+export const appendRecordsMax = 16;
+/** One RPC head (CBOR) and one RPC body (a block and a little). */
+export const rpcHeadBytesMax = 262_144;
+export const rpcBodyBytesMax = blockBytesMax + 1024;
+/** Length of an address and of one of its parts, in UTF-8 bytes (CONTRACTS.md section 2). */
+export const addressBytesMax = 4096;
+export const addressPartBytesMax = 256;
+/** Members of one cluster: the algorithms sort all of them per block. */
+export const membersMax = 256;
