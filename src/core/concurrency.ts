@@ -1,0 +1,103 @@
+// Doing several things at once, a bounded number of them, in order, and stopping cleanly.
+
+/**
+ * Applies `work` to each item with at most `width` under way, yielding results in the order of the items.
+ * At most `width` results wait to be taken. The first failure is thrown in its place; work already begun
+ * is waited for, so that nothing goes on behind the caller's back.
+ */
+export async function* mapInOrder<In, Out>(
+  items: AsyncIterable<In> | Iterable<In>,
+  width: number,
+  work: (item: In) => Promise<Out>,
+): AsyncGenerator<Out, void, undefined> {
+  const underway: Promise<Out>[] = [];
+  try {
+    for await (const item of items) {
+      const promise = work(item);
+      promise.catch(() => undefined); // reported when its turn comes
+      underway.push(promise);
+      if (underway.length >= width) yield await takeFirst(underway);
+    }
+    while (underway.length > 0) yield await takeFirst(underway);
+  } finally {
+    await Promise.allSettled(underway);
+  }
+}
+
+async function takeFirst<T>(queue: Promise<T>[]): Promise<T> {
+  const first = queue.shift();
+  if (first === undefined) throw new RangeError('takeFirst: empty queue');
+  return first;
+}
+
+/** Lets at most `width` holders in; the others wait in the order they came. */
+export class Gate {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(width: number) {
+    this.#free = width;
+  }
+
+  /** Runs `work` when there is room. */
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free++;
+      else next();
+    }
+  }
+
+  /** How many wait to get in. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+}
+
+/**
+ * Cuts a byte stream into pieces of exactly `sizeBytes`, the last one shorter or empty, and says of each
+ * whether it is the last. An empty stream is one empty last piece. A piece may share memory with its input.
+ */
+export async function* chunked(
+  source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  sizeBytes: number,
+): AsyncGenerator<{ bytes: Uint8Array; last: boolean }, void, undefined> {
+  let full: Uint8Array | undefined; // a whole piece, held back until we know whether more follows
+  let pending: Uint8Array[] = [];
+  let pendingBytes = 0;
+  for await (let bytes of source) {
+    while (bytes.length > 0) {
+      if (full !== undefined) {
+        yield { bytes: full, last: false };
+        full = undefined;
+      }
+      const part = bytes.subarray(0, sizeBytes - pendingBytes);
+      bytes = bytes.subarray(part.length);
+      pending.push(part);
+      pendingBytes += part.length;
+      if (pendingBytes === sizeBytes) {
+        full = joined(pending, pendingBytes);
+        pending = [];
+        pendingBytes = 0;
+      }
+    }
+  }
+  if (full === undefined) yield { bytes: joined(pending, pendingBytes), last: true };
+  else yield { bytes: full, last: true };
+}
+
+function joined(parts: readonly Uint8Array[], length: number): Uint8Array {
+  const only = parts.length === 1 ? parts[0] : undefined;
+  if (only !== undefined) return only;
+  const out = new Uint8Array(length);
+  let offset = 0;
+  for (const part of parts) {
+    out.set(part, offset);
+    offset += part.length;
+  }
+  return out;
+}
