@@ -1,0 +1,71 @@
+// Runs every test in one go: the pure ones beside their files, then the ones that start processes.
+//
+//   node scripts/test.ts [name part …]   only files whose path contains one of the parts
+//
+// Two groups, because a test that starts eight processes on two cores must not share them with others.
+// A skipped test is named at the end; with HOLDFAST_STRICT=1 (as .ci/run sets it) it counts as failed.
+
+import { globSync } from 'node:fs';
+import { relative } from 'node:path';
+import { run } from 'node:test';
+
+interface Outcome {
+  passed: number;
+  failed: string[];
+  skipped: string[];
+}
+
+const strict = process.env['HOLDFAST_STRICT'] === '1';
+const wanted = process.argv.slice(2);
+const groups = [
+  { name: 'rooms', files: globSync(['src/**/*.test.ts', 'test/*.test.ts']), concurrency: 2 },
+  { name: 'cluster', files: globSync('test/cluster/*.test.ts'), concurrency: 1 },
+];
+
+const outcome: Outcome = { passed: 0, failed: [], skipped: [] };
+let filesCount = 0;
+for (const group of groups) {
+  const files = group.files.filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part))).sort();
+  if (files.length === 0) continue;
+  filesCount += files.length;
+  console.log(`${group.name}: ${files.length} test files`);
+  await runGroup(files, group.concurrency);
+}
+if (filesCount === 0) outcome.failed.push(`no test file matches ${wanted.join(' ')}`);
+
+for (const name of outcome.skipped) console.log(`skipped: ${name}`);
+for (const name of outcome.failed) console.log(`FAILED: ${name}`);
+const failures = outcome.failed.length + (strict ? outcome.skipped.length : 0);
+console.log(`${outcome.passed} passed, ${failures} failed, ${strict ? 0 : outcome.skipped.length} skipped`);
+process.exitCode = failures === 0 ? 0 : 1;
+
+async function runGroup(files: string[], concurrency: number): Promise<void> {
+  const stream = run({ files, concurrency, timeout: 420_000, execArgv: ['--no-warnings=ExperimentalWarning'] });
+  for await (const event of stream) {
+    const { type, data } = event as { type: string; data: TestEvent };
+    const file = relative(process.cwd(), data.file ?? '');
+    if (type === 'test:stderr') process.stderr.write(data.message ?? '');
+    if (type !== 'test:pass' && type !== 'test:fail') continue;
+    const name = `${file}: ${data.name}`;
+    if (data.skip !== undefined && data.skip !== false) outcome.skipped.push(`${name} (${String(data.skip)})`);
+    else if (type === 'test:pass') outcome.passed += data.details?.type === 'suite' ? 0 : 1;
+    else {
+      outcome.failed.push(name);
+      console.log(`\n✗ ${name} (${Math.round(data.details?.duration_ms ?? 0)} ms)\n${reason(data.details?.error)}\n`);
+    }
+  }
+}
+
+interface TestEvent {
+  readonly name?: string;
+  readonly file?: string;
+  readonly message?: string;
+  readonly skip?: boolean | string;
+  readonly details?: { readonly type?: string; readonly duration_ms?: number; readonly error?: unknown };
+}
+
+function reason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const inner = error.cause instanceof Error ? error.cause : error;
+  return inner.stack ?? inner.message;
+}
