@@ -1,0 +1,154 @@
+// Holds the house rules: who may import whom, which files are pure, where a third-party family lives.
+// Every rule also has a test that shows it biting; a rule nobody has seen bite proves nothing.
+
+import assert from 'node:assert/strict';
+import { globSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { test } from 'node:test';
+
+/** Room → rooms it may import from. Its own is always allowed. A table to change in review, not a wall. */
+const rooms: Readonly<Record<string, readonly string[]>> = {
+  core: [],
+  ucxl: ['core'],
+  manifest: ['core', 'ucxl'],
+  envelope: ['core'],
+  custody: ['core', 'envelope'],
+  backbeat: ['core'],
+  beacon: ['core', 'ucxl', 'manifest', 'envelope'],
+  steward: ['core', 'ucxl', 'manifest', 'backbeat'],
+  node: ['core', 'manifest'],
+  flows: ['core', 'ucxl', 'manifest', 'envelope', 'custody'],
+  client: ['core', 'ucxl', 'manifest', 'envelope', 'custody', 'flows'],
+  http: ['core', 'ucxl', 'manifest', 'envelope', 'custody', 'beacon', 'backbeat', 'flows', 'steward'],
+  local: ['core'],
+  cli: ['core', 'ucxl', 'client', 'custody', 'local'],
+};
+
+/** Files that join rooms, beside the table: each names what it may reach into. */
+const joiners: Readonly<Record<string, readonly string[]>> = {
+  'src/main.ts': Object.keys(rooms),
+  'src/app.ts': Object.keys(rooms),
+  'src/local/layout.ts': ['node'],
+};
+
+/** Rooms and files that decide without doing: no IO, no clock, no chance. */
+const pure: readonly RegExp[] = [
+  /^src\/core\//,
+  /^src\/ucxl\//,
+  /^src\/manifest\//,
+  /^src\/envelope\//,
+  /^src\/flows\//,
+  /^src\/beacon\/(log|memory|fold|view|verify|rebuild)\.ts$/,
+  /^src\/backbeat\/(beat|tracker|tempo|hlc|bars)\.ts$/,
+  /^src\/steward\/(place|ledger|plan|view|budget|status)\.ts$/,
+  /^src\/node\/(membership|rpc-frames|provider-wire|provider-schedule|keeper-schedule)\.ts$/,
+];
+
+/** Third-party family → where it may be imported. */
+const families: readonly { readonly name: RegExp; readonly home: RegExp }[] = [
+  { name: /^(libp2p|@libp2p\/|@multiformats\/multiaddr|datastore-level|interface-datastore)/, home: /^src\/node\// },
+  { name: /^classic-level$/, home: /^src\/(beacon\/(level|view-level|kv-level)|node\/[a-z-]+|steward\/ledger-level)\.ts$/ },
+  { name: /^(multiformats|@ipld\/)/, home: /^src\/(core\/block|node\/[a-z-]+|manifest\/car)\.ts$/ },
+  { name: /^prom-client$/, home: /^src\/http\// },
+];
+
+interface Source {
+  readonly path: string;
+  readonly text: string;
+}
+
+interface Import {
+  readonly target: string;
+  readonly typeOnly: boolean;
+}
+
+function importsOf(text: string): Import[] {
+  const found: Import[] = [];
+  const pattern = /^(?:import|export)\s+(type\s)?(?:[^'";]*?\sfrom\s+)?'([^']+)'/gm;
+  for (const [, type, target] of text.matchAll(pattern)) {
+    if (target !== undefined) found.push({ target, typeOnly: type !== undefined });
+  }
+  for (const [, target] of text.matchAll(/\bimport\('([^']+)'\)/g)) {
+    if (target !== undefined) found.push({ target, typeOnly: false });
+  }
+  return found;
+}
+
+function roomOf(path: string): string | undefined {
+  return /^src\/([^/]+)\//.exec(path)?.[1];
+}
+
+function brokenTable(source: Source): string[] {
+  const room = roomOf(source.path);
+  const allowed = [...(room === undefined ? [] : [room, ...(rooms[room] ?? [])]), ...(joiners[source.path] ?? [])];
+  return importsOf(source.text)
+    .filter(({ target }) => target.startsWith('.'))
+    .map(({ target }) => normalize(join(dirname(source.path), target)))
+    .filter((target) => !allowed.includes(roomOf(target) ?? target))
+    .map((target) => `${source.path} may not import ${target}`);
+}
+
+function brokenPurity(source: Source): string[] {
+  if (!pure.some((pattern) => pattern.test(source.path))) return [];
+  const broken = importsOf(source.text)
+    .filter(({ target }) => target.startsWith('node:') && !(source.path.startsWith('src/core/') || source.path.startsWith('src/envelope/')) )
+    .map(({ target }) => `${source.path} is pure and may not import ${target}`);
+  const io = importsOf(source.text).filter(({ target, typeOnly }) => !typeOnly && /^node:(fs|net|http|https|child_process|os|timers|worker_threads|process)/.test(target));
+  broken.push(...io.map(({ target }) => `${source.path} is pure and may not import ${target}`));
+  const code = source.text.replaceAll(/\/\*[\s\S]*?\*\/|\/\/[^\n]*/g, '');
+  for (const word of ['Date.now', 'new Date()', 'Math.random', 'setTimeout', 'setInterval', 'performance.now', 'process.']) {
+    if (code.includes(word)) broken.push(`${source.path} is pure and may not use ${word}`);
+  }
+  return broken;
+}
+
+function brokenFamilies(source: Source): string[] {
+  return importsOf(source.text).flatMap(({ target }) =>
+    families
+      .filter(({ name, home }) => name.test(target) && !home.test(source.path))
+      .map(() => `${source.path} may not import ${target}: that family lives elsewhere`),
+  );
+}
+
+function brokenShape(source: Source): string[] {
+  const broken: string[] = [];
+  if (/^export\s+default\b/m.test(source.text)) broken.push(`${source.path}: named exports only`);
+  if (/^export\s+\*/m.test(source.text)) broken.push(`${source.path}: doors are explicit lists, no export *`);
+  if (/\bfrom\s+'\.[^']*(?<!\.ts)'/.test(source.text)) broken.push(`${source.path}: relative imports end in .ts`);
+  return broken;
+}
+
+const rules = { table: brokenTable, purity: brokenPurity, families: brokenFamilies, shape: brokenShape };
+const sources: Source[] = globSync('src/**/*.ts')
+  .filter((path) => !path.endsWith('.test.ts') && !path.endsWith('.child.ts'))
+  .map((path) => ({ path: path.replaceAll('\\', '/'), text: readFileSync(path, 'utf8') }));
+
+for (const [name, rule] of Object.entries(rules)) {
+  test(`${name}: the sources keep it`, () => {
+    assert.ok(sources.length > 20, `only ${sources.length} sources found: the test looks in the wrong place`);
+    assert.deepEqual(sources.flatMap(rule), []);
+  });
+}
+
+test('every room under src is in the table', () => {
+  const unknown = sources.map(({ path }) => roomOf(path)).filter((room) => room !== undefined && !(room in rooms));
+  assert.deepEqual([...new Set(unknown)], []);
+});
+
+test('the rules bite', () => {
+  const bites = (rule: (source: Source) => string[], path: string, text: string): void =>
+    assert.notDeepEqual(rule({ path, text }), [], `${path}: ${text}`);
+  bites(brokenTable, 'src/core/a.ts', "import { b } from '../ucxl/b.ts';");
+  bites(brokenTable, 'src/steward/a.ts', "import type { b } from '../node/b.ts';");
+  bites(brokenTable, 'src/cli/a.ts', "export { b } from '../beacon/b.ts';");
+  bites(brokenPurity, 'src/steward/plan.ts', 'const now = Date.now();');
+  bites(brokenPurity, 'src/steward/plan.ts', "import { readFile } from 'node:fs/promises';");
+  bites(brokenPurity, 'src/flows/put.ts', "import { hash } from 'node:crypto';");
+  bites(brokenPurity, 'src/core/clock.ts', "import { readFile } from 'node:fs/promises';");
+  bites(brokenFamilies, 'src/http/a.ts', "import { createLibp2p } from 'libp2p';");
+  bites(brokenFamilies, 'src/http/a.ts', "import {\n  ClassicLevel,\n} from 'classic-level';");
+  bites(brokenFamilies, 'src/flows/a.ts', "const x = await import('@libp2p/tcp');");
+  bites(brokenShape, 'src/http/a.ts', 'export default 1;');
+  bites(brokenShape, 'src/http/a.ts', "export * from './b.ts';");
+  bites(brokenShape, 'src/http/a.ts', "import { b } from './b';");
+});
