@@ -18,3 +18,7 @@ export const addressBytesMax = 4096;
 export const addressPartBytesMax = 256;
 /** Members of one cluster: the algorithms sort all of them per block. */
 export const membersMax = 256;
+/** One Beacon append, encoded: it travels as one RPC body. */
+export const appendBytesMax = blockBytesMax;
+/** A Beacon subject or record key: an address and its prefix. */
+export const subjectBytesMax = addressBytesMax + 64;
