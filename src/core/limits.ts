@@ -22,3 +22,12 @@ export const membersMax = 256;
 export const appendBytesMax = blockBytesMax;
 /** A Beacon subject or record key: an address and its prefix. */
 export const subjectBytesMax = addressBytesMax + 64;
+/** Compliance tags and citations of one manifest: together with the rest they must stay below `recordBytesMax`. */
+export const manifestTagsMax = 64;
+export const manifestCitesMax = 128;
+/** DEKs under one branch key: bounds what its leak exposes and keeps a nonce collision at 2^-73 (CUSTODY.md 2.3). */
+export const branchKeyUsesMax = 4096;
+/** Branch keys a reader keeps open. A million objects have about a thousand; each costs under 1 KiB. */
+export const branchKeysOpenMax = 1024;
+/** Branch keys in one request to custodians (CUSTODY.md 2.5). */
+export const unwrapItemsMax = 256;

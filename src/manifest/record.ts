@@ -9,10 +9,11 @@
 // signature have one CID, and no byte of a block can change without being refused.
 
 import { asBuffer, concat, sameBytes } from '../core/bytes.ts';
-import { type Block, CID, cidOf, codecDagCbor, decodeCbor, encodeCbor } from '../core/block.ts';
+import { type Block, type CID, cidOf, codecDagCbor, decodeCbor, encodeCbor } from '../core/block.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, type Signer, verifySignature } from '../core/hash.ts';
 import { recordBytesMax } from '../core/limits.ts';
+import { isLink, isMap } from './fields.ts';
 
 const recordKinds = ['manifest', 'envelope', 'branch-key', 'kek'] as const;
 export type RecordKind = (typeof recordKinds)[number];
@@ -90,22 +91,13 @@ function isMapHead(byte: number | undefined): boolean {
 }
 
 function checkBody(body: unknown): asserts body is RecordBody {
-  if (body === null || typeof body !== 'object') throw invalid('r', 'is not a map');
-  const { kind, v, writer, prev } = body as Record<string, unknown>;
+  if (!isMap(body)) throw invalid('r', 'is not a map');
+  const { kind, v, writer, prev } = body;
   if (!recordKinds.some((known) => known === kind)) throw invalid('kind', 'is none of ours');
   if (v !== 1) throw invalid('v', 'is not 1');
   if (!(writer instanceof Uint8Array) || writer.length !== 32) throw invalid('writer', 'is not 32 bytes');
-  if (prev !== null && !isRecordLink(prev)) throw invalid('prev', 'is neither null nor the CID of a record');
-}
-
-function isRecordLink(value: unknown): value is CID {
-  const cid = CID.asCID(value);
-  return (
-    cid?.version === 1 &&
-    cid.code === codecDagCbor &&
-    cid.multihash.code === 0x12 &&
-    cid.multihash.size === 32
-  );
+  if (prev !== null && !isLink(prev, codecDagCbor))
+    throw invalid('prev', 'is neither null nor the CID of a record');
 }
 
 /** Sorted keys, shortest integers, no floats that are integers: whatever our encoder would have written otherwise. */

@@ -40,7 +40,7 @@ export function formatTemporal(temporal: TemporalSegment): string {
       return `*~${temporal.count}`;
     case 'relative':
       return `${temporal.direction === 'backward' ? '~~' : '^^'}${temporal.count}`;
-    case 'instant':
+    default:
       return new Date(temporal.instant).toISOString();
   }
 }
@@ -77,7 +77,7 @@ export function resolveTemporal(
       return within(span, temporal.count);
     case 'relative':
       return within(span, temporal.direction === 'backward' ? from - temporal.count : from + temporal.count);
-    case 'instant':
+    default:
       return versionAt(temporal.instant, span);
   }
 }
