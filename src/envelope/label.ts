@@ -1,0 +1,90 @@
+// The label of a branch key's wrap (CUSTODY.md 2.4): the only thing that who unwraps decides on. It travels
+// inside each wrap and is authenticated by it; the record around it must say the same.
+
+import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';
+import { sameBytes } from '../core/bytes.ts';
+import { preimage, sha512 } from '../core/hash.ts';
+import { addressPartBytesMax } from '../core/limits.ts';
+import { type ContentClass, contentClasses } from './aad.ts';
+import { type Fields, fieldsOf, invalid } from './fields.ts';
+
+export const branchKeyIdBytes = 16;
+export const groupNameBytesMax = 64;
+
+/** First and last beat, both inside. */
+export type BeatWindow = readonly [from: number, to: number];
+
+/** Whose writes one branch key serves. */
+export interface BranchScope {
+  readonly project: string;
+  readonly cls: ContentClass;
+  /** Ed25519 public key. */
+  readonly writer: Uint8Array;
+  readonly window: BeatWindow;
+}
+
+export interface BkLabel extends BranchScope {
+  readonly v: 1;
+  /** Custody group. */
+  readonly cg: string;
+  /** Version of the group's key, from 1. */
+  readonly kekVer: number;
+  readonly bkId: Uint8Array;
+  /** From 1. */
+  readonly bkVer: number;
+  readonly policy: CID | null;
+}
+
+const names = ['v', 'cg', 'kekVer', 'bkId', 'bkVer', 'project', 'cls', 'policy', 'window', 'writer'] as const;
+export const labelBytesMax = 1024;
+
+export function encodeLabel(label: BkLabel): Uint8Array {
+  return encodeCbor(validLabel(label));
+}
+
+/** Parses a label from a wrap. Throws RECORD_INVALID naming the field. */
+export function parseLabel(bytes: Uint8Array): BkLabel {
+  const label = validLabel(decodeCbor(bytes, 'label'));
+  if (!sameBytes(encodeCbor(label), bytes)) throw invalid('label', 'canonical DAG-CBOR expected');
+  return label;
+}
+
+/** What a wrap without a label of its own authenticates: SHA-512 over the label's bytes and the provider's `context`. */
+export function labelDigest(labelBytes: Uint8Array, context: Uint8Array): Uint8Array {
+  return sha512(preimage('CHORUS-SLURP-LABEL-v1', labelBytes, context));
+}
+
+/** Reads project, class, writer and window out of `fields`. */
+export function readScope(fields: Fields): BranchScope {
+  return {
+    project: fields.text('project', addressPartBytesMax),
+    cls: fields.oneOf('cls', contentClasses),
+    writer: fields.bytes('writer', 32),
+    window: readWindow(fields),
+  };
+}
+
+function validLabel(value: unknown): BkLabel {
+  const fields = fieldsOf(value, 'label', names);
+  return {
+    v: fields.oneOf('v', [1]),
+    cg: fields.text('cg', groupNameBytesMax),
+    kekVer: fields.integer('kekVer', 1),
+    bkId: fields.bytes('bkId', branchKeyIdBytes),
+    bkVer: fields.integer('bkVer', 1),
+    policy: fields.cidOrNull('policy'),
+    ...readScope(fields),
+  };
+}
+
+function readWindow(fields: Fields): BeatWindow {
+  const [from, to, ...rest] = fields.list('window', 2);
+  if (!isBeat(from) || !isBeat(to) || from > to || rest.length > 0) {
+    fields.refuse('window', 'first and last beat expected');
+  }
+  return [from, to];
+}
+
+function isBeat(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+}

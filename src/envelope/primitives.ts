@@ -1,0 +1,92 @@
+// The only place where content keys meet node:crypto: AES-256-GCM and HKDF-Expand over KeyObjects.
+//
+// A key becomes a KeyObject once and is used many times: Node then skips the import per call (4 instead of
+// 18 µs for a small seal), and OpenSSL cleanses its copy when the object is freed. Raw key bytes live only
+// between two lines of code and are zeroed by whoever made them.
+
+import { createCipheriv, createDecipheriv, createHmac, createSecretKey, type KeyObject } from 'node:crypto';
+import assert from 'node:assert/strict';
+
+/** Cryptographically random bytes, handed in from outside so that tests can choose them. */
+export type RandomBytes = (sizeBytes: number) => Uint8Array;
+
+export const keyBytes = 32;
+export const nonceBytes = 12;
+export const tagBytes = 16;
+
+/** Imports `bytes` and zeroes them: the caller gives the key away. */
+export function takeKey(bytes: Uint8Array): KeyObject {
+  const key = createSecretKey(bytes);
+  bytes.fill(0);
+  return key;
+}
+
+/** Encrypts `plaintext` into `target` as ciphertext ‖ 16-byte tag. `target` is exactly 16 bytes longer. */
+export function gcmSealInto(
+  target: Uint8Array,
+  key: KeyObject,
+  nonce: Uint8Array,
+  plaintext: Uint8Array,
+  aad: Uint8Array,
+): void {
+  assert(target.length === plaintext.length + tagBytes, 'target: plaintext and tag');
+  assert(nonce.length === nonceBytes, 'nonce: 12 bytes');
+  const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: tagBytes });
+  cipher.setAAD(aad);
+  target.set(cipher.update(plaintext), 0);
+  cipher.final();
+  target.set(cipher.getAuthTag(), plaintext.length);
+}
+
+/**
+ * Decrypts ciphertext ‖ tag. Undefined when it does not authenticate: nothing of the plaintext survives.
+ * A sealed text shorter than a tag does not authenticate either.
+ */
+export function gcmOpen(
+  key: KeyObject,
+  nonce: Uint8Array,
+  sealed: Uint8Array,
+  aad: Uint8Array,
+): Uint8Array | undefined {
+  assert(nonce.length === nonceBytes, 'nonce: 12 bytes');
+  if (sealed.length < tagBytes) return undefined;
+  const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: tagBytes });
+  decipher.setAAD(aad);
+  decipher.setAuthTag(sealed.subarray(sealed.length - tagBytes));
+  const plaintext = decipher.update(sealed.subarray(0, sealed.length - tagBytes));
+  try {
+    decipher.final();
+  } catch {
+    plaintext.fill(0); // final() has one way to fail here: the tag is wrong
+    return undefined;
+  }
+  return new Uint8Array(plaintext.buffer, plaintext.byteOffset, plaintext.length);
+}
+
+const hashBytes = { sha384: 48, sha512: 64 } as const;
+
+/** HKDF-Expand (RFC 5869 2.3) with `key` as the pseudorandom key. Up to 255 digests long. */
+export function hkdfExpand(
+  hash: keyof typeof hashBytes,
+  key: KeyObject,
+  info: Uint8Array,
+  sizeBytes: number,
+): Uint8Array {
+  assert(sizeBytes <= 255 * hashBytes[hash], 'sizeBytes: at most 255 digests');
+  const out = new Uint8Array(sizeBytes);
+  let previous: Uint8Array = new Uint8Array(0);
+  for (let offset = 0, counter = 1; offset < sizeBytes; counter++) {
+    const mac = createHmac(hash, key).update(previous).update(info).update(Uint8Array.of(counter)).digest();
+    previous.fill(0);
+    out.set(mac.subarray(0, sizeBytes - offset), offset);
+    offset += mac.length;
+    previous = mac;
+  }
+  previous.fill(0);
+  return out;
+}
+
+/** HMAC-SHA-512 of `message`, cut to its first `sizeBytes`. */
+export function hmacSha512(key: KeyObject, message: Uint8Array, sizeBytes: number): Uint8Array {
+  return new Uint8Array(createHmac('sha512', key).update(message).digest().subarray(0, sizeBytes));
+}

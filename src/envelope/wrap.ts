@@ -1,0 +1,144 @@
+// A DEK under its branch key (CUSTODY.md 2.3, 2.8): AES-256-GCM with a random nonce, 60 bytes.
+//
+//   branch key ──HKDF-Expand-SHA-512──▶ wrapping key ──AES-256-GCM, AAD──▶ nonce 12 ‖ wrapped DEK 32 ‖ tag 16
+//
+// GCM does not commit to its key. It need not here: the branch key is pinned by `commit` in its record and
+// the DEK by the header tag of its stream, which is in the AAD; so a wrap that opens under two keys gains
+// nothing. One wrapping key serves at most `branchKeyUsesMax` wraps, which keeps a nonce collision at 2⁻⁷³.
+
+import assert from 'node:assert/strict';
+import type { KeyObject } from 'node:crypto';
+import { inspect } from 'node:util';
+import type { CID } from '../core/block.ts';
+import { concat, uint64, utf8 } from '../core/bytes.ts';
+import { HoldfastError } from '../core/errors.ts';
+import { preimage, sameSecret, sha512 } from '../core/hash.ts';
+import { objectIdBytes, suite } from './aad.ts';
+import { headerTagBytes } from './floe.ts';
+import { branchKeyIdBytes } from './label.ts';
+import {
+  gcmOpen,
+  gcmSealInto,
+  hkdfExpand,
+  hmacSha512,
+  keyBytes,
+  nonceBytes,
+  type RandomBytes,
+  tagBytes,
+  takeKey,
+} from './primitives.ts';
+
+export const dekWrapBytes = nonceBytes + keyBytes + tagBytes;
+export const commitBytes = 32;
+
+/** What a wrapped DEK belongs to: all of it is authenticated, none of it secret. */
+export interface DekBinding {
+  readonly objId: Uint8Array;
+  /** The last 32 bytes of the FLOE header. */
+  readonly headerTag: Uint8Array;
+  readonly bkId: Uint8Array;
+  readonly bkVer: number;
+  readonly policy: CID | null;
+}
+
+/** Wraps `dek`. The caller zeroes `dek` afterwards. */
+export function wrapDek(
+  key: WrappingKey,
+  dek: Uint8Array,
+  binding: DekBinding,
+  random: RandomBytes,
+): Uint8Array {
+  assert(dek.length === keyBytes, 'dek: 32 bytes');
+  const nonce = random(nonceBytes);
+  const wrap = concat(nonce, new Uint8Array(keyBytes + tagBytes));
+  gcmSealInto(wrap.subarray(nonceBytes), keyOf(key), nonce, dek, bindingAad(binding));
+  return wrap;
+}
+
+/** The DEK of a wrap; the caller zeroes it after use. Throws DECRYPT_FAILED when key, wrap and binding do not belong together. */
+export function unwrapDek(key: WrappingKey, wrap: Uint8Array, binding: DekBinding): Uint8Array {
+  if (wrap.length !== dekWrapBytes) throw badWrap(`${dekWrapBytes} bytes expected, got ${wrap.length}`);
+  const dek = gcmOpen(
+    keyOf(key),
+    wrap.subarray(0, nonceBytes),
+    wrap.subarray(nonceBytes),
+    bindingAad(binding),
+  );
+  if (dek === undefined) throw badWrap('it does not belong to this object, branch key or policy');
+  return dek;
+}
+
+/**
+ * The wrapping key of one branch key. It can be used, not read: no property, JSON or inspection shows it.
+ * After disposal every use is a fault of ours.
+ */
+export class WrappingKey implements Disposable {
+  /** Derives it from the branch key, which is left to the caller to zero. */
+  constructor(branchKey: Uint8Array, bkId: Uint8Array) {
+    assert(bkId.length === branchKeyIdBytes, 'bkId: 16 bytes');
+    const info = preimage('CHORUS-SLURP-WK-v1', bkId);
+    keys.set(this, takeKey(hkdfExpand('sha512', importKey(branchKey), info, keyBytes)));
+  }
+
+  get disposed(): boolean {
+    return !keys.has(this);
+  }
+
+  [Symbol.dispose](): void {
+    keys.delete(this);
+  }
+
+  toJSON(): string {
+    return '[wrapping key]';
+  }
+
+  [inspect.custom](): string {
+    return '[wrapping key]';
+  }
+}
+
+/** Apart from the objects, so that holding one does not give the key away. */
+const keys = new WeakMap<WrappingKey, KeyObject>();
+
+function keyOf(wrappingKey: WrappingKey): KeyObject {
+  const key = keys.get(wrappingKey);
+  assert(key !== undefined, 'wrapping key: used after disposal');
+  return key;
+}
+
+/** What a branch-key record says about its key: 32 bytes that only this key gives. */
+export function commitmentOf(branchKey: Uint8Array): Uint8Array {
+  return hmacSha512(importKey(branchKey), preimage('CHORUS-SLURP-TDH2GE-R255-v1/commit'), commitBytes);
+}
+
+/** True when `branchKey` is the one that `commit` was made from. */
+export function matchesCommitment(branchKey: Uint8Array, commit: Uint8Array): boolean {
+  return sameSecret(commitmentOf(branchKey), commit);
+}
+
+function importKey(branchKey: Uint8Array): KeyObject {
+  assert(branchKey.length === keyBytes, 'branchKey: 32 bytes');
+  return takeKey(branchKey.slice());
+}
+
+/** A missing policy is the empty part: no CID is empty. */
+function bindingAad(binding: DekBinding): Uint8Array {
+  assert(binding.objId.length === objectIdBytes, 'objId: 16 bytes');
+  assert(binding.headerTag.length === headerTagBytes, 'headerTag: 32 bytes');
+  assert(binding.bkId.length === branchKeyIdBytes, 'bkId: 16 bytes');
+  return sha512(
+    preimage(
+      'CHORUS-SLURP-ENV-AAD-v1',
+      utf8(suite),
+      binding.objId,
+      binding.headerTag,
+      binding.bkId,
+      uint64(binding.bkVer),
+      binding.policy?.bytes ?? new Uint8Array(0),
+    ),
+  );
+}
+
+function badWrap(reason: string): HoldfastError {
+  return new HoldfastError('DECRYPT_FAILED', `wrapped DEK: ${reason}`, { details: { part: 'wrap' } });
+}
