@@ -1,0 +1,163 @@
+// What the steward tells people: DAG-CBOR and JSON alike, so no undefined, no bigint.
+
+import type { TempoState } from '../backbeat/tempo.ts';
+import type { PeerName } from '../core/rpc.ts';
+
+/** From worst to best. `unchecked`: too early to say, because a node that may hold it has not been heard yet. */
+export const objectStatuses = [
+  'lost',
+  'lastCopy',
+  'belowMin',
+  'short',
+  'healing',
+  'unchecked',
+  'healthy',
+] as const;
+export type ObjectStatus = (typeof objectStatuses)[number];
+
+/**
+ * `unknown`: not heard since this steward started. `listing`: heard, its inventory is still being read.
+ * `suspect`: silent for a few beats. `down`: silent beyond the grace time.
+ */
+export type NodeLiveness = 'unknown' | 'listing' | 'up' | 'suspect' | 'down';
+
+export interface NodeStatus {
+  readonly name: string;
+  readonly peer: PeerName;
+  readonly zone: string;
+  readonly host: string;
+  readonly up: boolean;
+  readonly liveness: NodeLiveness;
+  /** Wall clock ms when `liveness` began. */
+  readonly since: number;
+  /** What the ledger counts there. */
+  readonly blocks: number;
+  readonly bytes: number;
+  /** As last reported by the node; null when never heard. */
+  readonly freeBytes: number | null;
+  readonly state: 'ready' | 'read-only' | 'unknown';
+  /** Why the node is not ready, else ''. */
+  readonly reason: string;
+  /** Milliseconds since the last answer; null when never heard. */
+  readonly lastBeatMs: number | null;
+  readonly lastError: string;
+}
+
+export interface StewardAlarm {
+  /** Stable name, e.g. `objects-lost`, `mass-loss`, `beacon-stale`. */
+  readonly name: string;
+  readonly text: string;
+  readonly since: number;
+}
+
+export interface StewardProblem {
+  readonly at: number;
+  readonly what: string;
+  readonly reason: string;
+}
+
+export interface StewardStatus {
+  readonly at: number;
+  readonly startedAt: number;
+  readonly beat: {
+    readonly index: number | null;
+    readonly sequence: number;
+    readonly tempo: TempoState;
+    readonly intervalMs: number;
+  };
+  readonly catalogue: {
+    readonly revision: number;
+    readonly fresh: boolean;
+    readonly reason: string;
+    /** Objects whose index has not been read yet. */
+    readonly indexesPending: number;
+  };
+  /** Objects by status. */
+  readonly objects: Readonly<Record<ObjectStatus, number>> & { readonly total: number };
+  /** Blocks of the ledger. `unreferenced` wait for their lease to end. */
+  readonly blocks: {
+    readonly total: number;
+    readonly deficient: number;
+    readonly misplaced: number;
+    readonly surplus: number;
+    readonly unreferenced: number;
+  };
+  readonly nodes: readonly NodeStatus[];
+  readonly queue: {
+    /** Copies planned and not begun, and copies under way. */
+    readonly waiting: number;
+    readonly underway: number;
+    /** Actions waiting out a back-off after a failure. */
+    readonly backingOff: number;
+  };
+  readonly healing: {
+    readonly pendingBytes: number;
+    readonly bytesPerSecond: number;
+    /** Null when nothing heals or no rate is known. */
+    readonly etaMs: number | null;
+    readonly copiesDone: number;
+    readonly copiesFailed: number;
+    readonly blocksDeleted: number;
+  };
+  readonly proofs: {
+    readonly asked: number;
+    readonly proven: number;
+    readonly failed: number;
+    readonly unanswered: number;
+  };
+  /** What cannot be done and why, worst first; bounded, `unableTotal` counts all. */
+  readonly unable: readonly UnableStatus[];
+  readonly unableTotal: number;
+  /** Newest last; bounded. */
+  readonly problems: readonly StewardProblem[];
+  readonly alarms: readonly StewardAlarm[];
+  /** Milliseconds the last round's planning and the whole round took. */
+  readonly timing: { readonly planMs: number; readonly roundMs: number };
+}
+
+export interface UnableStatus {
+  readonly cid: string;
+  readonly address: string | null;
+  readonly state: 'short' | 'lost' | 'waiting';
+  readonly reason: string;
+  readonly since: number;
+}
+
+/** Answer of `steward.object`. */
+export interface ObjectReport {
+  readonly manifest: string;
+  readonly address: string;
+  readonly version: number;
+  readonly status: ObjectStatus;
+  readonly policy: { readonly min: number; readonly max: number; readonly zones: number };
+  readonly indexRead: boolean;
+  readonly blocks: number;
+  /** Blocks by class, only those that occur. */
+  readonly classes: Readonly<Record<string, number>>;
+  /** Every node that has at least one of its blocks. */
+  readonly holders: readonly {
+    readonly node: PeerName;
+    readonly name: string;
+    readonly zone: string;
+    readonly up: boolean;
+    readonly blocks: number;
+    readonly provenBlocks: number;
+    /** Wall clock ms of the oldest and newest possession proof; null when none. */
+    readonly provenOldest: number | null;
+    readonly provenNewest: number | null;
+  }[];
+  /** Of the block with the fewest live copies. */
+  readonly copiesFewest: number;
+  readonly zonesFewest: number;
+  readonly reasons: readonly string[];
+}
+
+/** Answer of `steward.holders`, one entry per CID asked for, in the same order. */
+export interface HoldersReport {
+  readonly holders: readonly (readonly {
+    readonly node: PeerName;
+    /** Wall clock ms of the last possession proof; null when the node has only listed the block. */
+    readonly provenAt: number | null;
+    readonly up: boolean;
+  }[])[];
+}
