@@ -41,3 +41,6 @@ export const rpcHandlersMax = { control: 256, bulk: 32 } as const;
 export const rpcStreamsMax = 256;
 /** Calls to one peer and lane that wait for credit: their bodies are the callers' memory. */
 export const rpcWaitingMax = 65_536;
+/** Files of one stored directory, and its list: about 400 B each, held in memory as a whole. */
+export const treeEntriesMax = 100_000;
+export const treeBytesMax = 64 * 1024 * 1024;
