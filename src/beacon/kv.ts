@@ -1,0 +1,32 @@
+// The port under the view: an ordered map of text keys to bytes, changed by atomic batches.
+//
+// Keys are ordered by their UTF-8 bytes. What implements it on a disk answers for the bytes: it returns what
+// was written or throws RECORD_CORRUPT.
+
+export interface Kv extends AsyncDisposable {
+  get(key: string): Promise<Uint8Array | undefined>;
+  getMany(keys: readonly string[]): Promise<(Uint8Array | undefined)[]>;
+  /** Rows with from ≤ key < to, ascending, as of the moment the iteration begins. */
+  range(range: KeyRange): AsyncIterable<KvRow>;
+  /** All or nothing; durable when it resolves. A `null` deletes. */
+  write(changes: KvChanges): Promise<void>;
+}
+
+export interface KeyRange {
+  readonly from: string;
+  /** Exclusive. */
+  readonly to: string;
+  /** Most rows to return; default all. */
+  readonly limit?: number;
+  /** Descending instead. */
+  readonly reverse?: boolean;
+}
+
+export type KvRow = readonly [key: string, value: Uint8Array];
+export type KvChanges = ReadonlyMap<string, Uint8Array | null>;
+
+/** The range of all keys that start with `prefix`, which must end in an ASCII character below DEL. */
+export function prefixRange(prefix: string): { readonly from: string; readonly to: string } {
+  const last = prefix.codePointAt(prefix.length - 1) ?? 0;
+  return { from: prefix, to: prefix.slice(0, -1) + String.fromCodePoint(last + 1) };
+}
