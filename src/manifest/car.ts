@@ -38,8 +38,12 @@ export function carSection(block: Block): readonly [head: Uint8Array, body: Uint
  */
 export async function openCar(source: AsyncIterable<Uint8Array>): Promise<Car> {
   const reader = new ByteReader(source);
-  const roots = await readHeader(reader);
-  return { roots, blocks: readSections(reader) };
+  try {
+    return { roots: await readHeader(reader), blocks: readSections(reader) };
+  } catch (error) {
+    await reader.close();
+    throw error;
+  }
 }
 
 /** The blocks alone. Errors as for `openCar`. */

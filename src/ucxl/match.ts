@@ -45,8 +45,8 @@ export function keyPrefix(pattern: AddressPattern): string {
     if (part === wildcard) return prefix;
     prefix += part + separator;
   }
-  const star = pattern.path.indexOf('*');
-  return prefix + (star === -1 ? pattern.path : pattern.path.slice(0, star));
+  // `a/**` also means `a`, so the slash before two stars is not sure to be there.
+  return prefix + pattern.segments.join('/').replace(/(?:\/?\*\*|\*).*$/su, '');
 }
 
 /** `a//` and `a/**` mean the same; so do `a/` and both. */
