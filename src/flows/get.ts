@@ -1,0 +1,178 @@
+// get: from an address to plaintext, of which not one byte leaves unauthenticated.
+//
+// It runs where the plaintext is wanted: in the client, or in a sealing door. Every block was checked against
+// its CID on arrival, every record against its signature, the key against the header, the segments against
+// the key, their place and the end of the stream.
+
+import type { Block, CID } from '../core/block.ts';
+import { mapInOrder } from '../core/concurrency.ts';
+import { HoldfastError } from '../core/errors.ts';
+import { parseAad } from '../envelope/aad.ts';
+import { type FloeDecryptor, floeDecryptor, headerTagOf, plaintextSegmentBytes, segmentsOf } from '../envelope/floe.ts';
+import { type BranchKeyBody, type EnvelopeBody, parseBranchKey, parseEnvelope } from '../envelope/records.ts';
+import { unwrapDek, type WrappingKey } from '../envelope/wrap.ts';
+import { type ManifestBody, openManifest } from '../manifest/manifest.ts';
+import { openRecord, type SignedRecord } from '../manifest/record.ts';
+import { walkIndex } from '../manifest/segments.ts';
+
+/** The record blocks of one version, as the Beacon holds them. Key records are absent for a tombstone. */
+export interface ObjectRecords {
+  readonly manifest: Uint8Array;
+  readonly envelope?: Uint8Array;
+  readonly branchKey?: Uint8Array;
+}
+
+export interface GetPorts {
+  /** Blocks in the order asked for, each verified against its CID. */
+  load(cids: readonly CID[], signal: AbortSignal): Promise<readonly Block[]>;
+  /** The wrapping key of a branch key record. */
+  readerKey(record: BranchKeyBody, signal: AbortSignal): Promise<WrappingKey>;
+}
+
+/** Plaintext bytes `first` to `last`, both inclusive, from 0. */
+export interface ByteRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+export interface OpenedObject {
+  readonly manifest: SignedRecord<ManifestBody>;
+  /** Bytes that `bytes` will yield. */
+  readonly lengthBytes: number;
+  /** The plaintext, in order. Iterate once; leaving early stops the fetching. */
+  readonly bytes: AsyncIterable<Uint8Array>;
+}
+
+/** Segments fetched together: 4 MiB of ciphertext, and this many such batches under way. Bounds the memory of a get. */
+const batchSegments = 16;
+const batchesUnderway = 3;
+
+/**
+ * Opens one version. The key is unwrapped before this resolves, so a caller knows whether it may read.
+ *
+ * @param records of the version wanted
+ * @param range part of the plaintext; only its segments are fetched and opened. Absent: all of it.
+ * @throws GONE for a tombstone, RECORD_INVALID, DECRYPT_FAILED, KEY_UNAVAILABLE, RANGE_INVALID; and while
+ *   iterating BLOCK_UNAVAILABLE or DECRYPT_FAILED
+ */
+export async function openObject(
+  ports: GetPorts,
+  records: ObjectRecords,
+  options: { readonly range?: ByteRange | undefined; readonly signal: AbortSignal },
+): Promise<OpenedObject> {
+  // 1. The manifest says what the object is, the envelope and the branch key how to open it.
+  const manifest = openManifest(records.manifest);
+  const { envelope, branchKey } = keyRecords(manifest.body, records);
+
+  // 2. The content key, proven to be the right one by the header.
+  const range = checkedRange(manifest.body, options.range);
+  const decryptor = await openKey(ports, manifest.body, envelope, branchKey, options.signal);
+
+  // 3. Blocks in order, each opened at its place.
+  const bytes = plaintext(ports, manifest.body, decryptor, range, options.signal);
+  return { manifest, lengthBytes: range === undefined ? 0 : range.last - range.first + 1, bytes };
+}
+
+function keyRecords(
+  body: ManifestBody,
+  records: ObjectRecords,
+): { envelope: EnvelopeBody; branchKey: BranchKeyBody } {
+  if (body.type === 'tombstone')
+    throw new HoldfastError('GONE', `${body.ucxl_address} was removed by version ${body.context_version}`, {
+      details: { version: body.context_version },
+    });
+  if (records.envelope === undefined || records.branchKey === undefined)
+    throw new HoldfastError('KEY_UNAVAILABLE', `the key records of ${body.ucxl_address} are missing in the Beacon`);
+  return {
+    envelope: parseEnvelope(openRecord(records.envelope).body),
+    branchKey: parseBranchKey(openRecord(records.branchKey).body),
+  };
+}
+
+/** Undefined when there is nothing to read: an empty object. */
+function checkedRange(body: ManifestBody, range: ByteRange | undefined): ByteRange | undefined {
+  if (range === undefined) return body.size === 0 ? undefined : { first: 0, last: body.size - 1 };
+  if (range.first < 0 || range.first > range.last || range.first >= body.size)
+    throw new HoldfastError('RANGE_INVALID', `bytes ${range.first}-${range.last} of an object of ${body.size} bytes`, {
+      details: { sizeBytes: body.size },
+    });
+  return { first: range.first, last: Math.min(range.last, body.size - 1) };
+}
+
+async function openKey(
+  ports: GetPorts,
+  body: ManifestBody,
+  envelope: EnvelopeBody,
+  branchKey: BranchKeyBody,
+  signal: AbortSignal,
+): Promise<FloeDecryptor> {
+  const sealed = body.encryption;
+  if (sealed === null) throw new HoldfastError('RECORD_INVALID', `${body.ucxl_address}: content without encryption`);
+  const aad = parseAad(sealed.aad);
+  if (aad.ucxl !== body.ucxl_address || aad.cls !== body.cls || aad.kind !== body.type || aad.media !== body.media)
+    throw new HoldfastError('DECRYPT_FAILED', `the content of ${body.ucxl_address} was sealed for another address or class`);
+  const key = await ports.readerKey(branchKey, signal);
+  const { bkId, bkVer, policy } = envelope;
+  const binding = { objId: sealed.objId, headerTag: headerTagOf(sealed.hdr), bkId, bkVer, policy };
+  const dek = unwrapDek(key, envelope.wrap, binding);
+  try {
+    return floeDecryptor(dek, sealed.aad, sealed.hdr);
+  } finally {
+    dek.fill(0);
+  }
+}
+
+async function* plaintext(
+  ports: GetPorts,
+  body: ManifestBody,
+  decryptor: FloeDecryptor,
+  range: ByteRange | undefined,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  using open = decryptor;
+  const segmentBytes = plaintextSegmentBytes();
+  const segments = segmentsOf(body.size);
+  const from = range === undefined ? 0 : Math.floor(range.first / segmentBytes);
+  const to = range === undefined ? 1 : Math.floor(range.last / segmentBytes) + 1;
+  let position = from;
+  for await (const block of segmentBlocks(ports, body, from, to, signal)) {
+    const plain = open.decryptSegment(position, block.bytes, position === segments - 1);
+    const startsAt = position * segmentBytes;
+    position++;
+    const first = range === undefined ? 0 : Math.max(0, range.first - startsAt);
+    const end = range === undefined ? 0 : Math.min(plain.length, range.last - startsAt + 1);
+    if (end > first) yield plain.subarray(first, end);
+  }
+  if (position !== to)
+    throw new HoldfastError('DECRYPT_FAILED', `${body.ucxl_address} ends after segment ${position}, ${to} expected`);
+}
+
+async function* segmentBlocks(
+  ports: GetPorts,
+  body: ManifestBody,
+  from: number,
+  to: number,
+  signal: AbortSignal,
+): AsyncGenerator<Block, void, undefined> {
+  const { cid: root } = body;
+  if (root === null) return;
+  const loadOne = async (cid: CID): Promise<Uint8Array> => {
+    const [block] = await ports.load([cid], signal);
+    if (block === undefined) throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid} was not delivered`);
+    return block.bytes;
+  };
+  const cids = segmentsOf(body.size) === 1 ? [root] : walkIndex(root, loadOne, { from, to });
+  for await (const blocks of mapInOrder(grouped(cids, batchSegments), batchesUnderway, (group) => ports.load(group, signal)))
+    yield* blocks;
+}
+
+async function* grouped<T>(items: AsyncIterable<T> | Iterable<T>, size: number): AsyncGenerator<T[], void, undefined> {
+  let group: T[] = [];
+  for await (const item of items) {
+    group.push(item);
+    if (group.length < size) continue;
+    yield group;
+    group = [];
+  }
+  if (group.length > 0) yield group;
+}

@@ -1,0 +1,331 @@
+// put: from an address and a stream of plaintext to an acknowledged, citable version.
+//
+// It runs where the plaintext is: in the client, or in a sealing door. What leaves it is ciphertext, signed
+// records and CIDs. Numbers in the comments are those of ARCHITECTURE.md.
+
+import { type Block, type CID, rawBlock } from '../core/block.ts';
+import { chunked, mapInOrder } from '../core/concurrency.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import type { Signer } from '../core/hash.ts';
+import { type ContentClass, encodeAad, objectIdBytes } from '../envelope/aad.ts';
+import { floeEncryptor, headerTagOf, plaintextSegmentBytes } from '../envelope/floe.ts';
+import type { BranchKeyBody, EnvelopeBody } from '../envelope/records.ts';
+import { wrapDek, type WrappingKey } from '../envelope/wrap.ts';
+import { type Citation, type ManifestContent, type ReplicationPolicy, signManifest } from '../manifest/manifest.ts';
+import { signRecord } from '../manifest/record.ts';
+import { IndexBuilder } from '../manifest/segments.ts';
+import { canonicalKey, type UcxlAddress, withVersion } from '../ucxl/address.ts';
+
+/** The newest version under an address. */
+export interface VersionRef {
+  readonly version: number;
+  readonly manifest: CID;
+  readonly tombstone: boolean;
+}
+
+/** What the Beacon answered to a registration. */
+export interface Registered {
+  /** Log revision: a later read that names it sees this write. */
+  readonly revision: number;
+}
+
+/** How well blocks were stored: the fewest copies any of them got, and how many were wanted. */
+export interface Copies {
+  readonly copies: number;
+  readonly wanted: number;
+}
+
+/** The branch key to wrap under now, and its record until somebody registered it. */
+export interface WriterKey {
+  readonly bkId: Uint8Array;
+  readonly bkVer: number;
+  readonly policy: CID | null;
+  readonly key: WrappingKey;
+  readonly record?: Omit<BranchKeyBody, 'writer' | 'prev'> | undefined;
+  /** To be called once a registration that carried `record` succeeded. */
+  registered(): void;
+}
+
+export interface PutPorts {
+  readonly registry: {
+    /** Newest version under a canonical key, tombstones included; undefined when there is none. */
+    newest(key: string): Promise<VersionRef | undefined>;
+    /** Enters records that belong together. Throws VERSION_CONFLICT when the address moved on. */
+    register(records: readonly Block[]): Promise<Registered>;
+  };
+  /** Stores blocks on enough disks before it resolves; `policy` says how many. */
+  store(blocks: readonly Block[], policy: ReplicationPolicy): Promise<Copies>;
+  /** The branch key for a scope at a beat. */
+  writerKey(scope: { project: string; cls: ContentClass; beat: number }): Promise<WriterKey>;
+  /** How the records of KEKs call the policy. */
+  readonly kekPolicy: string;
+  readonly signer: Signer;
+  random(bytes: number): Uint8Array;
+  /** Wall clock, milliseconds since 1970: generated_at. */
+  now(): number;
+  beat(): Promise<number>;
+}
+
+export interface PutOptions {
+  readonly media: string;
+  readonly type: 'object' | 'tree';
+  readonly cls: ContentClass;
+  readonly replication: ReplicationPolicy;
+  readonly generatedBy: string;
+  readonly complianceTags?: readonly string[];
+  readonly cites?: readonly Citation[];
+  readonly supersedes?: string | null;
+  /** Only write if this is the newest version now (0: nothing yet). Absent: on top of whatever is newest. */
+  readonly expectedVersion?: number;
+  /** Told of plaintext bytes as they are stored. */
+  onStored?(bytes: number): void;
+}
+
+export interface PutResult {
+  /** Immutable address of exactly this version, `…/*~N/…`. */
+  readonly address: string;
+  /** CID of the manifest. */
+  readonly cid: CID;
+  readonly version: number;
+  readonly sizeBytes: number;
+  readonly copies: number;
+  readonly wanted: number;
+  /** Fewer copies than wanted exist yet; the steward makes the rest. */
+  readonly short: boolean;
+  readonly revision: number;
+}
+
+/** Segments stored together: 8 MiB of ciphertext, and this many such batches under way. Bounds the memory of a put. */
+const batchSegments = 32;
+const batchesUnderway = 2;
+/** Another writer may win the race for a version this often before we give up. */
+const conflictsMax = 16;
+
+/**
+ * Seals `source` and registers it as the next version of `address`.
+ *
+ * @param address its temporal segment must be latest: versions that exist are immutable
+ * @throws ADDRESS_WILDCARD, ARGUMENT_INVALID, VERSION_CONFLICT, QUORUM_UNAVAILABLE, and whatever `source` throws;
+ *   then nothing is registered, and blocks already stored are collected later
+ */
+export async function putObject(
+  ports: PutPorts,
+  address: UcxlAddress,
+  source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  options: PutOptions,
+): Promise<PutResult> {
+  // 1. The address, and the version this will follow.
+  const key = writableKey(address);
+  const before = await ports.registry.newest(key);
+  checkExpected(key, before, options.expectedVersion);
+
+  // 2. A fresh key for the content, bound to what the content is.
+  const beat = await ports.beat();
+  const dek = ports.random(32);
+  try {
+    // 3. Seal, cut into blocks, store them on enough disks.
+    const objId = ports.random(objectIdBytes);
+    const sealed = await sealContent(ports, { key, objId, dek, beat }, source, options);
+
+    // 4. Wrap the content key under the branch key of this window.
+    const writerKey = await ports.writerKey({ project: address.project, cls: options.cls, beat });
+    const keyRecords = wrapKey(ports, writerKey, dek, sealed.content, beat, options.cls);
+
+    // 5. Describe and register: only now does the version exist.
+    const input = { address, replication: options.replication, options, content: sealed.content };
+    const done = await registerVersion(ports, key, before, input, keyRecords);
+    writerKey.registered();
+    return {
+      ...done,
+      sizeBytes: sealed.content.size,
+      ...sealed.copies,
+      short: sealed.copies.copies < sealed.copies.wanted,
+    };
+  } finally {
+    dek.fill(0);
+  }
+}
+
+/**
+ * Ends an address: its newest version becomes a tombstone, the blocks of the others are reclaimed later.
+ *
+ * @throws NOT_FOUND when nothing was ever stored there, GONE when it is removed already, VERSION_CONFLICT
+ */
+export async function removeObject(
+  ports: Pick<PutPorts, 'registry' | 'signer' | 'now'>,
+  address: UcxlAddress,
+  options: Pick<PutOptions, 'generatedBy' | 'expectedVersion' | 'replication' | 'cls'>,
+): Promise<Pick<PutResult, 'address' | 'cid' | 'version' | 'revision'>> {
+  const key = writableKey(address);
+  const before = await ports.registry.newest(key);
+  if (before === undefined) throw new HoldfastError('NOT_FOUND', `nothing is stored under ${key}`);
+  if (before.tombstone) throw new HoldfastError('GONE', `${key} was removed already by version ${before.version}`);
+  checkExpected(key, before, options.expectedVersion);
+  return registerVersion(ports, key, before, { address, replication: options.replication, options }, []);
+}
+
+interface SealInput {
+  readonly key: string;
+  readonly objId: Uint8Array;
+  readonly dek: Uint8Array;
+  readonly beat: number;
+}
+
+async function sealContent(
+  ports: PutPorts,
+  { key, objId, dek, beat }: SealInput,
+  source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  options: PutOptions,
+): Promise<{ content: ManifestContent; copies: Copies }> {
+  const { media, type, cls } = options;
+  const aad = encodeAad({ objId, ucxl: key, media, kind: type, cls, beat, writer: ports.signer.publicKey });
+  using encryptor = floeEncryptor(dek, aad, (bytes) => ports.random(bytes));
+  const index = new IndexBuilder();
+  let ctLen = 0;
+  let size = 0;
+  let fewest: Copies | undefined;
+
+  async function* batches(): AsyncGenerator<{ blocks: Block[]; plainBytes: number }> {
+    let blocks: Block[] = [];
+    let plainBytes = 0;
+    let position = 0;
+    for await (const { bytes, last } of chunked(source, plaintextSegmentBytes())) {
+      const block = rawBlock(encryptor.encryptSegment(position++, bytes, last));
+      ctLen += block.bytes.length;
+      size += bytes.length;
+      plainBytes += bytes.length;
+      blocks.push(block, ...index.add({ cid: block.cid, size: block.bytes.length }));
+      if (blocks.length >= batchSegments) {
+        yield { blocks, plainBytes };
+        blocks = [];
+        plainBytes = 0;
+      }
+    }
+    const { root, blocks: rest } = index.finish();
+    rootCid = root;
+    blocks.push(...rest);
+    if (blocks.length > 0) yield { blocks, plainBytes };
+  }
+
+  let rootCid: CID | undefined;
+  const stored = mapInOrder(batches(), batchesUnderway, async ({ blocks, plainBytes }) => ({
+    copies: await ports.store(blocks, options.replication),
+    plainBytes,
+  }));
+  for await (const { copies, plainBytes } of stored) {
+    if (fewest === undefined || copies.copies < fewest.copies) fewest = copies;
+    options.onStored?.(plainBytes);
+  }
+  if (rootCid === undefined || fewest === undefined) throw new RangeError('sealContent: no segment was made');
+  const content: ManifestContent = {
+    type,
+    root: rootCid,
+    size,
+    media,
+    objId,
+    hdr: encryptor.header,
+    aad,
+    ctLen,
+    kekPolicy: ports.kekPolicy,
+  };
+  return { content, copies: fewest };
+}
+
+function wrapKey(
+  ports: PutPorts,
+  writerKey: WriterKey,
+  dek: Uint8Array,
+  content: ManifestContent,
+  beat: number,
+  cls: ContentClass,
+): Block[] {
+  const { bkId, bkVer, policy } = writerKey;
+  const binding = { objId: content.objId, headerTag: headerTagOf(content.hdr), bkId, bkVer, policy };
+  const wrap = wrapDek(writerKey.key, dek, binding, (bytes) => ports.random(bytes));
+  const head = { v: 1, writer: ports.signer.publicKey, prev: null } as const;
+  const envelope: EnvelopeBody = {
+    ...head,
+    kind: 'envelope',
+    objId: content.objId,
+    envVer: 1,
+    mode: 'branch',
+    bkId,
+    bkVer,
+    wrap,
+    policy,
+    cls,
+    beat,
+  };
+  const records = [signRecord(envelope, ports.signer).block];
+  if (writerKey.record !== undefined)
+    records.unshift(signRecord<BranchKeyBody>({ ...writerKey.record, ...head }, ports.signer).block);
+  return records;
+}
+
+interface VersionInput {
+  readonly address: UcxlAddress;
+  readonly replication: ReplicationPolicy;
+  readonly options: Pick<
+    PutOptions,
+    'cls' | 'generatedBy' | 'complianceTags' | 'cites' | 'supersedes' | 'expectedVersion'
+  >;
+  readonly content?: ManifestContent;
+}
+
+/** Signs and registers the version after `before`; when another writer was faster, the version after theirs. */
+async function registerVersion(
+  ports: Pick<PutPorts, 'registry' | 'signer' | 'now'>,
+  key: string,
+  before: VersionRef | undefined,
+  input: VersionInput,
+  keyRecords: readonly Block[],
+): Promise<Pick<PutResult, 'address' | 'cid' | 'version' | 'revision'>> {
+  const { address, replication, options, content } = input;
+  let previous = before;
+  for (let attempt = 1; ; attempt++) {
+    const version = (previous?.version ?? 0) + 1;
+    const manifest = signManifest(
+      {
+        address,
+        version,
+        prev: previous?.manifest ?? null,
+        generatedBy: options.generatedBy,
+        generatedAt: ports.now(),
+        replication,
+        cls: options.cls,
+        ...(content === undefined ? {} : { content }),
+        ...(options.complianceTags === undefined ? {} : { complianceTags: options.complianceTags }),
+        ...(options.cites === undefined ? {} : { cites: options.cites }),
+        ...(options.supersedes === undefined ? {} : { supersedes: options.supersedes }),
+      },
+      ports.signer,
+    );
+    try {
+      const { revision } = await ports.registry.register([...keyRecords, manifest.block]);
+      return { address: withVersion(address, version), cid: manifest.cid, version, revision };
+    } catch (error) {
+      const mayRetry = options.expectedVersion === undefined && attempt < conflictsMax;
+      if (!isHoldfastError(error, 'VERSION_CONFLICT') || !mayRetry) throw error;
+      previous = await ports.registry.newest(key);
+    }
+  }
+}
+
+function writableKey(address: UcxlAddress): string {
+  const { type } = address.temporal_segment;
+  if (type !== 'latest')
+    throw new HoldfastError(
+      'ARGUMENT_INVALID',
+      `${address.raw} names a version; a write makes a new one: leave the temporal segment out or write *^`,
+      { details: { field: 'temporal', raw: address.raw.slice(0, 256) } },
+    );
+  return canonicalKey(address);
+}
+
+function checkExpected(key: string, before: VersionRef | undefined, expected: number | undefined): void {
+  const current = before?.version ?? 0;
+  if (expected === undefined || expected === current) return;
+  throw new HoldfastError('VERSION_CONFLICT', `${key} is at version ${current}, not ${expected}`, {
+    details: { expected, current },
+  });
+}

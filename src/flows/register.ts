@@ -1,0 +1,177 @@
+// register: the last steps of put, run at the door, which trusts nobody's word.
+//
+// The records are opened and checked, every content block must be known to lie on enough disks, the records
+// are stored as blocks themselves (on more disks than content: without them content is noise), and only then
+// the Beacon takes the entry. Written last, read first: a crash before the append leaves blocks that nobody
+// names, which are collected, and never an address without bytes.
+
+import type { Block, CID } from '../core/block.ts';
+import { toHex } from '../core/bytes.ts';
+import { mapInOrder } from '../core/concurrency.ts';
+import { HoldfastError } from '../core/errors.ts';
+import { parseKeyRecord } from '../envelope/records.ts';
+import { type ManifestBody, parseManifest } from '../manifest/manifest.ts';
+import { openRecord, type RecordBody, type SignedRecord } from '../manifest/record.ts';
+import { indexBlocks } from '../manifest/segments.ts';
+import type { Copies } from './put.ts';
+
+/** A record under the key that the registry files it by. */
+export interface KeyedRecord {
+  readonly key: string;
+  readonly bytes: Uint8Array;
+}
+
+export interface RegisterPorts {
+  readonly beacon: {
+    /** Newest version under a canonical key, tombstones included, 0 for none; and the revision of its last append. */
+    current(key: string): Promise<{ readonly version: number; readonly subjectRevision: number }>;
+    /** True when the branch key is registered. */
+    knowsBranchKey(bkId: Uint8Array, bkVer: number): Promise<boolean>;
+    /** Appends with compare-and-set; resolves with the revision once it is durable and visible to reads here. */
+    append(subject: string, expected: number, records: readonly KeyedRecord[]): Promise<number>;
+  };
+  /** For each CID, how many nodes are known to hold it: remembered from the upload, else asked of the nodes. */
+  copiesOf(cids: readonly CID[]): Promise<readonly number[]>;
+  /** Fewest copies that may be acknowledged: 2, or 1 where only one storage node exists. */
+  copiesFloor(): number;
+  /** Fetches an index block. */
+  load(cid: CID): Promise<Uint8Array>;
+  /** Stores a record block on as many nodes as `copies`, or as there are. */
+  storeRecord(block: Block, copies: number): Promise<Copies>;
+}
+
+export interface RegisteredObject {
+  readonly address: string;
+  readonly version: number;
+  readonly manifest: CID;
+  readonly revision: number;
+}
+
+/** CIDs checked for copies at a time. */
+const checkBatch = 512;
+
+/**
+ * Registers the version that `blocks` describe: one manifest and, unless it is a tombstone, its envelope and
+ * the branch key record if that is new.
+ *
+ * @throws RECORD_INVALID, VERSION_CONFLICT (details: current), BLOCKS_MISSING (details: missing, first of them),
+ *   QUORUM_UNAVAILABLE, BEACON_UNAVAILABLE
+ */
+export async function registerObject(ports: RegisterPorts, blocks: readonly Uint8Array[]): Promise<RegisteredObject> {
+  // 1. What is it?
+  const bundle = openBundle(blocks);
+  const { manifest } = bundle;
+  const address = manifest.body.ucxl_address;
+
+  // 2. Is it the next version?
+  const { version, subjectRevision } = await ports.beacon.current(address);
+  if (manifest.body.context_version !== version + 1) throw conflict(address, version, manifest.body.context_version);
+
+  // 3. Can it be opened, and is every block of it on enough disks?
+  await checkKeys(ports, bundle);
+  await checkContent(ports, manifest.body);
+
+  // 4. The records become blocks, on as many disks as the policy allows at most.
+  await Promise.all(bundle.records.map(({ block }) => ports.storeRecord(block, manifest.body.replication.max)));
+
+  // 5. The Beacon takes it: now it exists.
+  const keyed = bundle.records.map((record) => ({ key: registryKey(record.body), bytes: record.block.bytes }));
+  const revision = await ports.beacon.append(`addr/${address}`, subjectRevision, keyed);
+  return { address, version: manifest.body.context_version, manifest: manifest.cid, revision };
+}
+
+interface Bundle {
+  readonly manifest: SignedRecord<ManifestBody>;
+  /** All records, keys before what is locked by them, the manifest last. */
+  readonly records: readonly SignedRecord<RecordBody>[];
+}
+
+function openBundle(blocks: readonly Uint8Array[]): Bundle {
+  const order = ['kek', 'branch-key', 'envelope', 'manifest'] as const;
+  const records = blocks.map((bytes) => openRecord(bytes));
+  const sorted = order.flatMap((kind) => {
+    const ofKind = records.filter(({ body }) => body.kind === kind);
+    if (ofKind.length > 1) throw invalid(`${ofKind.length} records of kind ${kind}, at most one expected`);
+    return ofKind;
+  });
+  const last = sorted.at(-1);
+  if (last?.body.kind !== 'manifest') throw invalid('no manifest among the records');
+  for (const { body } of sorted) if (body.kind !== 'manifest') parseKeyRecord(body);
+  return { manifest: parseManifest(last), records: sorted };
+}
+
+/** The key under which a record is filed in the registry. The body must have been parsed. */
+export function registryKey(body: RecordBody): string {
+  if (body.kind === 'manifest') return `addr/${parseManifestAddress(body)}`;
+  const parsed = parseKeyRecord(body);
+  switch (parsed.kind) {
+    case 'envelope':
+      return `env/${toHex(parsed.objId)}`;
+    case 'branch-key':
+      return `bk/${toHex(parsed.bkId)}`;
+    case 'kek':
+      return `kek/${parsed.cg}/${parsed.ver}`;
+  }
+}
+
+function parseManifestAddress(body: RecordBody): string {
+  const address = (body as Partial<ManifestBody>).ucxl_address;
+  if (address === undefined) throw invalid('a manifest without an address');
+  return address;
+}
+
+async function checkKeys(ports: RegisterPorts, { manifest, records }: Bundle): Promise<void> {
+  const { encryption } = manifest.body;
+  if (encryption === null) return;
+  const bodies = records.map(({ body }) => body).filter((body) => body.kind !== 'manifest');
+  const parsed = bodies.map((body) => parseKeyRecord(body));
+  const envelope = parsed.find((body) => body.kind === 'envelope');
+  if (envelope === undefined || toHex(envelope.objId) !== toHex(encryption.objId))
+    throw invalid('no envelope for the content of this manifest');
+  const brought = parsed.some(
+    (body) => body.kind === 'branch-key' && toHex(body.bkId) === toHex(envelope.bkId) && body.bkVer === envelope.bkVer,
+  );
+  if (!brought && !(await ports.beacon.knowsBranchKey(envelope.bkId, envelope.bkVer)))
+    throw invalid('the envelope names a branch key that is neither registered nor among the records');
+}
+
+async function checkContent(ports: RegisterPorts, body: ManifestBody): Promise<void> {
+  if (body.cid === null) return;
+  const cids = body.blocks === 1 ? [body.cid] : indexBlocks(body.cid, (cid) => ports.load(cid));
+  const missing: string[] = [];
+  for await (const bad of mapInOrder(grouped(cids), 2, (group) => missingOf(ports, group)))
+    missing.push(...bad.slice(0, 16 - missing.length));
+  if (missing.length > 0)
+    throw new HoldfastError(
+      'BLOCKS_MISSING',
+      `${body.ucxl_address}: blocks of the manifest are not stored: ${missing.slice(0, 3).join(', ')}; upload them first`,
+      { details: { missing } },
+    );
+}
+
+async function missingOf(ports: RegisterPorts, cids: readonly CID[]): Promise<string[]> {
+  const copies = await ports.copiesOf(cids);
+  const floor = ports.copiesFloor();
+  return cids.filter((_, index) => (copies[index] ?? 0) < floor).map((cid) => cid.toString());
+}
+
+async function* grouped(cids: Iterable<CID> | AsyncIterable<CID>): AsyncGenerator<CID[], void, undefined> {
+  let group: CID[] = [];
+  for await (const cid of cids) {
+    group.push(cid);
+    if (group.length < checkBatch) continue;
+    yield group;
+    group = [];
+  }
+  if (group.length > 0) yield group;
+}
+
+function conflict(address: string, current: number, given: number): HoldfastError {
+  return new HoldfastError('VERSION_CONFLICT', `${address} is at version ${current}; ${given} does not follow it`, {
+    details: { current, given },
+  });
+}
+
+function invalid(message: string): HoldfastError {
+  return new HoldfastError('RECORD_INVALID', message);
+}
