@@ -40,7 +40,7 @@ export interface NewKey {
   readonly combiner: BranchKeyBody['combiner'];
 }
 
-/** One answer of an unwrap: the branch key, matched against its commitment and the caller's to zero, or why not. */
+/** One answer of an unwrap: the branch key (the caller matches it with its commitment and zeroes it), or why not. */
 export type Unwrapped =
   | { readonly ok: true; readonly branchKey: Uint8Array }
   | { readonly ok: false; readonly error: HoldfastError };

@@ -1,7 +1,7 @@
 // Reads a decoded CBOR map field by field: exactly the fields that the record has, each of its type and bounds.
 // Every refusal is RECORD_INVALID and names record and field, never the value (it may be a secret put in the wrong place).
 
-import { CID } from '../core/block.ts';
+import { CID, supportedCid } from '../core/block.ts';
 import { HoldfastError } from '../core/errors.ts';
 
 export interface Fields {
@@ -98,9 +98,103 @@ class MapFields implements Fields {
   cidOrNull(field: string): CID | null {
     const value = this.#map[field];
     if (value === null) return null;
-    const cid = CID.asCID(value);
-    if (cid === null) this.refuse(field, 'a CID or null expected');
-    return cid;
+    // Not CID.asCID: that also takes a crafted map for a CID.
+    if (!(value instanceof CID) || !isSupported(value)) {
+      this.refuse(field, 'null or a CIDv1 of sha2-256, raw or dag-cbor, expected');
+    }
+    return value;
+  }
+
+  list(field: string, countMax: number): readonly unknown[];
+  /** A map of its own, with exactly `names`. */
+  map(field: string, names: readonly string[]): Fields;
+  /** Throws RECORD_INVALID for `field`. */
+  refuse(field: string, expected: string): never;
+}
+
+/** `value` as a map with exactly `names` as keys. `where` heads each message: 'envelope', 'branch-key.scope'. */
+export function fieldsOf(value: unknown, where: string, names: readonly string[]): Fields {
+  if (!isMap(value)) throw invalid(where, 'a map expected');
+  for (const name of names)
+    if (!Object.hasOwn(value, name)) throw invalid(`${where}.${name}`, 'field is missing');
+  for (const name of Object.keys(value))
+    if (!names.includes(name)) throw invalid(where, 'a field that nobody knows');
+  return new MapFields(value, where);
+}
+
+/** The text of the field `name` of a map of any shape: what a tagged union is told apart by. */
+export function tagOf(value: unknown, where: string, name: string): string {
+  const tag = isMap(value) ? value[name] : undefined;
+  if (typeof tag !== 'string') throw invalid(`${where}.${name}`, 'text expected');
+  return tag;
+}
+
+export function invalid(field: string, expected: string): HoldfastError {
+  return new HoldfastError('RECORD_INVALID', `${field}: ${expected}`, { details: { field } });
+}
+
+class MapFields implements Fields {
+  readonly #map: Readonly<Record<string, unknown>>;
+  readonly #where: string;
+
+  constructor(map: Readonly<Record<string, unknown>>, where: string) {
+    this.#map = map;
+    this.#where = where;
+  }
+
+  bytes(field: string, sizeBytes: number): Uint8Array {
+    const value = this.#map[field];
+    if (!(value instanceof Uint8Array) || value.length !== sizeBytes)
+      this.refuse(field, `${sizeBytes} bytes expected`);
+    return value;
+  }
+
+  bytesUpTo(field: string, sizeBytesMax: number): Uint8Array {
+    const value = this.#map[field];
+    if (!(value instanceof Uint8Array) || value.length === 0 || value.length > sizeBytesMax) {
+      this.refuse(field, `1 to ${sizeBytesMax} bytes expected`);
+    }
+    return value;
+  }
+
+  integer(field: string, least: number, most: number = Number.MAX_SAFE_INTEGER): number {
+    const value = this.#map[field];
+    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < least || value > most) {
+      this.refuse(field, `an integer from ${least} to ${most} expected`);
+    }
+    return value;
+  }
+
+  text(field: string, sizeMax: number): string {
+    const value = this.#map[field];
+    if (
+      typeof value !== 'string' ||
+      value === '' ||
+      Buffer.byteLength(value) > sizeMax ||
+      /\p{Cc}/u.test(value)
+    ) {
+      this.refuse(field, `1 to ${sizeMax} bytes of text without control characters expected`);
+    }
+    return value;
+  }
+
+  oneOf<T extends string | number>(field: string, choices: readonly T[]): T {
+    const value = this.#map[field];
+    const choice = choices.find((known) => known === value);
+    if (choice === undefined) this.refuse(field, `one of ${choices.join(', ')} expected`);
+    return choice;
+  }
+
+  cidOrNull(field: string): CID | null {
+    const value = this.#map[field];
+    if (value === null) return null;
+    // Not CID.asCID: that also takes a crafted map for a CID.
+    if (!(value instanceof CID)) this.refuse(field, 'a CID or null expected');
+    try {
+      return supportedCid(value);
+    } catch {
+      this.refuse(field, 'a CIDv1 of sha2-256, raw or dag-cbor, expected');
+    }
   }
 
   list(field: string, countMax: number): readonly unknown[] {
@@ -125,6 +219,15 @@ function isMap(value: unknown): value is Readonly<Record<string, unknown>> {
     value !== null &&
     !Array.isArray(value) &&
     !(value instanceof Uint8Array) &&
-    CID.asCID(value) === null
+    !(value instanceof CID)
   );
+}
+
+function isSupported(cid: CID): boolean {
+  try {
+    supportedCid(cid);
+    return true;
+  } catch {
+    return false;
+  }
 }

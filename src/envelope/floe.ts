@@ -24,6 +24,7 @@ import {
   gcmOpen,
   gcmSealInto,
   hkdfExpand,
+  importKey,
   keyBytes,
   nonceBytes,
   type RandomBytes,
@@ -94,7 +95,7 @@ export function floeDecryptor(
   if (!sameBytes(header.subarray(0, parametersBytes), encodeParameters(parameters))) {
     throw badHeader('other parameters than this suite has');
   }
-  const iv = header.slice(parametersBytes, parametersBytes + ivBytes);
+  const iv = header.subarray(parametersBytes, parametersBytes + ivBytes);
   const keys = deriveStreamKeys(dek, iv, aad, parameters);
   if (!sameSecret(keys.headerTag, headerTagOf(header))) {
     throw badHeader('the key or the associated data is not the one it was made with');
@@ -105,7 +106,7 @@ export function floeDecryptor(
 /** The committing tag of a header of the right length. */
 export function headerTagOf(header: Uint8Array): Uint8Array {
   assert(header.length === floeHeaderBytes, 'header: 74 bytes');
-  return header.slice(parametersBytes + ivBytes);
+  return new Uint8Array(header.subarray(parametersBytes + ivBytes));
 }
 
 /** Plaintext bytes in every segment but the last. */
@@ -136,11 +137,14 @@ function deriveStreamKeys(
 ): StreamKeys {
   assert(dek.length === keyBytes, 'dek: 32 bytes');
   assert(iv.length === ivBytes, 'iv: 32 bytes');
-  const key = takeKey(dek.slice());
+  const key = importKey(dek);
   const prefix = concat(encodeParameters(parameters), iv);
   const headerTag = hkdfExpand('sha384', key, concat(prefix, utf8('HEADER_TAG:'), aad), headerTagBytes);
   const messageKey = hkdfExpand('sha384', key, concat(prefix, utf8('MESSAGE_KEY:'), aad), messageKeyBytes);
-  return { headerTag, segmentKeys: new SegmentKeys(takeKey(messageKey), prefix, aad.slice(), parameters) };
+  return {
+    headerTag,
+    segmentKeys: new SegmentKeys(takeKey(messageKey), prefix, new Uint8Array(aad), parameters),
+  };
 }
 
 /** AEAD id 0 (AES-256-GCM), KDF id 0 (HKDF-Expand-SHA-384), segment length, IV length. */

@@ -14,6 +14,12 @@ export const keyBytes = 32;
 export const nonceBytes = 12;
 export const tagBytes = 16;
 
+/** A KeyObject with a copy of `bytes`, which stay the caller's. */
+export function importKey(bytes: Uint8Array): KeyObject {
+  assert(bytes.length === keyBytes, 'key: 32 bytes');
+  return createSecretKey(bytes);
+}
+
 /** Imports `bytes` and zeroes them: the caller gives the key away. */
 export function takeKey(bytes: Uint8Array): KeyObject {
   const key = createSecretKey(bytes);

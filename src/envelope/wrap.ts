@@ -21,6 +21,7 @@ import {
   gcmSealInto,
   hkdfExpand,
   hmacSha512,
+  importKey,
   keyBytes,
   nonceBytes,
   type RandomBytes,
@@ -114,11 +115,6 @@ export function commitmentOf(branchKey: Uint8Array): Uint8Array {
 /** True when `branchKey` is the one that `commit` was made from. */
 export function matchesCommitment(branchKey: Uint8Array, commit: Uint8Array): boolean {
   return sameSecret(commitmentOf(branchKey), commit);
-}
-
-function importKey(branchKey: Uint8Array): KeyObject {
-  assert(branchKey.length === keyBytes, 'branchKey: 32 bytes');
-  return takeKey(branchKey.slice());
 }
 
 /** A missing policy is the empty part: no CID is empty. */
