@@ -135,9 +135,12 @@ function parseJson(path: string, text: string): Readonly<Record<string, unknown>
     // Without the cause, which quotes the text, and with it the key.
     throw refused('RECORD_CORRUPT', path, 'it is not JSON');
   }
-  if (typeof value !== 'object' || value === null)
-    throw refused('RECORD_CORRUPT', path, 'it is no JSON object');
-  return value as Readonly<Record<string, unknown>>;
+  if (!isObject(value)) throw refused('RECORD_CORRUPT', path, 'it is no JSON object');
+  return value;
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null;
 }
 
 async function writeSynced(path: string, text: string): Promise<void> {
