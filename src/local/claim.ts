@@ -16,25 +16,23 @@ import { asProcessId, isAlive, type ProcessId, processId } from './process-id.ts
 
 export interface Claim extends AsyncDisposable {
   readonly holder: ProcessId;
-  /** True when a dead process had not given its claim back. */
-  readonly takenOver: boolean;
 }
 
 const triesMax = 4;
 const suffix = '.claim';
 
 /**
- * Claims `directory`, which must exist, for this process until disposed or dead.
- * Throws DATA_DIR_LOCKED naming the pid that holds it, with `howToStop` as the advice.
+ * Claims the layout in `root` for this process until disposed or dead. The claims lie in `directory`, which
+ * must exist. Throws DATA_DIR_LOCKED naming the pid that holds it and how to stop it.
  */
-export async function claimDirectory(directory: string, howToStop: string): Promise<Claim> {
+export async function claimDirectory(root: string, directory: string): Promise<Claim> {
   for (let attempt = 1; ; attempt++) {
     const claim = await putDown(directory);
     const others = await otherClaims(directory, claim.path);
     const holder = others.find((other) => other.alive)?.id;
     if (holder === undefined) return settle(claim, others);
     await rm(claim.path, { force: true });
-    if (attempt === triesMax) throw locked(directory, holder.pid, howToStop);
+    if (attempt === triesMax) throw locked(root, holder.pid);
     await sleep(randomInt(20, 80));
   }
 }
@@ -93,13 +91,14 @@ async function settle(
   await Promise.all(dead.map((other) => rm(other.path, { force: true })));
   return {
     holder: claim.holder,
-    takenOver: dead.some((other) => other.id !== undefined),
     [Symbol.asyncDispose]: () => rm(claim.path, { force: true }),
   };
 }
 
-function locked(directory: string, pid: number, howToStop: string): HoldfastError {
-  return new HoldfastError('DATA_DIR_LOCKED', `${directory} is in use by process ${pid}; ${howToStop}`, {
-    details: { path: directory, pid },
-  });
+function locked(root: string, pid: number): HoldfastError {
+  return new HoldfastError(
+    'DATA_DIR_LOCKED',
+    `${root} is in use by process ${pid}; stop it with \`holdfast down --data ${root}\``,
+    { details: { path: root, pid } },
+  );
 }

@@ -62,13 +62,8 @@ export async function createOrOpenLayout(dir: string, options: LayoutOptions = {
   const paths = layoutPaths(dir);
   checkOptions(options, await whatIsThere(dir));
   await makeDirectory(paths.run);
-  await using _claim = await claimDirectory(paths.run, howToStop(paths.root));
+  await using _claim = await claimDirectory(paths.root, paths.run);
   return (await whatIsThere(dir)) === 'cluster' ? openLayout(dir, options) : createLayout(dir, options);
-}
-
-/** The advice in DATA_DIR_LOCKED. */
-export function howToStop(dir: string): string {
-  return `stop it with \`holdfast down --data ${dir}\``;
 }
 
 // Before anything is written.
