@@ -27,7 +27,11 @@ function store(blocks: readonly Block[]) {
   return { load, loaded };
 }
 
-const texts = async (cids: AsyncIterable<CID>) => (await Array.fromAsync(cids)).map(String);
+async function texts(cids: AsyncIterable<CID>): Promise<string[]> {
+  const out: string[] = [];
+  for await (const cid of cids) out.push(cid.toString());
+  return out;
+}
 
 test('one segment is its own root', async () => {
   const [segment] = segmentsFor(1);
@@ -69,7 +73,7 @@ test('a range loads only the nodes above it', async () => {
     [4095, 4097, 3],
     [9999, 20_000, 2],
     [10_000, 20_000, 2],
-    [7, 7, 1],
+    [7, 7, 0],
     [0, 10_000, 4],
   ] as const) {
     const { load, loaded } = store(blocks);

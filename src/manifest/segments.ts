@@ -111,6 +111,7 @@ export async function* walkIndex(
   range: { readonly from?: number; readonly to?: number } = {},
 ): AsyncGenerator<CID> {
   const { from = 0, to = Number.POSITIVE_INFINITY } = range;
+  if (to <= from) return;
   for await (const { cid, isSegment } of walk(root, load, from, to)) if (isSegment) yield cid;
 }
 
