@@ -279,7 +279,8 @@ class NetworkPeer implements NodePeer {
     const until = AbortSignal.any([signal, settled.signal]);
     try {
       const accepted = this.#waitFor(peer, () => this.#connections(peer).length > 0, until);
-      const dialled = this.#dial(peer, until);
+      // Not stopped by `settled`: libp2p ties the new socket to the signal of its dial for a moment too long.
+      const dialled = this.#dial(peer, signal);
       await Promise.any([accepted, dialled]);
     } finally {
       settled.abort(new Error('settled'));
