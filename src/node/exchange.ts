@@ -21,7 +21,11 @@ export interface ExchangeOptions {
   /** Told of a source whose bytes did not hash to the CID. Must not throw. */
   readonly onWrongBytes?: (event: { readonly cid: CID; readonly peer: PeerName }) => void;
   /** Told of every source that failed to answer, wrong bytes included. Must not throw. */
-  readonly onFailure?: (event: { readonly cid: CID; readonly peer: PeerName; readonly error: unknown }) => void;
+  readonly onFailure?: (event: {
+    readonly cid: CID;
+    readonly peer: PeerName;
+    readonly error: unknown;
+  }) => void;
 }
 
 export interface FetchOptions {
@@ -40,9 +44,17 @@ export interface Exchange {
    */
   fetchBlock(cid: CID, sources: readonly PeerName[], options?: FetchOptions): Promise<Block | undefined>;
   /** Resolves once `peer` has verified and synced the block. Throws PEER_UNREACHABLE, TIMEOUT or its answer. */
-  pushBlock(peer: PeerName, block: Block, options?: { readonly signal?: AbortSignal }): Promise<'stored' | 'present'>;
+  pushBlock(
+    peer: PeerName,
+    block: Block,
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<'stored' | 'present'>;
   /** Which of `cids` (at most 1,024) `peer` has, in their order. */
-  hasBlocks(peer: PeerName, cids: readonly CID[], options?: { readonly signal?: AbortSignal }): Promise<boolean[]>;
+  hasBlocks(
+    peer: PeerName,
+    cids: readonly CID[],
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<boolean[]>;
   status(): ExchangeStatus;
 }
 
@@ -176,7 +188,9 @@ class BlockExchange implements Exchange {
       const peer = flight.next((each) => !this.#wrong.has(pairKey(each, flight.cid)));
       if (peer !== undefined) {
         if (underway.size > 0) this.#hedgedCount++;
-        const attempt: Promise<Block | undefined> = this.#ask(peer, flight).finally(() => underway.delete(attempt));
+        const attempt: Promise<Block | undefined> = this.#ask(peer, flight).finally(() =>
+          underway.delete(attempt),
+        );
         underway.add(attempt);
       } else if (underway.size === 0) return undefined;
       const found = await firstFound(underway, flight.hasNext() ? hedgeAfterMs : undefined, flight.joined);
@@ -199,7 +213,8 @@ class BlockExchange implements Exchange {
       return block;
     } catch (error) {
       if (flight.stop.signal.aborted) return undefined; // it lost the race, or nobody waits any more
-      if (isHoldfastError(error, 'BLOCK_CORRUPT') && error.details['origin'] === peer) this.#distrust(peer, flight.cid);
+      if (isHoldfastError(error, 'BLOCK_CORRUPT') && error.details['origin'] === peer)
+        this.#distrust(peer, flight.cid);
       this.#options.onFailure?.({ cid: flight.cid, peer, error });
       return undefined;
     }

@@ -28,7 +28,11 @@ export interface AnnouncePorts {
   /** Binary multiaddrs of this node. */
   addrs(): readonly Uint8Array[];
   /** Sends by the standard lane; resolves to how many of `digests`, from the first, are known to be handled. */
-  standard(peer: PeerName, digests: readonly Uint8Array[], signal: AbortSignal): Promise<{ taken: number; error?: unknown }>;
+  standard(
+    peer: PeerName,
+    digests: readonly Uint8Array[],
+    signal: AbortSignal,
+  ): Promise<{ taken: number; error?: unknown }>;
 }
 
 export interface AnnounceResult {
@@ -79,7 +83,9 @@ export async function announceTo(
   signal: AbortSignal,
 ): Promise<string | undefined> {
   const all = ports.holders();
-  const share = records.filter((record) => closest(record.key, all, k).some(({ peer }) => peer === holder.peer));
+  const share = records.filter((record) =>
+    closest(record.key, all, k).some(({ peer }) => peer === holder.peer),
+  );
   return (await sendShare(ports, holder, share, signal)).error;
 }
 
@@ -96,11 +102,18 @@ export async function withdraw(
     for (const holder of closest(record.key, batchHolders, k)) pushTo(shares, holder, record.digest);
   }
   await Promise.allSettled(
-    [...shares].filter(([holder]) => ports.reachable(holder)).flatMap(([holder, digests]) =>
-      framesOf(digests).map((frame) =>
-        ports.rpc.call(holder.peer, 'provide.withdraw', { head: {}, body: concat(...frame) }, { signal, timeoutMs: frameMs }),
+    [...shares]
+      .filter(([holder]) => ports.reachable(holder))
+      .flatMap(([holder, digests]) =>
+        framesOf(digests).map((frame) =>
+          ports.rpc.call(
+            holder.peer,
+            'provide.withdraw',
+            { head: {}, body: concat(...frame) },
+            { signal, timeoutMs: frameMs },
+          ),
+        ),
       ),
-    ),
   );
 }
 
@@ -135,7 +148,11 @@ async function sendShare(
   if (!ports.reachable(holder)) return { taken: [], error: 'not reachable' };
   if (holder.lane === 'batch') return sendBatch(ports, holder.peer, share, signal);
   const limit = AbortSignal.any([signal, AbortSignal.timeout(standardMs)]);
-  const { taken, error } = await ports.standard(holder.peer, share.map(({ digest }) => digest), limit);
+  const { taken, error } = await ports.standard(
+    holder.peer,
+    share.map(({ digest }) => digest),
+    limit,
+  );
   return { taken: share.slice(0, taken), ...(error === undefined ? {} : { error: reasonOf(error) }) };
 }
 
@@ -173,13 +190,17 @@ async function sendFrame(
   const head = answer.head;
   const stored: unknown = typeof head === 'object' && head !== null ? Reflect.get(head, 'stored') : undefined;
   if (stored !== frame.length) {
-    throw new HoldfastError('PEER_REFUSED', `${peer} took ${String(stored)} of ${frame.length} records: its quota`);
+    throw new HoldfastError(
+      'PEER_REFUSED',
+      `${peer} took ${String(stored)} of ${frame.length} records: its quota`,
+    );
   }
 }
 
 function framesOf<T>(items: readonly T[]): T[][] {
   const frames: T[][] = [];
-  for (let from = 0; from < items.length; from += frameCount) frames.push(items.slice(from, from + frameCount));
+  for (let from = 0; from < items.length; from += frameCount)
+    frames.push(items.slice(from, from + frameCount));
   return frames;
 }
 

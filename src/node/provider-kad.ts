@@ -21,7 +21,9 @@ import { type KadMessage, KadFrames, encodeKadMessage, kadType, peerAddrsMax } f
 /** What the DHT asks of our records. */
 export interface KadRecords {
   /** Members that have the block, this node included, each with binary addresses that can be dialled. */
-  lookup(digest: Uint8Array): Promise<readonly { readonly peer: PeerName; readonly addrs: readonly Uint8Array[] }[]>;
+  lookup(
+    digest: Uint8Array,
+  ): Promise<readonly { readonly peer: PeerName; readonly addrs: readonly Uint8Array[] }[]>;
   /** A standard peer announced the block. */
   add(peer: PeerName, addrs: readonly Uint8Array[], digest: Uint8Array): Promise<void>;
   /** Somebody in this process used the DHT's own `provide`. */
@@ -63,7 +65,9 @@ export async function announceStandard(
   let taken = 0;
   let stream: Stream | undefined;
   try {
-    stream = await kad.components.connectionManager.openStream(peerIdFromString(peer), kad.protocol, { signal });
+    stream = await kad.components.connectionManager.openStream(peerIdFromString(peer), kad.protocol, {
+      signal,
+    });
     const pongs = pongsOf(stream, signal);
     for (let from = 0; from < digests.length; from += barrierCount) {
       const window = digests.slice(from, from + barrierCount);
@@ -71,7 +75,8 @@ export async function announceStandard(
         await send(stream, { type: kadType.addProvider, key: multihash(digest), providers: [own] }, signal);
       }
       await send(stream, { type: kadType.ping }, signal);
-      if ((await pongs.next()).done === true) throw new HoldfastError('PEER_REFUSED', `${peer} closed the stream`);
+      if ((await pongs.next()).done === true)
+        throw new HoldfastError('PEER_REFUSED', `${peer} closed the stream`);
       taken += window.length;
     }
     await stream.close({ signal });
@@ -96,8 +101,12 @@ export interface KadInternals {
   };
   readonly rpc: {
     readonly handlers: {
-      readonly GET_PROVIDERS: { handle: (from: PeerId, message: KadPbMessage) => Promise<KadPbMessage | undefined> };
-      readonly ADD_PROVIDER: { handle: (from: PeerId, message: KadPbMessage) => Promise<KadPbMessage | undefined> };
+      readonly GET_PROVIDERS: {
+        handle: (from: PeerId, message: KadPbMessage) => Promise<KadPbMessage | undefined>;
+      };
+      readonly ADD_PROVIDER: {
+        handle: (from: PeerId, message: KadPbMessage) => Promise<KadPbMessage | undefined>;
+      };
     };
   };
   readonly peerRouting: { getClosestPeersOffline: (key: Uint8Array) => Promise<PeerInfo[]> };
@@ -131,11 +140,18 @@ interface KadPbPeer {
 export function kadInternals(dht: KadDHT): KadInternals {
   const missing = expectedParts.filter(({ path, kind }) => typeof partAt(dht, path) !== kind);
   // The handlers and the router must hold the very object whose methods we replace.
-  const shared = ['rpc.handlers.GET_PROVIDERS.providers', 'rpc.handlers.ADD_PROVIDER.providers', 'contentRouting.providers'];
+  const shared = [
+    'rpc.handlers.GET_PROVIDERS.providers',
+    'rpc.handlers.ADD_PROVIDER.providers',
+    'contentRouting.providers',
+  ];
   const apart = shared.filter((path) => partAt(dht, path) !== partAt(dht, 'providers'));
   if (missing.length > 0 || apart.length > 0) {
     const names = [...missing.map(({ path }) => path), ...apart];
-    throw new HoldfastError('INTERNAL', `kad-dht is built in another way than we know: look at ${names.join(', ')}`);
+    throw new HoldfastError(
+      'INTERNAL',
+      `kad-dht is built in another way than we know: look at ${names.join(', ')}`,
+    );
   }
   return dht as unknown as KadInternals; // every part used was looked at above
 }
@@ -165,7 +181,11 @@ function partAt(root: unknown, path: string): unknown {
   return part;
 }
 
-async function answerGetProviders(kad: KadInternals, records: KadRecords, message: KadPbMessage): Promise<KadPbMessage> {
+async function answerGetProviders(
+  kad: KadInternals,
+  records: KadRecords,
+  message: KadPbMessage,
+): Promise<KadPbMessage> {
   const key = message.key ?? new Uint8Array(0);
   const digest = digestOf(key);
   const found = digest === undefined ? [] : await records.lookup(digest);
@@ -197,9 +217,13 @@ async function providersFor(kad: KadInternals, records: KadRecords, cid: CID): P
   const peers: PeerId[] = [];
   for (const { peer, addrs } of await records.lookup(cid.multihash.digest)) {
     const id = peerIdFromString(peer);
-    const known = (await kad.components.peerStore.has(id)) ? await kad.components.peerStore.get(id) : undefined;
+    const known = (await kad.components.peerStore.has(id))
+      ? await kad.components.peerStore.get(id)
+      : undefined;
     if ((known?.addresses.length ?? 0) === 0) {
-      await kad.components.peerStore.merge(id, { multiaddrs: addrs.filter(isMultiaddr).map((addr) => multiaddr(addr)) });
+      await kad.components.peerStore.merge(id, {
+        multiaddrs: addrs.filter(isMultiaddr).map((addr) => multiaddr(addr)),
+      });
     }
     peers.push(id);
   }
@@ -226,7 +250,11 @@ function toPb(peer: PeerInfo): KadPbPeer {
   return { id: peer.id.toMultihash().bytes, multiaddrs: peer.multiaddrs.map((addr) => addr.bytes) };
 }
 
-async function send(stream: Stream, message: Partial<KadMessage> & { readonly type: number }, signal: AbortSignal): Promise<void> {
+async function send(
+  stream: Stream,
+  message: Partial<KadMessage> & { readonly type: number },
+  signal: AbortSignal,
+): Promise<void> {
   signal.throwIfAborted();
   if (stream.send(encodeKadMessage(message))) return;
   await new Promise<void>((resolve, reject) => {

@@ -17,15 +17,15 @@
 // a record that was renewed since: the sweep looks before it deletes, and so a renewal need not read.
 
 import { crc32 } from 'node:zlib';
-import { ClassicLevel } from 'classic-level';
 import { CID, codecDagCbor, codecRaw, decodeCbor, encodeCbor } from '../core/block.ts';
 import { asBuffer, concat, fromUtf8, uint32, utf8 } from '../core/bytes.ts';
 import { type Clock, hour } from '../core/clock.ts';
-import { asHoldfastError, HoldfastError } from '../core/errors.ts';
+import { HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { type OwnAge, regionStart } from './provider-schedule.ts';
 import { addrBytesMax, peerAddrsMax } from './provider-wire.ts';
+import { type DataDir, type LevelStore, openLevel } from './stores.ts';
 
 export interface ProviderStoreOptions {
   readonly clock: Clock;
@@ -76,24 +76,23 @@ interface ProviderRow {
 
 type Put = { readonly type: 'put'; readonly key: Uint8Array; readonly value: Uint8Array };
 type Del = { readonly type: 'del'; readonly key: Uint8Array };
-type Level = ClassicLevel<Uint8Array, Uint8Array>;
 
-/** Opens or creates the store in `directory`. Throws DATA_DIR_DAMAGED when LevelDB cannot open it. */
-export async function openProviderStore(directory: string, options: ProviderStoreOptions): Promise<ProviderStore> {
-  const level: Level = new ClassicLevel(directory, { keyEncoding: 'view', valueEncoding: 'view' });
-  try {
-    await level.open();
-  } catch (cause) {
-    throw asHoldfastError(cause, 'DATA_DIR_DAMAGED', `${directory}: the provider store does not open`);
-  }
-  const store = new ProviderStore(level, options);
+/**
+ * Opens the store `providers` of a data directory. It can be rebuilt: own records from the blocks that are
+ * there, others' by their next refresh; so a damaged one is moved aside and begun anew.
+ * Throws DISK_FULL, FILE_UNREADABLE, DATA_DIR_LOCKED.
+ */
+export async function openProviderStore(dir: DataDir, options: ProviderStoreOptions): Promise<ProviderStore> {
+  const opened = await openLevel(dir, 'providers', { rebuildable: true, writeBufferSize: 16 * 1024 * 1024 });
+  const store = new ProviderStore(opened, options);
   await store.load();
   return store;
 }
 
 export class ProviderStore implements AsyncDisposable {
   readonly validityMs: number;
-  readonly #level: Level;
+  readonly #opened: LevelStore;
+  readonly #level: LevelStore['level'];
   readonly #clock: Clock;
   readonly #recordsPerProviderMax: number;
   readonly #providersMax: number;
@@ -106,8 +105,10 @@ export class ProviderStore implements AsyncDisposable {
   // Counting rows and writing them must not interleave: one writer at a time.
   #writer: Promise<unknown> = Promise.resolve();
 
-  constructor(level: Level, options: ProviderStoreOptions) {
-    this.#level = level;
+  /** @param opened closed by this store */
+  constructor(opened: LevelStore, options: ProviderStoreOptions) {
+    this.#opened = opened;
+    this.#level = opened.level;
     this.#clock = options.clock;
     this.validityMs = options.validityMs ?? validityMsDefault;
     this.#recordsPerProviderMax = options.recordsPerProviderMax ?? recordsPerProviderMaxDefault;
@@ -335,7 +336,9 @@ export class ProviderStore implements AsyncDisposable {
 
   /** Own records last announced before `before` (ms), the oldest first, never announced ones foremost. */
   async oldestOwn(before: number, limit: number): Promise<OwnRecord[]> {
-    return this.#exclusive(() => this.#ownsByAge({ gte: tags.age, lt: concat(tags.age, time6(before)), limit }));
+    return this.#exclusive(() =>
+      this.#ownsByAge({ gte: tags.age, lt: concat(tags.age, time6(before)), limit }),
+    );
   }
 
   /** Own records whose last announcement is later than `after`: the clock was set back. At most `limit`. */
@@ -346,7 +349,10 @@ export class ProviderStore implements AsyncDisposable {
 
   /** Own records of one region of the key space, in the order of their keys, in pages. */
   async *ownInRegion(region: number): AsyncGenerator<OwnRecord[]> {
-    const range = { gte: concat(tags.own, regionStart(region)), lt: next(concat(tags.own, regionStart(region)), 6) };
+    const range = {
+      gte: concat(tags.own, regionStart(region)),
+      lt: next(concat(tags.own, regionStart(region)), 6),
+    };
     for await (const page of this.#pages(range)) yield page;
   }
 
@@ -373,7 +379,7 @@ export class ProviderStore implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#writer.catch(() => undefined);
-    await this.#level.close();
+    await this.#opened[Symbol.asyncDispose]();
   }
 
   async *#pages(range: { gte: Uint8Array; lt: Uint8Array }): AsyncGenerator<OwnRecord[]> {
@@ -389,7 +395,12 @@ export class ProviderStore implements AsyncDisposable {
   }
 
   // An index entry without its record (a damaged one) would stand at the front for ever: it is dropped.
-  async #ownsByAge(range: { gt?: Uint8Array; gte?: Uint8Array; lt: Uint8Array; limit: number }): Promise<OwnRecord[]> {
+  async #ownsByAge(range: {
+    gt?: Uint8Array;
+    gte?: Uint8Array;
+    lt: Uint8Array;
+    limit: number;
+  }): Promise<OwnRecord[]> {
     const marks = await this.#level.keys(range).all();
     const keys = marks.map((each) => concat(tags.own, each.subarray(7)));
     const values = await this.#level.getMany(keys);
@@ -561,7 +572,10 @@ function parseProvider(key: Uint8Array, value: Uint8Array): ProviderRow | undefi
 }
 
 function putOwn(own: Omit<OwnRecord, 'cid'> & { readonly cid: CID }): Put {
-  return put(concat(tags.own, own.key), concat(own.digest, Uint8Array.of(own.cid.code), time6(own.announcedAt)));
+  return put(
+    concat(tags.own, own.key),
+    concat(own.digest, Uint8Array.of(own.cid.code), time6(own.announcedAt)),
+  );
 }
 
 function parseOwn(key: Uint8Array, value: Uint8Array | undefined): OwnRecord | undefined {
@@ -591,7 +605,9 @@ function unique(digests: readonly Uint8Array[]): Uint8Array[] {
 
 /** New addresses if there are any usable ones, else those known: a message without addresses takes none away. */
 function boundedAddrs(addrs: readonly Uint8Array[], known: readonly Uint8Array[]): readonly Uint8Array[] {
-  const usable = addrs.filter((addr) => addr.length > 0 && addr.length <= addrBytesMax).slice(0, peerAddrsMax);
+  const usable = addrs
+    .filter((addr) => addr.length > 0 && addr.length <= addrBytesMax)
+    .slice(0, peerAddrsMax);
   return usable.length > 0 ? usable.map((addr) => Uint8Array.from(addr)) : known;
 }
 

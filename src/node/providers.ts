@@ -15,9 +15,23 @@ import { describeError, HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 import type { PeerName, RpcClient, RpcContext, RpcMessage, RpcServer } from '../core/rpc.ts';
 import type { Membership } from './membership.ts';
-import { announce, announceTo, type AnnouncePorts, frameCount, type RecordHolder, withdraw } from './provider-announce.ts';
+import {
+  announce,
+  announceTo,
+  type AnnouncePorts,
+  frameCount,
+  type RecordHolder,
+  withdraw,
+} from './provider-announce.ts';
 import { closest } from './provider-closest.ts';
-import { announceStandard, binaryAddrs, kadInternals, mergeIntoKad, peerMultihash, textAddrs } from './provider-kad.ts';
+import {
+  announceStandard,
+  binaryAddrs,
+  kadInternals,
+  mergeIntoKad,
+  peerMultihash,
+  textAddrs,
+} from './provider-kad.ts';
 import { regionsDue, scheduleOptions } from './provider-schedule.ts';
 import { checkedDigest, kadKey, type OwnRecord, type ProviderStore } from './provider-store.ts';
 import { addrBytesMax, peerAddrsMax } from './provider-wire.ts';
@@ -76,7 +90,7 @@ export interface ProvidersStatus {
 export interface Providers extends AsyncDisposable {
   /** This node has `cids` now: on disk as own records when it resolves, announced soon after. */
   add(cids: readonly CID[]): Promise<void>;
-  /** This node has `cids` no longer: withdrawn from the reachable holders when it resolves. */
+  /** This node has `cids` no longer: not announced any more when it resolves, withdrawn from the holders soon after. */
   remove(cids: readonly CID[]): Promise<void>;
   /** Members other than this node that announce the block. */
   find(cid: CID, options?: FindOptions): Promise<FoundProvider[]>;
@@ -113,6 +127,7 @@ class ProviderService implements Providers {
   readonly #quietUntil = new Map<PeerName, number>();
   readonly #regions: number[] = [];
   readonly #settlers: (() => void)[] = [];
+  readonly #withdrawals = new Set<Promise<void>>();
   #holders: { readonly of: Membership; readonly list: readonly RecordHolder[] } | undefined;
   #lastBeat: number | undefined;
   #announcedCount = 0;
@@ -168,7 +183,10 @@ class ProviderService implements Providers {
   async remove(cids: readonly CID[]): Promise<void> {
     await this.#store.removeOwn(cids);
     const records = cids.map(({ multihash: { digest } }) => ({ digest, key: kadKey(digest) }));
-    await withdraw(this.#ports, records, this.#k, this.#stop.signal);
+    const sent = withdraw(this.#ports, records, this.#k, this.#stop.signal).finally(() =>
+      this.#withdrawals.delete(sent),
+    );
+    this.#withdrawals.add(sent);
   }
 
   async find(cid: CID, options: FindOptions = {}): Promise<FoundProvider[]> {
@@ -185,7 +203,8 @@ class ProviderService implements Providers {
     this.#lastBeat = index;
     // The first beat after a start, or a Pulse that began again, says nothing about what was missed: the
     // wall clock does.
-    const span = last === undefined || index <= last ? { after: index - 1, upTo: index } : { after: last, upTo: index };
+    const span =
+      last === undefined || index <= last ? { after: index - 1, upTo: index } : { after: last, upTo: index };
     const schedule = this.#schedule();
     for (const region of regionsDue(span, this.#ownKey, schedule)) {
       if (!this.#regions.includes(region)) this.#regions.push(region);
@@ -204,7 +223,16 @@ class ProviderService implements Providers {
     const { own, records, providers, corruptCount, refusedCount } = this.#store.counts();
     const due = (await this.#store.oldestOwn(1, chunkCount)).length;
     const outOfStep = [...this.#outOfStep];
-    return { own, due, records, providers, outOfStep, announcedCount: this.#announcedCount, corruptCount, refusedCount };
+    return {
+      own,
+      due,
+      records,
+      providers,
+      outOfStep,
+      announcedCount: this.#announcedCount,
+      corruptCount,
+      refusedCount,
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -213,6 +241,7 @@ class ProviderService implements Providers {
     this.#stop.abort(new HoldfastError('PEER_UNREACHABLE', 'this node is stopping'));
     this.#nudge();
     await this.#loop;
+    await Promise.all(this.#withdrawals);
   }
 
   // ---- announcing
@@ -227,6 +256,7 @@ class ProviderService implements Providers {
         // A store that fails would fail again at once: wait for the next tick and say so.
         if (!this.#stop.signal.aborted) this.#report(this.#peer.name, describeError(error));
       }
+      await Promise.all(this.#withdrawals);
       if (!this.#woken) for (const settle of this.#settlers.splice(0)) settle();
       if (!this.#woken && !this.#stop.signal.aborted) {
         await new Promise<void>((resolve) => {
@@ -247,10 +277,14 @@ class ProviderService implements Providers {
     const now = this.#clock.now();
     const fresh = await this.#store.oldestOwn(1, chunkCount);
     if (fresh.length > 0 && (await this.#announce(fresh))) return 'busy';
-    const returned = this.#recordHolders().find((each) => !this.#inStep.has(each.peer) && this.#reachable(each));
+    const returned = this.#recordHolders().find(
+      (each) => !this.#inStep.has(each.peer) && this.#reachable(each),
+    );
     if (returned !== undefined) return this.#bringInStep(returned);
     const { overdueMs } = this.#schedule();
-    const overdue = (await this.#store.oldestOwn(now - overdueMs, chunkCount)).filter(({ announcedAt }) => announcedAt > 0);
+    const overdue = (await this.#store.oldestOwn(now - overdueMs, chunkCount)).filter(
+      ({ announcedAt }) => announcedAt > 0,
+    );
     if (overdue.length > 0 && (await this.#announce(overdue))) return 'busy';
     const future = await this.#store.futureOwn(now + minute, chunkCount);
     if (future.length > 0 && (await this.#announce(future))) return 'busy';
@@ -361,7 +395,9 @@ class ProviderService implements Providers {
 }
 
 /** What finding needs of a peer: any member can, with no store of its own. */
-export type FindingPeer = Pick<ProviderPeer, 'name' | 'membership' | 'connected'> & { readonly rpc: RpcClient };
+export type FindingPeer = Pick<ProviderPeer, 'name' | 'membership' | 'connected'> & {
+  readonly rpc: RpcClient;
+};
 
 /** Longest wait for one holder's answer, ms: a frozen one must not make a find slow. */
 const findMs = 500;
@@ -402,7 +438,12 @@ async function askHolder(
   signal: AbortSignal,
 ): Promise<FoundProvider[]> {
   try {
-    const answer = await peer.rpc.call(holder, 'provide.find', { head: { digest } }, { signal, timeoutMs: findMs });
+    const answer = await peer.rpc.call(
+      holder,
+      'provide.find',
+      { head: { digest } },
+      { signal, timeoutMs: findMs },
+    );
     const members = new Set(peer.membership().members.map((each) => each.peer));
     const providers = fieldOf(answer.head, 'providers');
     if (!Array.isArray(providers)) return [];
@@ -427,7 +468,10 @@ export function recordHolders(membership: Membership, self: PeerName): RecordHol
 
 function digestsOf(body: Uint8Array): Uint8Array[] {
   if (body.length === 0 || body.length % 32 !== 0 || body.length > 32 * frameCount) {
-    throw new HoldfastError('ARGUMENT_INVALID', `${body.length} bytes: 1 to ${frameCount} digests of 32 bytes expected`);
+    throw new HoldfastError(
+      'ARGUMENT_INVALID',
+      `${body.length} bytes: 1 to ${frameCount} digests of 32 bytes expected`,
+    );
   }
   return Array.from({ length: body.length / 32 }, (_, i) => body.subarray(32 * i, 32 * i + 32));
 }

@@ -1,0 +1,219 @@
+// What a storage node does for other members: the `block.*` and `node.*` methods.
+//
+// Every caller is a member, proven by its key; what it may do depends on its role. Nodes obey stewards
+// (delete, pull, beat), take content from doors and stewards, and show any member what they have. All
+// input is bounded before it costs anything.
+
+import { type CID, codecDagCbor } from '../core/block.ts';
+import { concat } from '../core/bytes.ts';
+import { Gate } from '../core/concurrency.ts';
+import { describeError, HoldfastError } from '../core/errors.ts';
+import { sha256 } from '../core/hash.ts';
+import { recordBytesMax } from '../core/limits.ts';
+import type { PeerName, RpcContext, RpcMessage, RpcServer } from '../core/rpc.ts';
+import { isRecordBytes } from '../manifest/record.ts';
+import { cidField, cidList, field, journalField, limitField, nonceField, peerList } from './block-request.ts';
+import type { BlockStore } from './blockstore.ts';
+import type { Exchange } from './exchange.ts';
+import { hasRole, type Membership, memberOf } from './membership.ts';
+import type { Providers } from './providers.ts';
+import type { Scrubber } from './scrub.ts';
+
+export interface BlockServicePorts {
+  readonly self: PeerName;
+  readonly rpc: RpcServer;
+  membership(): Membership;
+  readonly store: BlockStore;
+  readonly exchange: Exchange;
+  readonly providers: Providers;
+  readonly scrubber: Scrubber;
+  /** A steward brought a beat. */
+  onBeat(beat: unknown): void;
+}
+
+/** CIDs in one request or list. */
+export const cidsMax = 1024;
+export const listMax = 4096;
+/** Changes in one beat's answer: about 67 bytes each, below the bound of an RPC head. */
+export const changesMax = 3000;
+/** Blocks read or written at once for others: memory stays below this times the largest block. */
+const blocksAtOnce = 32;
+
+type Message = Required<RpcMessage>;
+
+/** Registers the methods. Each is named in the plan of the node room and documented in the reference. */
+export function serveBlocks(ports: BlockServicePorts): void {
+  const gate = new Gate(blocksAtOnce);
+  const allow =
+    (...roles: readonly ('steward' | 'door')[]) =>
+    (context: RpcContext, method: string) =>
+      requireRole(ports.membership(), context.peer, roles, method);
+  const stewards = allow('steward');
+  const writers = allow('steward', 'door');
+  const anybody = allow();
+  const on = (
+    method: string,
+    check: (context: RpcContext, method: string) => void,
+    answer: (ports: BlockServicePorts, message: Message, context: RpcContext) => Promise<RpcMessage>,
+  ) => {
+    ports.rpc.handle(method, async (message, context) => {
+      check(context, method);
+      return answer(ports, message, context);
+    });
+  };
+
+  on('block.put', writers, (ports, message) => gate.run(() => putBlock(ports, message)));
+  on('block.get', anybody, (ports, message) => gate.run(() => getBlock(ports, message)));
+  on('block.has', anybody, hasBlocks);
+  on('block.list', anybody, listBlocks);
+  on('block.delete', stewards, deleteBlocks);
+  on('block.pull', stewards, pullBlock);
+  on('node.beat', stewards, beat);
+  on('node.challenge', anybody, (ports, message) => gate.run(() => challenge(ports, message)));
+  ports.rpc.handleStream('block.records', (_message, context) => {
+    writers(context, 'block.records');
+    return records(ports, context.signal);
+  });
+}
+
+async function putBlock({ store, providers }: BlockServicePorts, message: Message): Promise<RpcMessage> {
+  const cid = cidField(message.head, 'cid');
+  const result = await store.put(cid, message.body);
+  await providers.add([cid]);
+  return { head: { result } };
+}
+
+async function getBlock({ store, providers }: BlockServicePorts, message: Message): Promise<RpcMessage> {
+  const cid = cidField(message.head, 'cid');
+  const known = await store.has(cid);
+  const bytes = known ? await store.get(cid) : undefined;
+  if (bytes !== undefined) return { head: { found: true }, body: bytes };
+  if (!known) return { head: { found: false } };
+  await providers.remove([cid]); // it was there and is damaged: the store has put it aside
+  return { head: { found: false, corrupt: true } };
+}
+
+async function hasBlocks({ store }: BlockServicePorts, message: Message): Promise<RpcMessage> {
+  const have: boolean[] = [];
+  for (const cid of cidList(message.head, 'cids', cidsMax)) have.push(await store.has(cid));
+  return { head: { have } };
+}
+
+async function listBlocks({ store }: BlockServicePorts, message: Message): Promise<RpcMessage> {
+  const after = field(message.head, 'after') === null ? undefined : cidField(message.head, 'after');
+  const limit = limitField(message.head, 'limit', listMax);
+  const blocks = await store.listSizes(after, limit);
+  const cids = blocks.map(({ cid, sizeBytes }) => ({ cid, size: sizeBytes }));
+  return { head: { cids, done: blocks.length < limit } };
+}
+
+async function deleteBlocks({ store, providers }: BlockServicePorts, message: Message): Promise<RpcMessage> {
+  const deleted: CID[] = [];
+  try {
+    for (const cid of cidList(message.head, 'cids', cidsMax)) if (await store.delete(cid)) deleted.push(cid);
+  } finally {
+    await providers.remove(deleted);
+  }
+  return { head: { deleted: deleted.length } };
+}
+
+async function pullBlock(
+  ports: BlockServicePorts,
+  message: Message,
+  context: RpcContext,
+): Promise<RpcMessage> {
+  const { store, exchange, providers } = ports;
+  const cid = cidField(message.head, 'cid');
+  const membership = ports.membership();
+  const sources = peerList(message.head, 'from').filter(
+    (peer) => peer !== ports.self && memberOf(membership, peer),
+  );
+  if (await store.has(cid)) return { head: { result: 'present' } };
+  try {
+    const block = await exchange.fetchBlock(cid, sources, { signal: context.signal });
+    if (block === undefined) return failed(`none of ${sources.length} sources gave the block`);
+    const result = await store.put(cid, block.bytes);
+    await providers.add([cid]);
+    return { head: { result } };
+  } catch (error) {
+    return failed(describeError(error));
+  }
+}
+
+function failed(reason: string): RpcMessage {
+  return { head: { result: 'failed', reason: reason.slice(0, 512) } };
+}
+
+async function beat(ports: BlockServicePorts, message: Message): Promise<RpcMessage> {
+  ports.onBeat(field(message.head, 'beat'));
+  const { store, providers, scrubber } = ports;
+  const asked = journalField(message.head, 'journal');
+  const { epoch, seq } = store.changes;
+  const since = asked.epoch === epoch ? store.changes.since(asked.seq, changesMax) : 'reset';
+  const reset = since === 'reset';
+  const changes = reset
+    ? []
+    : since.changes.map(({ seq, cid, op, sizeBytes }) => ({ seq, cid, op, size: sizeBytes }));
+  const told = changes.at(-1)?.seq ?? (reset ? seq : asked.seq);
+  const { own, due } = await providers.status();
+  return {
+    head: {
+      epoch,
+      seq: told,
+      reset,
+      changes: changes.map(({ cid, op, size }) => ({ cid, op, size })),
+      more: told < seq,
+      usage: plain(store.usage()),
+      digest: plain(store.digest()),
+      scrub: plain(scrubber.status()),
+      providers: { own, due },
+    },
+  };
+}
+
+/** The answer proves that the bytes are on this disk now: the nonce cannot be known before. */
+async function challenge({ store, providers }: BlockServicePorts, message: Message): Promise<RpcMessage> {
+  const cid = cidField(message.head, 'cid');
+  const nonce = nonceField(message.head, 'nonce');
+  const known = await store.has(cid);
+  const bytes = known ? await store.get(cid) : undefined;
+  if (bytes === undefined && known) await providers.remove([cid]);
+  return { head: { answer: bytes === undefined ? null : sha256(concat(nonce, bytes)) } };
+}
+
+/** Every signed record here: what a lost Beacon is rebuilt from. */
+async function* records(ports: BlockServicePorts, signal: AbortSignal): AsyncGenerator<RpcMessage> {
+  let after: CID | undefined;
+  for (;;) {
+    const page = await ports.store.listSizes(after, cidsMax);
+    for (const { cid, sizeBytes } of page) {
+      signal.throwIfAborted();
+      if (cid.code !== codecDagCbor || sizeBytes > recordBytesMax) continue;
+      const bytes = await ports.store.get(cid);
+      if (bytes !== undefined && isRecordBytes(bytes)) yield { head: { cid }, body: bytes };
+    }
+    after = page.at(-1)?.cid;
+    if (page.length < cidsMax || after === undefined) return;
+  }
+}
+
+function requireRole(
+  membership: Membership,
+  peer: PeerName,
+  roles: readonly ('steward' | 'door')[],
+  method: string,
+): void {
+  const member = memberOf(membership, peer);
+  if (member !== undefined && (roles.length === 0 || roles.some((role) => hasRole(membership, peer, role))))
+    return;
+  const who = member === undefined ? 'not a member' : `a member as ${member.roles.join(', ') || 'guest'}`;
+  const needed = roles.length === 0 ? 'members' : roles.join(' or ');
+  throw new HoldfastError('FORBIDDEN', `${method}: ${peer} is ${who}; only ${needed} may`, {
+    details: { peer, method },
+  });
+}
+
+// DAG-CBOR knows no `undefined`: absent fields are left out.
+function plain(value: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(value).filter(([, item]) => item !== undefined));
+}
