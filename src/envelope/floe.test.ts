@@ -247,6 +247,22 @@ describe('the encryptor', () => {
     assert.deepEqual(encryptor.headerTag, headerTagOf(encryptor.header));
   });
 
+  test('writes into a target that it is given, and only there', () => {
+    const dek = randomBytes(32);
+    const encryptor = floeEncryptor(dek, aad, randomBytes, small);
+    assert.throws(() => encryptor.encryptSegment(0, utf8('x'), true, new Uint8Array(32)), /target/);
+    const memory = new Uint8Array(60).fill(7);
+    const segment = encryptor.encryptSegment(0, utf8('x'), true, memory.subarray(10, 50));
+    assert.equal(segment.buffer, memory.buffer);
+    assert.equal(segment.length, 33);
+    assert.deepEqual(memory.subarray(0, 10), new Uint8Array(10).fill(7));
+    assert.deepEqual(memory.subarray(43), new Uint8Array(17).fill(7));
+    assert.deepEqual(
+      floeDecryptor(dek, aad, encryptor.header, small).decryptSegment(0, segment, true),
+      utf8('x'),
+    );
+  });
+
   test('refuses keys and parameters that are none', () => {
     assert.throws(() => floeEncryptor(new Uint8Array(31), aad, randomBytes), /dek/);
     assert.throws(() => floeEncryptor(new Uint8Array(33), aad, randomBytes), /dek/);
