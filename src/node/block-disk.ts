@@ -1,6 +1,6 @@
 // Files that are still there after a power cut, and what the errors of a disk mean.
 
-import { open, rename, rm } from 'node:fs/promises';
+import { access, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { describeError } from '../core/errors.ts';
 
@@ -58,6 +58,16 @@ export class DirectorySyncs {
   }
 }
 
+export async function isPresent(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch (error) {
+    if (isAbsent(error)) return false;
+    throw error;
+  }
+}
+
 /** True for "no such file or directory". */
 export function isAbsent(error: unknown): boolean {
   return systemCode(error) === 'ENOENT';
@@ -78,7 +88,7 @@ export function isMachineFault(error: unknown): boolean {
   return machineCodes.has(systemCode(error) ?? '');
 }
 
-function systemCode(error: unknown): string | undefined {
+export function systemCode(error: unknown): string | undefined {
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
   return typeof code === 'string' ? code : undefined;
 }

@@ -11,7 +11,7 @@
 // checksums (sealValue, openValue). A pid file would need a story for reused pids; a kernel lock does not.
 
 import { execFile } from 'node:child_process';
-import { cp, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -20,7 +20,7 @@ import { asBuffer, concat, utf8 } from '../core/bytes.ts';
 import { minute } from '../core/clock.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { preimage, sha256 } from '../core/hash.ts';
-import { isAbsent, isDiskFull, syncDirectory, writeFileDurably } from './block-disk.ts';
+import { isAbsent, isDiskFull, isPresent, syncDirectory, writeFileDurably } from './block-disk.ts';
 
 /** Who owns a data directory; another owner is refused. */
 export interface DataDirOwner {
@@ -175,7 +175,7 @@ function parseBirth(text: string, file: string): Birth {
   } catch (cause) {
     throw new HoldfastError('DATA_DIR_DAMAGED', `${file} is damaged: not JSON`, { cause });
   }
-  const { format, node, peer, cluster, stores, check } = Object(value) as Record<string, unknown>;
+  const { format, node, peer, cluster, stores, check } = fieldsOf(value);
   if (Number.isSafeInteger(format) && Number(format) > dataDirFormat) {
     throw new HoldfastError(
       'DATA_DIR_NEWER',
@@ -185,10 +185,21 @@ function parseBirth(text: string, file: string): Birth {
       },
     );
   }
-  const birth = { format, node, peer, cluster, stores } as Birth; // believed only after its checksum
-  if (check !== birthCheck(birth))
-    throw new HoldfastError('DATA_DIR_DAMAGED', `${file} is damaged: checksum mismatch`);
-  return birth;
+  if (
+    typeof format === 'number' &&
+    typeof node === 'string' &&
+    typeof peer === 'string' &&
+    typeof cluster === 'string' &&
+    Array.isArray(stores)
+  ) {
+    const birth = { format, node, peer, cluster, stores: stores.map(String) };
+    if (check === birthCheck(birth)) return birth;
+  }
+  throw new HoldfastError('DATA_DIR_DAMAGED', `${file} is damaged: its checksum does not match`);
+}
+
+function fieldsOf(value: unknown): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(Object.entries(Object(value)));
 }
 
 async function writeBirth(dir: string, birth: Birth): Promise<void> {
@@ -293,13 +304,20 @@ export async function openLevel(
   } catch (error) {
     if (!isDamage(error)) throw machineError(error, path);
     if (options.rebuildable !== true) throw await salvage(path, error);
-    await rm(`${path}.damaged`, { recursive: true, force: true });
-    if (await isPresent(path)) await rename(path, `${path}.damaged`);
+    await discardLevel(dir, name);
     const damage = new HoldfastError('DATA_DIR_DAMAGED', `${path} is damaged and will be rebuilt`, {
       cause: error,
     });
     return createLevel(dir, name, options, 'rebuild', damage);
   }
+}
+
+/** Declares a closed, rebuildable store damaged: the next `openLevel` moves it aside and begins anew. */
+export async function discardLevel(dir: DataDir, name: string): Promise<void> {
+  const path = dir.storePath(name);
+  if (!(await isPresent(path))) return;
+  await rm(`${path}.damaged`, { recursive: true, force: true });
+  await rename(path, `${path}.damaged`);
 }
 
 async function createLevel(
@@ -398,9 +416,10 @@ async function runProbe(mode: 'probe' | 'repair', path: string): Promise<ProbeRe
     const { stdout } = await promisify(execFile)(process.execPath, [script, mode, path], {
       timeout: probeTimeoutMs,
     });
-    return JSON.parse(stdout) as ProbeResult;
+    const { records, intact } = fieldsOf(JSON.parse(stdout));
+    return { records: Number(records), intact: Number(intact) };
   } catch (cause) {
-    const stderr = Object(cause).stderr as unknown;
+    const { stderr } = fieldsOf(cause);
     if (isDiskFull(cause) || (typeof stderr === 'string' && machineFault.test(stderr))) throw cause;
     throw new ProbeFailed(`a child process could not read ${path}`, { cause });
   }
@@ -434,16 +453,6 @@ function levelCode(error: unknown): string | undefined {
     if (typeof own === 'string' && own.startsWith('LEVEL_')) code = own;
   }
   return code;
-}
-
-async function isPresent(path: string): Promise<boolean> {
-  try {
-    await using _ = await open(path, 'r');
-    return true;
-  } catch (error) {
-    if (isAbsent(error)) return false;
-    throw error;
-  }
 }
 
 const checkBytes = 16;
