@@ -30,7 +30,7 @@ test('written blocks read back, however the bytes arrive', async () => {
     rawBlock(utf8('one')),
     cborBlock({ two: 2 }),
     rawBlock(new Uint8Array(0)),
-    rawBlock(new Uint8Array(300_000).fill(3)),
+    rawBlock(new Uint8Array(30_000).fill(3)),
   ];
   const [first] = blocks;
   assert(first !== undefined);
