@@ -1,13 +1,7 @@
 // What ought to exist, as the steward sees it: a port that app.ts fills from the Beacon view.
 
 import type { CID } from '../core/block.ts';
-
-/** Copies wanted: `min` counts as stored, above `max` is surplus, over at least `zones` zones. */
-export interface ReplicationPolicy {
-  readonly min: number;
-  readonly max: number;
-  readonly zones: number;
-}
+import type { ReplicationPolicy } from '../manifest/manifest.ts';
 
 /** One version of one address and every block that must stay for it. */
 export interface CatalogueObject {
