@@ -58,6 +58,21 @@ export class Gate {
   }
 }
 
+/** Collects items into lists of `size`, the last one shorter; nothing for no items. */
+export async function* grouped<T>(
+  items: AsyncIterable<T> | Iterable<T>,
+  size: number,
+): AsyncGenerator<T[], void, undefined> {
+  let group: T[] = [];
+  for await (const item of items) {
+    group.push(item);
+    if (group.length < size) continue;
+    yield group;
+    group = [];
+  }
+  if (group.length > 0) yield group;
+}
+
 /**
  * Cuts a byte stream into pieces of exactly `sizeBytes`, the last one shorter or empty, and says of each
  * whether it is the last. An empty stream is one empty last piece. A piece may share memory with its input.

@@ -5,12 +5,13 @@
 // the key, their place and the end of the stream.
 
 import type { Block, CID } from '../core/block.ts';
-import { mapInOrder } from '../core/concurrency.ts';
+import { grouped, mapInOrder } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
+import type { BranchKey } from '../custody/keyring.ts';
 import { parseAad } from '../envelope/aad.ts';
 import { type FloeDecryptor, floeDecryptor, headerTagOf, plaintextSegmentBytes, segmentsOf } from '../envelope/floe.ts';
 import { type BranchKeyBody, type EnvelopeBody, parseBranchKey, parseEnvelope } from '../envelope/records.ts';
-import { unwrapDek, type WrappingKey } from '../envelope/wrap.ts';
+import { unwrapDek } from '../envelope/wrap.ts';
 import { type ManifestBody, openManifest } from '../manifest/manifest.ts';
 import { openRecord, type SignedRecord } from '../manifest/record.ts';
 import { walkIndex } from '../manifest/segments.ts';
@@ -25,8 +26,8 @@ export interface ObjectRecords {
 export interface GetPorts {
   /** Blocks in the order asked for, each verified against its CID. */
   load(cids: readonly CID[], signal: AbortSignal): Promise<readonly Block[]>;
-  /** The wrapping key of a branch key record. */
-  readerKey(record: BranchKeyBody, signal: AbortSignal): Promise<WrappingKey>;
+  /** The key of a branch key record, on loan. */
+  readerKey(record: BranchKeyBody, signal: AbortSignal): Promise<BranchKey>;
 }
 
 /** Plaintext bytes `first` to `last`, both inclusive, from 0. */
@@ -111,10 +112,10 @@ async function openKey(
   const aad = parseAad(sealed.aad);
   if (aad.ucxl !== body.ucxl_address || aad.cls !== body.cls || aad.kind !== body.type || aad.media !== body.media)
     throw new HoldfastError('DECRYPT_FAILED', `the content of ${body.ucxl_address} was sealed for another address or class`);
-  const key = await ports.readerKey(branchKey, signal);
+  using loan = await ports.readerKey(branchKey, signal);
   const { bkId, bkVer, policy } = envelope;
   const binding = { objId: sealed.objId, headerTag: headerTagOf(sealed.hdr), bkId, bkVer, policy };
-  const dek = unwrapDek(key, envelope.wrap, binding);
+  const dek = unwrapDek(loan.key, envelope.wrap, binding);
   try {
     return floeDecryptor(dek, sealed.aad, sealed.hdr);
   } finally {
@@ -164,15 +165,4 @@ async function* segmentBlocks(
   const cids = segmentsOf(body.size) === 1 ? [root] : walkIndex(root, loadOne, { from, to });
   for await (const blocks of mapInOrder(grouped(cids, batchSegments), batchesUnderway, (group) => ports.load(group, signal)))
     yield* blocks;
-}
-
-async function* grouped<T>(items: AsyncIterable<T> | Iterable<T>, size: number): AsyncGenerator<T[], void, undefined> {
-  let group: T[] = [];
-  for await (const item of items) {
-    group.push(item);
-    if (group.length < size) continue;
-    yield group;
-    group = [];
-  }
-  if (group.length > 0) yield group;
 }

@@ -7,10 +7,11 @@ import { type Block, type CID, rawBlock } from '../core/block.ts';
 import { chunked, mapInOrder } from '../core/concurrency.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
+import type { WriterKey, WriterScope } from '../custody/keyring.ts';
 import { type ContentClass, encodeAad, objectIdBytes } from '../envelope/aad.ts';
 import { floeEncryptor, headerTagOf, plaintextSegmentBytes } from '../envelope/floe.ts';
-import type { BranchKeyBody, EnvelopeBody } from '../envelope/records.ts';
-import { wrapDek, type WrappingKey } from '../envelope/wrap.ts';
+import type { EnvelopeBody } from '../envelope/records.ts';
+import { wrapDek } from '../envelope/wrap.ts';
 import { type Citation, type ManifestContent, type ReplicationPolicy, signManifest } from '../manifest/manifest.ts';
 import { signRecord } from '../manifest/record.ts';
 import { IndexBuilder } from '../manifest/segments.ts';
@@ -35,17 +36,6 @@ export interface Copies {
   readonly wanted: number;
 }
 
-/** The branch key to wrap under now, and its record until somebody registered it. */
-export interface WriterKey {
-  readonly bkId: Uint8Array;
-  readonly bkVer: number;
-  readonly policy: CID | null;
-  readonly key: WrappingKey;
-  readonly record?: Omit<BranchKeyBody, 'writer' | 'prev'> | undefined;
-  /** To be called once a registration that carried `record` succeeded. */
-  registered(): void;
-}
-
 export interface PutPorts {
   readonly registry: {
     /** Newest version under a canonical key, tombstones included; undefined when there is none. */
@@ -55,8 +45,8 @@ export interface PutPorts {
   };
   /** Stores blocks on enough disks before it resolves; `policy` says how many. */
   store(blocks: readonly Block[], policy: ReplicationPolicy): Promise<Copies>;
-  /** The branch key for a scope at a beat. */
-  writerKey(scope: { project: string; cls: ContentClass; beat: number }): Promise<WriterKey>;
+  /** The branch key to wrap one more content key under, on loan. */
+  writerKey(scope: WriterScope): Promise<WriterKey>;
   /** How the records of KEKs call the policy. */
   readonly kekPolicy: string;
   readonly signer: Signer;
@@ -128,7 +118,8 @@ export async function putObject(
     const sealed = await sealContent(ports, { key, objId, dek, beat }, source, options);
 
     // 4. Wrap the content key under the branch key of this window.
-    const writerKey = await ports.writerKey({ project: address.project, cls: options.cls, beat });
+    const scope = { project: address.project, cls: options.cls, policy: null, beat };
+    using writerKey = await ports.writerKey(scope);
     const keyRecords = wrapKey(ports, writerKey, dek, sealed.content, beat, options.cls);
 
     // 5. Describe and register: only now does the version exist.
@@ -239,13 +230,15 @@ function wrapKey(
   beat: number,
   cls: ContentClass,
 ): Block[] {
-  const { bkId, bkVer, policy } = writerKey;
+  const { bkId, bkVer } = writerKey;
+  const policy = null;
   const binding = { objId: content.objId, headerTag: headerTagOf(content.hdr), bkId, bkVer, policy };
   const wrap = wrapDek(writerKey.key, dek, binding, (bytes) => ports.random(bytes));
-  const head = { v: 1, writer: ports.signer.publicKey, prev: null } as const;
   const envelope: EnvelopeBody = {
-    ...head,
     kind: 'envelope',
+    v: 1,
+    writer: ports.signer.publicKey,
+    prev: null,
     objId: content.objId,
     envVer: 1,
     mode: 'branch',
@@ -257,8 +250,8 @@ function wrapKey(
     beat,
   };
   const records = [signRecord(envelope, ports.signer).block];
-  if (writerKey.record !== undefined)
-    records.unshift(signRecord<BranchKeyBody>({ ...writerKey.record, ...head }, ports.signer).block);
+  const { unregistered } = writerKey;
+  if (unregistered !== undefined) records.unshift(signRecord(unregistered, ports.signer).block);
   return records;
 }
 

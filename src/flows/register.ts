@@ -7,7 +7,7 @@
 
 import type { Block, CID } from '../core/block.ts';
 import { toHex } from '../core/bytes.ts';
-import { mapInOrder } from '../core/concurrency.ts';
+import { grouped, mapInOrder } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { parseKeyRecord } from '../envelope/records.ts';
 import { type ManifestBody, parseManifest } from '../manifest/manifest.ts';
@@ -139,7 +139,7 @@ async function checkContent(ports: RegisterPorts, body: ManifestBody): Promise<v
   if (body.cid === null) return;
   const cids = body.blocks === 1 ? [body.cid] : indexBlocks(body.cid, (cid) => ports.load(cid));
   const missing: string[] = [];
-  for await (const bad of mapInOrder(grouped(cids), 2, (group) => missingOf(ports, group)))
+  for await (const bad of mapInOrder(grouped(cids, checkBatch), 2, (group) => missingOf(ports, group)))
     missing.push(...bad.slice(0, 16 - missing.length));
   if (missing.length > 0)
     throw new HoldfastError(
@@ -153,17 +153,6 @@ async function missingOf(ports: RegisterPorts, cids: readonly CID[]): Promise<st
   const copies = await ports.copiesOf(cids);
   const floor = ports.copiesFloor();
   return cids.filter((_, index) => (copies[index] ?? 0) < floor).map((cid) => cid.toString());
-}
-
-async function* grouped(cids: Iterable<CID> | AsyncIterable<CID>): AsyncGenerator<CID[], void, undefined> {
-  let group: CID[] = [];
-  for await (const cid of cids) {
-    group.push(cid);
-    if (group.length < checkBatch) continue;
-    yield group;
-    group = [];
-  }
-  if (group.length > 0) yield group;
 }
 
 function conflict(address: string, current: number, given: number): HoldfastError {
