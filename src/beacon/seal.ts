@@ -30,6 +30,16 @@ export function corrupt(what: string, problem: string, cause?: unknown): Holdfas
   return new HoldfastError('RECORD_CORRUPT', `${what} ${problem}`, { details: { what, problem }, cause });
 }
 
+/** What LevelDB threw while reading `what`, as ours: closed is BEACON_UNAVAILABLE, all else means damage. */
+export function storeError(error: unknown, what: string): HoldfastError {
+  if (error instanceof HoldfastError) return error;
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (code === 'LEVEL_DATABASE_NOT_OPEN' || code === 'LEVEL_ITERATOR_NOT_OPEN') {
+    return new HoldfastError('BEACON_UNAVAILABLE', `${what} is closed`, { cause: error });
+  }
+  return corrupt(what, 'cannot be read', error);
+}
+
 function checksum(key: Uint8Array, value: Uint8Array): Uint8Array {
   return sha256(concat(lengthPrefixed(key), value)).subarray(0, sealBytes);
 }

@@ -1,0 +1,202 @@
+// A Beacon log offered over RPC: the other end of remote.ts.
+//
+//   beacon.append  {} + payload of the append     → {revision, chain} + payload of the entry
+//   beacon.head    {}                             → {revision, chain}
+//   beacon.read    {from} → pages of entries: {revision of the first, chain before it, sizes} + payloads in a row
+//   beacon.watch   {from} → the same, for ever; a page without entries every few seconds says that we live
+//
+// Chains are not sent with each entry: the reader computes them, and so has checked them.
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { concat } from '../core/bytes.ts';
+import { HoldfastError } from '../core/errors.ts';
+import { rpcBodyBytesMax } from '../core/limits.ts';
+import { second } from '../core/clock.ts';
+import type { PeerName, RpcMessage, RpcServer } from '../core/rpc.ts';
+import {
+  type Append,
+  type BeaconLog,
+  decodeAppend,
+  emptyPosition,
+  type LogEntry,
+  type LogPosition,
+} from './log.ts';
+
+export interface ServeOptions {
+  /** Refuses an append by throwing, before it reaches the log: see `checkAppend` in view.ts. Default: none is. */
+  readonly check?: (append: Append) => Promise<void>;
+  /** Who may append. Reading is for everybody that the transport lets in. Default: everybody. */
+  readonly mayAppend?: (peer: PeerName) => boolean;
+  /** Longest silence of a watch, ms. Default 2.5 s: a third of the caller's usual time-out. */
+  readonly idleMs?: number;
+}
+
+/** Registers the four methods. The log stays the caller's to close. */
+export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOptions = {}): void {
+  const { idleMs = 2.5 * second, check, mayAppend = () => true } = options;
+  server.handle('beacon.head', async () => ({ head: await log.head() }));
+  server.handle('beacon.append', async ({ body }, { peer, signal }) => {
+    if (!mayAppend(peer)) throw new HoldfastError('FORBIDDEN', `${peer} may not append to the Beacon`);
+    const append = decodeAppend(body);
+    await check?.(append);
+    const { revision, chain, payload } = await log.append(append, { signal });
+    return { head: { revision, chain }, body: payload };
+  });
+  server.handleStream('beacon.read', ({ head }, { signal }) => readPages(log, fromOf(head), signal));
+  server.handleStream('beacon.watch', ({ head }, { signal }) =>
+    watchPages(log, fromOf(head), idleMs, signal),
+  );
+}
+
+/** A page of entries as it travels. */
+interface PageHead extends LogPosition {
+  /** Bytes of each payload in the body. */
+  readonly sizes: readonly number[];
+}
+
+/** Reads what `serveBeacon` sent as the head of a page. Throws RECORD_INVALID. */
+export function parsePageHead(head: unknown): PageHead {
+  const { sizes, ...rest } = { ...(typeof head === 'object' ? head : {}) } as Record<string, unknown>;
+  const isSizes = Array.isArray(sizes) && sizes.every((size) => Number.isSafeInteger(size) && size > 0);
+  if (!isSizes) throw new HoldfastError('RECORD_INVALID', 'a page of log entries names no sizes');
+  return { ...parsePosition(rest), sizes };
+}
+
+/** Reads {revision, chain}. Throws RECORD_INVALID. */
+export function parsePosition(head: unknown): LogPosition {
+  const { revision, chain } = { ...(typeof head === 'object' ? head : {}) } as Record<string, unknown>;
+  const good =
+    Number.isSafeInteger(revision) &&
+    Number(revision) >= 0 &&
+    chain instanceof Uint8Array &&
+    chain.length === 32;
+  if (!good) throw new HoldfastError('RECORD_INVALID', 'a log position is {revision, chain of 32 bytes}');
+  return { revision: Number(revision), chain };
+}
+
+function fromOf(head: unknown): number {
+  const from = typeof head === 'object' && head !== null && 'from' in head ? head.from : undefined;
+  if (typeof from === 'number' && Number.isSafeInteger(from) && from >= 1) return from;
+  throw new HoldfastError('ARGUMENT_INVALID', 'from must be a revision, 1 or more');
+}
+
+async function* readPages(log: BeaconLog, from: number, signal: AbortSignal): AsyncGenerator<RpcMessage> {
+  const page = new PageBuilder(await positionBefore(log, from, signal));
+  for await (const entry of log.read(from, { signal })) {
+    if (!page.fits(entry)) yield page.take();
+    page.add(entry);
+  }
+  if (!page.empty) yield page.take();
+}
+
+/** Everything there is in full pages, then each entry as it comes. */
+async function* watchPages(
+  log: BeaconLog,
+  from: number,
+  idleMs: number,
+  signal: AbortSignal,
+): AsyncGenerator<RpcMessage> {
+  let next = from;
+  let before = await positionBefore(log, from, signal);
+  yield new PageBuilder(before).take(); // tells the reader at once that the watch stands, and on which chain
+  const page = new PageBuilder(before);
+  for await (const entry of log.read(from, { signal })) {
+    if (!page.fits(entry)) yield page.take();
+    page.add(entry);
+    before = entry;
+    next = entry.revision + 1;
+  }
+  if (!page.empty) yield page.take();
+  for await (const entry of watchWithIdle(log, next, idleMs, signal)) {
+    const single = new PageBuilder(before);
+    if (entry !== undefined) {
+      single.add(entry);
+      before = entry;
+    }
+    yield single.take();
+  }
+}
+
+/** Entries as they come, and an `undefined` whenever none came for `idleMs`. */
+async function* watchWithIdle(
+  log: BeaconLog,
+  from: number,
+  idleMs: number,
+  signal: AbortSignal,
+): AsyncGenerator<LogEntry | undefined> {
+  const left = new AbortController(); // the caller may leave the loop while a `next` is under way
+  const entries = log.watch(from, { signal: AbortSignal.any([signal, left.signal]) })[Symbol.asyncIterator]();
+  let pending: Promise<IteratorResult<LogEntry>> | undefined;
+  try {
+    while (!signal.aborted) {
+      pending ??= entries.next();
+      const result = await firstWithin(pending, idleMs);
+      if (result?.done === true) return;
+      if (result !== undefined) pending = undefined;
+      yield result?.value;
+    }
+  } finally {
+    left.abort();
+    pending?.catch(() => undefined); // ends with the watch; nobody waits for its outcome any more
+    await entries.return?.();
+  }
+}
+
+/** What `promise` resolves to, or undefined when that takes longer than `limitMs`. */
+async function firstWithin<Value>(promise: Promise<Value>, limitMs: number): Promise<Value | undefined> {
+  const timer = new AbortController();
+  const idle = delay(limitMs, undefined, { signal: timer.signal }).catch(() => undefined);
+  try {
+    return await Promise.race([promise, idle]);
+  } finally {
+    timer.abort();
+  }
+}
+
+async function positionBefore(log: BeaconLog, from: number, signal: AbortSignal): Promise<LogPosition> {
+  if (from === 1) return emptyPosition;
+  for await (const { revision, chain } of log.read(from - 1, { signal })) return { revision, chain };
+  const { revision, chain } = await log.head();
+  throw new HoldfastError('NOT_FOUND', `the log ends at revision ${revision}, before ${from}`, {
+    details: { revision, chain: Buffer.from(chain).toString('hex') },
+  });
+}
+
+/** Small enough to be quick, large enough that a frame costs nothing beside it. One entry always fits. */
+const pageBytesMax = rpcBodyBytesMax / 4;
+
+class PageBuilder {
+  #payloads: Uint8Array[] = [];
+  #sizeBytes = 0;
+  #before: LogPosition;
+  #last: LogPosition;
+
+  constructor(before: LogPosition) {
+    this.#before = before;
+    this.#last = before;
+  }
+
+  get empty(): boolean {
+    return this.#payloads.length === 0;
+  }
+
+  fits(entry: LogEntry): boolean {
+    return this.empty || this.#sizeBytes + entry.payload.length <= pageBytesMax;
+  }
+
+  add(entry: LogEntry): void {
+    this.#payloads.push(entry.payload);
+    this.#sizeBytes += entry.payload.length;
+    this.#last = entry;
+  }
+
+  take(): RpcMessage {
+    const { revision, chain } = this.#before;
+    const head = { revision, chain, sizes: this.#payloads.map((payload) => payload.length) };
+    const body = concat(...this.#payloads);
+    this.#payloads = [];
+    this.#sizeBytes = 0;
+    this.#before = this.#last;
+    return { head, body };
+  }
+}
