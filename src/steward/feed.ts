@@ -147,7 +147,7 @@ export class NodeFeed {
     if (change.op === 'corrupt') {
       this.#corruptions++;
       onProblem(
-        `block ${change.cid} on ${this.peer}`,
+        `block ${change.cid.toString()} on ${this.peer}`,
         'the node found it damaged and put it into quarantine',
       );
     }

@@ -29,7 +29,10 @@ export interface LedgerStore {
   save(ledger: Ledger, positions: ReadonlyMap<PeerName, JournalPosition>): Promise<void>;
 }
 
-type Batch = Parameters<ClassicLevel<Uint8Array, Uint8Array>['batch']>[0];
+type Batch = (
+  | { readonly type: 'put'; readonly key: Uint8Array; readonly value: Uint8Array }
+  | { readonly type: 'del'; readonly key: Uint8Array }
+)[];
 
 const saveBlocksMax = 20_000;
 const checkBytes = 8;

@@ -101,17 +101,23 @@ export class Prover {
       if (!readFound(head)) {
         ledger.unhold(slot, node);
         this.#add('failed');
-        onProblem(`block ${cid} on ${peer}`, 'the node does not have a block that the ledger counts');
+        onProblem(
+          `block ${cid.toString()} on ${peer}`,
+          'the node does not have a block that the ledger counts',
+        );
       } else if (!matchesCid(cid, body)) {
         ledger.markBad(slot, node);
         this.#add('failed');
-        onProblem(`block ${cid} on ${peer}`, 'the node serves bytes that do not match the CID');
+        onProblem(`block ${cid.toString()} on ${peer}`, 'the node serves bytes that do not match the CID');
       } else if (
         answer?.kind === 'digest' &&
         !sameBytes(answer.digest, sha256(concat(nonce ?? new Uint8Array(), body)))
       ) {
         this.#add('failed');
-        onProblem(`block ${cid} on ${peer}`, 'the node has the bytes and answered the challenge wrongly');
+        onProblem(
+          `block ${cid.toString()} on ${peer}`,
+          'the node has the bytes and answered the challenge wrongly',
+        );
       } else {
         this.#accept(cid, node);
       }
