@@ -291,7 +291,7 @@ export class Child {
       case 'waiting':
         return `${this.#failure?.message ?? 'it ended'}; starting again in ${(status.pauseMs / second).toFixed(1)} s`;
       case 'failed':
-        return `${this.#failure?.message ?? 'it failed'}; it is not started again by itself`;
+        return `${this.#failure?.message ?? 'it failed'}; it is not started again before ${startCommand(this.entry.name)}`;
       case 'ready':
         return 'up';
       default:
@@ -302,7 +302,11 @@ export class Child {
 
 function downText(name: string, by: DownReason): string {
   const did = by === 'stop' ? 'stopped' : 'killed';
-  return `${did} by the operator; it stays down until \`holdfast node start ${name.replace('node-', '')}\``;
+  return `${did} by the operator; it stays down until ${startCommand(name)}`;
+}
+
+function startCommand(name: string): string {
+  return `\`holdfast node start ${name.replace('node-', '')}\``;
 }
 
 // Bad usage and damage are the same at the next attempt; conflicts and outages may pass.

@@ -11,7 +11,7 @@ import type { Writable } from 'node:stream';
 import { second } from '../core/clock.ts';
 
 // Between the children's own deadline and the 5 s after which no orphan may run.
-const patienceMs = 4.5 * second;
+const patienceMs = 4.3 * second;
 
 // Every child leads a group of its own, and the number of a group is not used again while the group lives.
 const script = `
@@ -19,7 +19,7 @@ groups=
 while read -r line; do groups=$line; done
 [ -z "$groups" ] && exit 0
 sleep ${patienceMs / second}
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 exit 0`;
 
 export interface Guard extends Disposable {

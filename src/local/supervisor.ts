@@ -87,7 +87,8 @@ export async function startSupervisor(layout: Layout, options: SupervisorOptions
     return cluster.running(stack.move());
   } catch (error) {
     const known = asHoldfastError(error, 'INTERNAL', 'the cluster could not be started');
-    await writeStartError(paths.run, known, describeError(error));
+    // Only a note for a waiting `up --detach`: on a full disk the error itself still reaches the log.
+    await writeStartError(paths.run, known, describeError(error)).catch(() => undefined);
     throw error;
   }
 }

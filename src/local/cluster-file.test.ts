@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import * as fc from 'fast-check';
+import {
+  type ClusterFile,
+  defaultSettings,
+  joinZones,
+  newClusterFile,
+  parseClusterFile,
+  type ProcessEntry,
+  spreadZones,
+} from './cluster-file.ts';
+
+const base58 = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz';
+
+function entry(name: string, index: number): ProcessEntry {
+  const role = name === 'steward' || name === 'door' ? name : 'node';
+  const digits = `${base58[index % 58]}${base58[Math.floor(index / 58)]}`;
+  return { name, role, zone: 'a', peer: `12D3KooW${digits.padEnd(44, '1')}`, port: 20_000 + index };
+}
+
+function example(): ClusterFile {
+  return newClusterFile({
+    cluster: 'local-0011223344556677',
+    createdAt: '2026-01-02T03:04:05.678Z',
+    operator: 'ab'.repeat(32),
+    membershipVersion: 1,
+    zones: 1,
+    doorPort: 7440,
+    settings: defaultSettings,
+    processes: ['node-1', 'node-2', 'steward', 'door'].map(entry),
+  });
+}
+
+describe('zones', () => {
+  test('five nodes over three zones are a a b b c', () => {
+    assert.equal(spreadZones(5, 3).join(' '), 'a a b b c');
+  });
+
+  test('newcomers go where the fewest are, and nobody moves', () => {
+    assert.deepEqual(joinZones(['a', 'a', 'b', 'b', 'c'], 7, 3), ['c', 'a']);
+    assert.deepEqual(joinZones(['a', 'a'], 4, 3), ['b', 'c']);
+    assert.deepEqual(joinZones(['a', 'b'], 2, 2), []);
+  });
+
+  test('a zone that would stay empty is refused', () => {
+    assert.throws(() => spreadZones(2, 3), {
+      code: 'ARGUMENT_INVALID',
+      message: /2 nodes cannot fill 3 zones/,
+    });
+    assert.throws(() => spreadZones(0, 1), { code: 'ARGUMENT_INVALID' });
+    assert.throws(() => spreadZones(1.5, 1), { code: 'ARGUMENT_INVALID' });
+    assert.throws(() => spreadZones(40, 27), { code: 'ARGUMENT_INVALID' });
+  });
+
+  test('property: every zone is used and no two differ by more than one node, at birth and after growth', () => {
+    const counts = fc.integer({ min: 1, max: 26 }).chain((zones) =>
+      fc.record({
+        zones: fc.constant(zones),
+        nodes: fc.integer({ min: zones, max: 100 }),
+        more: fc.integer({ min: 0, max: 100 }),
+      }),
+    );
+    fc.assert(
+      fc.property(counts, ({ zones, nodes, more }) => {
+        const born = spreadZones(nodes, zones);
+        for (const all of [born, [...born, ...joinZones(born, nodes + more, zones)]]) {
+          const sizes = [...Map.groupBy(all, (zone) => zone).values()].map((group) => group.length);
+          assert.equal(sizes.length, zones);
+          assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1, sizes.join());
+        }
+      }),
+    );
+  });
+});
+
+describe('cluster.json', () => {
+  test('is read as it was written', () => {
+    assert.deepEqual(parseClusterFile(JSON.stringify(example()), 'x'), example());
+  });
+
+  const wrong: readonly [string, (file: Record<string, unknown>) => unknown, string, RegExp][] = [
+    ['another format', (file) => ({ ...file, format: 'tar' }), 'DATA_DIR_FOREIGN', /not the description/],
+    ['a newer format', (file) => ({ ...file, version: 2 }), 'DATA_DIR_NEWER', /format 2.*up to 1/],
+    ['no version', (file) => ({ ...file, version: undefined }), 'DATA_DIR_DAMAGED', /version/],
+    ['a bad port', (file) => ({ ...file, doorPort: 70_000 }), 'DATA_DIR_DAMAGED', /doorPort is 70000/],
+    ['a bad key', (file) => ({ ...file, operator: 'abc' }), 'DATA_DIR_DAMAGED', /operator/],
+    ['no settings', (file) => ({ ...file, settings: null }), 'DATA_DIR_DAMAGED', /settings/],
+    ['no processes', (file) => ({ ...file, processes: {} }), 'DATA_DIR_DAMAGED', /processes/],
+    [
+      'no steward',
+      (file) => ({ ...file, processes: [entry('node-1', 1), entry('door', 2)] }),
+      'DATA_DIR_DAMAGED',
+      /steward is missing/,
+    ],
+    [
+      'one port twice',
+      (file) => ({ ...file, processes: [...example().processes, { ...entry('node-3', 9), port: 20_000 }] }),
+      'DATA_DIR_DAMAGED',
+      /port 20000 occurs twice/,
+    ],
+    [
+      'a role that is not its own',
+      (file) => ({ ...file, processes: [{ ...entry('node-1', 1), role: 'door' }] }),
+      'DATA_DIR_DAMAGED',
+      /must have the role node/,
+    ],
+  ];
+  for (const [what, change, code, message] of wrong) {
+    test(`${what} is ${code}`, () => {
+      const text = JSON.stringify(change({ ...example() }));
+      assert.throws(() => parseClusterFile(text, 'the-file'), { code, message });
+    });
+  }
+
+  test('property: a file that was cut is never read as a cluster', () => {
+    const text = JSON.stringify(example());
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: text.length - 1 }), (length) => {
+        assert.throws(() => parseClusterFile(text.slice(0, length), 'x'), { code: 'DATA_DIR_DAMAGED' });
+      }),
+    );
+  });
+});
