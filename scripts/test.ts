@@ -25,7 +25,9 @@ const groups = [
 const outcome: Outcome = { passed: 0, failed: [], skipped: [] };
 let filesCount = 0;
 for (const group of groups) {
-  const files = group.files.filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part))).sort();
+  const files = group.files
+    .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
+    .sort();
   if (files.length === 0) continue;
   filesCount += files.length;
   console.log(`${group.name}: ${files.length} test files`);
@@ -40,18 +42,26 @@ console.log(`${outcome.passed} passed, ${failures} failed, ${strict ? 0 : outcom
 process.exitCode = failures === 0 ? 0 : 1;
 
 async function runGroup(files: string[], concurrency: number): Promise<void> {
-  const stream = run({ files, concurrency, timeout: 420_000, execArgv: ['--no-warnings=ExperimentalWarning'] });
+  const stream = run({
+    files,
+    concurrency,
+    timeout: 420_000,
+    execArgv: ['--no-warnings=ExperimentalWarning'],
+  });
   for await (const event of stream) {
     const { type, data } = event as { type: string; data: TestEvent };
     const file = relative(process.cwd(), data.file ?? '');
     if (type === 'test:stderr') process.stderr.write(data.message ?? '');
     if (type !== 'test:pass' && type !== 'test:fail') continue;
     const name = `${file}: ${data.name}`;
-    if (data.skip !== undefined && data.skip !== false) outcome.skipped.push(`${name} (${String(data.skip)})`);
+    if (data.skip !== undefined && data.skip !== false)
+      outcome.skipped.push(`${name} (${String(data.skip)})`);
     else if (type === 'test:pass') outcome.passed += data.details?.type === 'suite' ? 0 : 1;
     else {
       outcome.failed.push(name);
-      console.log(`\n✗ ${name} (${Math.round(data.details?.duration_ms ?? 0)} ms)\n${reason(data.details?.error)}\n`);
+      console.log(
+        `\n✗ ${name} (${Math.round(data.details?.duration_ms ?? 0)} ms)\n${reason(data.details?.error)}\n`,
+      );
     }
   }
 }

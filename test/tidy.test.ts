@@ -46,8 +46,14 @@ const pure: readonly RegExp[] = [
 
 /** Third-party family → where it may be imported. */
 const families: readonly { readonly name: RegExp; readonly home: RegExp }[] = [
-  { name: /^(libp2p|@libp2p\/|@multiformats\/multiaddr|datastore-level|interface-datastore)/, home: /^src\/node\// },
-  { name: /^classic-level$/, home: /^src\/(beacon\/(level|view-level|kv-level)|node\/[a-z-]+|steward\/ledger-level)\.ts$/ },
+  {
+    name: /^(libp2p|@libp2p\/|@multiformats\/multiaddr|datastore-level|interface-datastore)/,
+    home: /^src\/node\//,
+  },
+  {
+    name: /^classic-level$/,
+    home: /^src\/(beacon\/(level|view-level|kv-level)|node\/[a-z-]+|steward\/ledger-level)\.ts$/,
+  },
   { name: /^(multiformats|@ipld\/)/, home: /^src\/(core\/block|node\/[a-z-]+|manifest\/car)\.ts$/ },
   { name: /^prom-client$/, home: /^src\/http\// },
 ];
@@ -80,7 +86,10 @@ function roomOf(path: string): string | undefined {
 
 function brokenTable(source: Source): string[] {
   const room = roomOf(source.path);
-  const allowed = [...(room === undefined ? [] : [room, ...(rooms[room] ?? [])]), ...(joiners[source.path] ?? [])];
+  const allowed = [
+    ...(room === undefined ? [] : [room, ...(rooms[room] ?? [])]),
+    ...(joiners[source.path] ?? []),
+  ];
   return importsOf(source.text)
     .filter(({ target }) => target.startsWith('.'))
     .map(({ target }) => normalize(join(dirname(source.path), target)))
@@ -91,12 +100,27 @@ function brokenTable(source: Source): string[] {
 function brokenPurity(source: Source): string[] {
   if (!pure.some((pattern) => pattern.test(source.path))) return [];
   const broken = importsOf(source.text)
-    .filter(({ target }) => target.startsWith('node:') && !(source.path.startsWith('src/core/') || source.path.startsWith('src/envelope/')) )
+    .filter(
+      ({ target }) =>
+        target.startsWith('node:') &&
+        !(source.path.startsWith('src/core/') || source.path.startsWith('src/envelope/')),
+    )
     .map(({ target }) => `${source.path} is pure and may not import ${target}`);
-  const io = importsOf(source.text).filter(({ target, typeOnly }) => !typeOnly && /^node:(fs|net|http|https|child_process|os|timers|worker_threads|process)/.test(target));
+  const io = importsOf(source.text).filter(
+    ({ target, typeOnly }) =>
+      !typeOnly && /^node:(fs|net|http|https|child_process|os|timers|worker_threads|process)/.test(target),
+  );
   broken.push(...io.map(({ target }) => `${source.path} is pure and may not import ${target}`));
   const code = source.text.replaceAll(/\/\*[\s\S]*?\*\/|\/\/[^\n]*/g, '');
-  for (const word of ['Date.now', 'new Date()', 'Math.random', 'setTimeout', 'setInterval', 'performance.now', 'process.']) {
+  for (const word of [
+    'Date.now',
+    'new Date()',
+    'Math.random',
+    'setTimeout',
+    'setInterval',
+    'performance.now',
+    'process.',
+  ]) {
     if (code.includes(word)) broken.push(`${source.path} is pure and may not use ${word}`);
   }
   return broken;
@@ -114,7 +138,8 @@ function brokenShape(source: Source): string[] {
   const broken: string[] = [];
   if (/^export\s+default\b/m.test(source.text)) broken.push(`${source.path}: named exports only`);
   if (/^export\s+\*/m.test(source.text)) broken.push(`${source.path}: doors are explicit lists, no export *`);
-  if (/\bfrom\s+'\.[^']*(?<!\.ts)'/.test(source.text)) broken.push(`${source.path}: relative imports end in .ts`);
+  if (/\bfrom\s+'\.[^']*(?<!\.ts)'/.test(source.text))
+    broken.push(`${source.path}: relative imports end in .ts`);
   return broken;
 }
 
@@ -131,7 +156,9 @@ for (const [name, rule] of Object.entries(rules)) {
 }
 
 test('every room under src is in the table', () => {
-  const unknown = sources.map(({ path }) => roomOf(path)).filter((room) => room !== undefined && !(room in rooms));
+  const unknown = sources
+    .map(({ path }) => roomOf(path))
+    .filter((room) => room !== undefined && !(room in rooms));
   assert.deepEqual([...new Set(unknown)], []);
 });
 

@@ -43,7 +43,11 @@ export interface Command {
 
 /** Options of every command. */
 export const commonOptions: Readonly<Record<string, Option>> = {
-  data: { type: 'string', value: 'DIR', text: 'directory of the cluster (default $HOLDFAST_DATA, else ./.holdfast)' },
+  data: {
+    type: 'string',
+    value: 'DIR',
+    text: 'directory of the cluster (default $HOLDFAST_DATA, else ./.holdfast)',
+  },
   json: { type: 'boolean', text: 'print one JSON value (or one a line) and nothing else' },
   help: { type: 'boolean', short: 'h', text: 'show this help' },
 };
@@ -56,7 +60,8 @@ export function findCommand(
   const byLength = [...commands].sort((a, b) => b.name.length - a.name.length);
   for (const command of byLength) {
     const name = command.name.split(' ');
-    if (name.every((word, index) => words[index] === word)) return { command, rest: words.slice(name.length) };
+    if (name.every((word, index) => words[index] === word))
+      return { command, rest: words.slice(name.length) };
   }
   return undefined;
 }
@@ -141,7 +146,10 @@ export function usageLine(command: Command): string {
 export function helpPage(command: Command): string {
   const rows = Object.entries({ ...command.options, ...commonOptions }).map(([name, option]) => {
     const short = option.short === undefined ? '' : `-${option.short}, `;
-    return [`  ${short}--${name}${option.value === undefined ? '' : ` ${option.value}`}`, option.text] as const;
+    return [
+      `  ${short}--${name}${option.value === undefined ? '' : ` ${option.value}`}`,
+      option.text,
+    ] as const;
   });
   const width = Math.max(...rows.map(([left]) => left.length)) + 2;
   return [
@@ -156,7 +164,9 @@ export function helpPage(command: Command): string {
 
 /** The overview of all commands. */
 export function overview(commands: readonly Command[]): string {
-  const rows = commands.map((command) => [`  ${command.name} ${command.usage}`.trimEnd(), command.summary] as const);
+  const rows = commands.map(
+    (command) => [`  ${command.name} ${command.usage}`.trimEnd(), command.summary] as const,
+  );
   const width = Math.min(44, Math.max(...rows.map(([left]) => left.length)) + 2);
   return [
     'Holdfast: self-healing, end-to-end-encrypted storage that never loses a decision.',

@@ -69,7 +69,9 @@ export class Progress implements Disposable {
     const now = performance.now();
     if (!this.#shown || now - this.#drawnMs < 100) return;
     this.#drawnMs = now;
-    this.#out.write(`\r\u001B[2K${progressLine(label, this.#done, this.#total, (now - this.#startedMs) / 1000)}`);
+    this.#out.write(
+      `\r\u001B[2K${progressLine(label, this.#done, this.#total, (now - this.#startedMs) / 1000)}`,
+    );
   }
 
   set totalBytes(bytes: number) {
@@ -82,11 +84,17 @@ export class Progress implements Disposable {
 }
 
 /** `docs  12.0 MiB of 64.0 MiB · 31.2 MiB/s · 2 s left` */
-export function progressLine(label: string, done: number, total: number | undefined, seconds: number): string {
+export function progressLine(
+  label: string,
+  done: number,
+  total: number | undefined,
+  seconds: number,
+): string {
   const rate = seconds > 0 ? done / seconds : 0;
   const parts = [total === undefined ? bytesText(done) : `${bytesText(done)} of ${bytesText(total)}`];
   if (rate > 0) parts.push(`${bytesText(rate)}/s`);
-  if (rate > 0 && total !== undefined && total > done) parts.push(`${durationText((total - done) / rate)} left`);
+  if (rate > 0 && total !== undefined && total > done)
+    parts.push(`${durationText((total - done) / rate)} left`);
   return `${label}  ${parts.join(' · ')}`;
 }
 
@@ -115,7 +123,8 @@ export function durationText(seconds: number): string {
 export function table(rows: readonly (readonly string[])[], right: readonly number[] = []): string[] {
   const widths: number[] = [];
   for (const row of rows)
-    for (const [index, cell] of row.entries()) widths[index] = Math.max(widths[index] ?? 0, visibleWidth(cell));
+    for (const [index, cell] of row.entries())
+      widths[index] = Math.max(widths[index] ?? 0, visibleWidth(cell));
   return rows.map((row) =>
     row
       .map((cell, index) => {

@@ -9,7 +9,13 @@ import { grouped, mapInOrder } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { BranchKey } from '../custody/keyring.ts';
 import { parseAad } from '../envelope/aad.ts';
-import { type FloeDecryptor, floeDecryptor, headerTagOf, plaintextSegmentBytes, segmentsOf } from '../envelope/floe.ts';
+import {
+  type FloeDecryptor,
+  floeDecryptor,
+  headerTagOf,
+  plaintextSegmentBytes,
+  segmentsOf,
+} from '../envelope/floe.ts';
 import { type BranchKeyBody, type EnvelopeBody, parseBranchKey, parseEnvelope } from '../envelope/records.ts';
 import { unwrapDek } from '../envelope/wrap.ts';
 import { type ManifestBody, openManifest } from '../manifest/manifest.ts';
@@ -83,7 +89,10 @@ function keyRecords(
       details: { version: body.context_version },
     });
   if (records.envelope === undefined || records.branchKey === undefined)
-    throw new HoldfastError('KEY_UNAVAILABLE', `the key records of ${body.ucxl_address} are missing in the Beacon`);
+    throw new HoldfastError(
+      'KEY_UNAVAILABLE',
+      `the key records of ${body.ucxl_address} are missing in the Beacon`,
+    );
   return {
     envelope: parseEnvelope(openRecord(records.envelope).body),
     branchKey: parseBranchKey(openRecord(records.branchKey).body),
@@ -94,9 +103,13 @@ function keyRecords(
 function checkedRange(body: ManifestBody, range: ByteRange | undefined): ByteRange | undefined {
   if (range === undefined) return body.size === 0 ? undefined : { first: 0, last: body.size - 1 };
   if (range.first < 0 || range.first > range.last || range.first >= body.size)
-    throw new HoldfastError('RANGE_INVALID', `bytes ${range.first}-${range.last} of an object of ${body.size} bytes`, {
-      details: { sizeBytes: body.size },
-    });
+    throw new HoldfastError(
+      'RANGE_INVALID',
+      `bytes ${range.first}-${range.last} of an object of ${body.size} bytes`,
+      {
+        details: { sizeBytes: body.size },
+      },
+    );
   return { first: range.first, last: Math.min(range.last, body.size - 1) };
 }
 
@@ -108,10 +121,19 @@ async function openKey(
   signal: AbortSignal,
 ): Promise<FloeDecryptor> {
   const sealed = body.encryption;
-  if (sealed === null) throw new HoldfastError('RECORD_INVALID', `${body.ucxl_address}: content without encryption`);
+  if (sealed === null)
+    throw new HoldfastError('RECORD_INVALID', `${body.ucxl_address}: content without encryption`);
   const aad = parseAad(sealed.aad);
-  if (aad.ucxl !== body.ucxl_address || aad.cls !== body.cls || aad.kind !== body.type || aad.media !== body.media)
-    throw new HoldfastError('DECRYPT_FAILED', `the content of ${body.ucxl_address} was sealed for another address or class`);
+  if (
+    aad.ucxl !== body.ucxl_address ||
+    aad.cls !== body.cls ||
+    aad.kind !== body.type ||
+    aad.media !== body.media
+  )
+    throw new HoldfastError(
+      'DECRYPT_FAILED',
+      `the content of ${body.ucxl_address} was sealed for another address or class`,
+    );
   using loan = await ports.readerKey(branchKey, signal);
   const { bkId, bkVer, policy } = envelope;
   const binding = { objId: sealed.objId, headerTag: headerTagOf(sealed.hdr), bkId, bkVer, policy };
@@ -145,7 +167,10 @@ async function* plaintext(
     if (end > first) yield plain.subarray(first, end);
   }
   if (position !== to)
-    throw new HoldfastError('DECRYPT_FAILED', `${body.ucxl_address} ends after segment ${position}, ${to} expected`);
+    throw new HoldfastError(
+      'DECRYPT_FAILED',
+      `${body.ucxl_address} ends after segment ${position}, ${to} expected`,
+    );
 }
 
 async function* segmentBlocks(
@@ -159,10 +184,13 @@ async function* segmentBlocks(
   if (root === null) return;
   const loadOne = async (cid: CID): Promise<Uint8Array> => {
     const [block] = await ports.load([cid], signal);
-    if (block === undefined) throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid} was not delivered`);
+    if (block === undefined)
+      throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid} was not delivered`);
     return block.bytes;
   };
   const cids = segmentsOf(body.size) === 1 ? [root] : walkIndex(root, loadOne, { from, to });
-  for await (const blocks of mapInOrder(grouped(cids, batchSegments), batchesUnderway, (group) => ports.load(group, signal)))
+  for await (const blocks of mapInOrder(grouped(cids, batchSegments), batchesUnderway, (group) =>
+    ports.load(group, signal),
+  ))
     yield* blocks;
 }

@@ -12,7 +12,12 @@ import { type ContentClass, encodeAad, objectIdBytes } from '../envelope/aad.ts'
 import { floeEncryptor, headerTagOf, plaintextSegmentBytes } from '../envelope/floe.ts';
 import type { EnvelopeBody } from '../envelope/records.ts';
 import { wrapDek } from '../envelope/wrap.ts';
-import { type Citation, type ManifestContent, type ReplicationPolicy, signManifest } from '../manifest/manifest.ts';
+import {
+  type Citation,
+  type ManifestContent,
+  type ReplicationPolicy,
+  signManifest,
+} from '../manifest/manifest.ts';
 import { signRecord } from '../manifest/record.ts';
 import { IndexBuilder } from '../manifest/segments.ts';
 import { canonicalKey, type UcxlAddress, withVersion } from '../ucxl/address.ts';
@@ -150,7 +155,8 @@ export async function removeObject(
   const key = writableKey(address);
   const before = await ports.registry.newest(key);
   if (before === undefined) throw new HoldfastError('NOT_FOUND', `nothing is stored under ${key}`);
-  if (before.tombstone) throw new HoldfastError('GONE', `${key} was removed already by version ${before.version}`);
+  if (before.tombstone)
+    throw new HoldfastError('GONE', `${key} was removed already by version ${before.version}`);
   checkExpected(key, before, options.expectedVersion);
   return registerVersion(ports, key, before, { address, replication: options.replication, options }, []);
 }

@@ -57,7 +57,10 @@ const checkBatch = 512;
  * @throws RECORD_INVALID, VERSION_CONFLICT (details: current), BLOCKS_MISSING (details: missing, first of them),
  *   QUORUM_UNAVAILABLE, BEACON_UNAVAILABLE
  */
-export async function registerObject(ports: RegisterPorts, blocks: readonly Uint8Array[]): Promise<RegisteredObject> {
+export async function registerObject(
+  ports: RegisterPorts,
+  blocks: readonly Uint8Array[],
+): Promise<RegisteredObject> {
   // 1. What is it?
   const bundle = openBundle(blocks);
   const { manifest } = bundle;
@@ -65,17 +68,23 @@ export async function registerObject(ports: RegisterPorts, blocks: readonly Uint
 
   // 2. Is it the next version?
   const { version, subjectRevision } = await ports.beacon.current(address);
-  if (manifest.body.context_version !== version + 1) throw conflict(address, version, manifest.body.context_version);
+  if (manifest.body.context_version !== version + 1)
+    throw conflict(address, version, manifest.body.context_version);
 
   // 3. Can it be opened, and is every block of it on enough disks?
   await checkKeys(ports, bundle);
   await checkContent(ports, manifest.body);
 
   // 4. The records become blocks, on as many disks as the policy allows at most.
-  await Promise.all(bundle.records.map(({ block }) => ports.storeRecord(block, manifest.body.replication.max)));
+  await Promise.all(
+    bundle.records.map(({ block }) => ports.storeRecord(block, manifest.body.replication.max)),
+  );
 
   // 5. The Beacon takes it: now it exists.
-  const keyed = bundle.records.map((record) => ({ key: registryKey(record.body), bytes: record.block.bytes }));
+  const keyed = bundle.records.map((record) => ({
+    key: registryKey(record.body),
+    bytes: record.block.bytes,
+  }));
   const revision = await ports.beacon.append(`addr/${address}`, subjectRevision, keyed);
   return { address, version: manifest.body.context_version, manifest: manifest.cid, revision };
 }
@@ -129,7 +138,10 @@ async function checkKeys(ports: RegisterPorts, { manifest, records }: Bundle): P
   if (envelope === undefined || toHex(envelope.objId) !== toHex(encryption.objId))
     throw invalid('no envelope for the content of this manifest');
   const brought = parsed.some(
-    (body) => body.kind === 'branch-key' && toHex(body.bkId) === toHex(envelope.bkId) && body.bkVer === envelope.bkVer,
+    (body) =>
+      body.kind === 'branch-key' &&
+      toHex(body.bkId) === toHex(envelope.bkId) &&
+      body.bkVer === envelope.bkVer,
   );
   if (!brought && !(await ports.beacon.knowsBranchKey(envelope.bkId, envelope.bkVer)))
     throw invalid('the envelope names a branch key that is neither registered nor among the records');
@@ -156,9 +168,13 @@ async function missingOf(ports: RegisterPorts, cids: readonly CID[]): Promise<st
 }
 
 function conflict(address: string, current: number, given: number): HoldfastError {
-  return new HoldfastError('VERSION_CONFLICT', `${address} is at version ${current}; ${given} does not follow it`, {
-    details: { current, given },
-  });
+  return new HoldfastError(
+    'VERSION_CONFLICT',
+    `${address} is at version ${current}; ${given} does not follow it`,
+    {
+      details: { current, given },
+    },
+  );
 }
 
 function invalid(message: string): HoldfastError {

@@ -83,7 +83,11 @@ export async function storeBlock(
 }
 
 /** True when none of `underway` settles within `ms`. */
-async function slowerThan(ports: StorePorts, ms: number, underway: ReadonlySet<Promise<void>>): Promise<boolean> {
+async function slowerThan(
+  ports: StorePorts,
+  ms: number,
+  underway: ReadonlySet<Promise<void>>,
+): Promise<boolean> {
   const timer = new AbortController();
   try {
     return await Promise.race([

@@ -59,7 +59,9 @@ export function responseEnvelope(
 /** The error envelope of anything thrown. What is not ours is INTERNAL and its text stays inside. */
 export function errorEnvelope(error: unknown, facts: RequestFacts): { status: number; body: ErrorEnvelope } {
   const known =
-    error instanceof HoldfastError ? error : new HoldfastError('INTERNAL', 'a fault in this program', { cause: error });
+    error instanceof HoldfastError
+      ? error
+      : new HoldfastError('INTERNAL', 'a fault in this program', { cause: error });
   const row = errorCatalogue[known.code];
   return {
     status: row.status,

@@ -43,12 +43,16 @@ export class IdempotencyKeys {
     work: (body: AsyncIterable<Uint8Array>) => Promise<Reply>,
   ): Promise<Reply> {
     if (key === undefined) return work(body);
-    if (key.length > 256) throw new HoldfastError('ARGUMENT_INVALID', 'Idempotency-Key is longer than 256 characters');
+    if (key.length > 256)
+      throw new HoldfastError('ARGUMENT_INVALID', 'Idempotency-Key is longer than 256 characters');
     const digest = createHmac('sha256', this.#key).update(`${facts}\n`);
     const before = this.#recall(key);
     if (before !== undefined) return replay(before, digest, body);
     if (this.#underway.has(key))
-      throw new HoldfastError('RATE_LIMITED', 'a request with this Idempotency-Key is still under way; retry');
+      throw new HoldfastError(
+        'RATE_LIMITED',
+        'a request with this Idempotency-Key is still under way; retry',
+      );
     this.#underway.add(key);
     try {
       const reply = await work(tapped(body, digest));
@@ -79,7 +83,10 @@ async function replay(before: Remembered, digest: Hmac, body: AsyncIterable<Uint
   return before.reply;
 }
 
-async function* tapped(body: AsyncIterable<Uint8Array>, digest: Hmac): AsyncGenerator<Uint8Array, void, undefined> {
+async function* tapped(
+  body: AsyncIterable<Uint8Array>,
+  digest: Hmac,
+): AsyncGenerator<Uint8Array, void, undefined> {
   for await (const chunk of body) {
     digest.update(chunk);
     yield chunk;

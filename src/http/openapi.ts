@@ -52,7 +52,8 @@ export function openApi(routes: readonly Route[], version: string): Record<strin
     info: {
       title: 'Holdfast door (UCXI)',
       version,
-      description: 'Put, get and find decision records by UCXL address; see what is lost, at risk and healing.',
+      description:
+        'Put, get and find decision records by UCXL address; see what is lost, at risk and healing.',
     },
     paths,
     components: {
@@ -65,9 +66,15 @@ export function openApi(routes: readonly Route[], version: string): Record<strin
 
 function operation(route: Route): Record<string, unknown> {
   const media = route.produces ?? 'application/json';
-  const schema = media === 'application/json' ? { $ref: '#/components/schemas/Response' } : { type: 'string', format: 'binary' };
+  const schema =
+    media === 'application/json'
+      ? { $ref: '#/components/schemas/Response' }
+      : { type: 'string', format: 'binary' };
   const good = Object.fromEntries(
-    route.statuses.map((status) => [status, { description: route.summary, content: { [media]: { schema } } }]),
+    route.statuses.map((status) => [
+      status,
+      { description: route.summary, content: { [media]: { schema } } },
+    ]),
   );
   return {
     operationId: route.operationId,
@@ -77,7 +84,12 @@ function operation(route: Route): Record<string, unknown> {
     ...(route.parameters === undefined ? {} : { parameters: route.parameters.map(parameter) }),
     ...(route.accepts === undefined
       ? {}
-      : { requestBody: { required: true, content: { [route.accepts]: { schema: { type: 'string', format: 'binary' } } } } }),
+      : {
+          requestBody: {
+            required: true,
+            content: { [route.accepts]: { schema: { type: 'string', format: 'binary' } } },
+          },
+        }),
     responses: {
       ...good,
       default: {

@@ -42,8 +42,17 @@ export interface Request {
 
 /** What a handler answers: an envelope around `data`, or bytes as they are. */
 export type Reply =
-  | { readonly status: number; readonly message: string; readonly data?: unknown; readonly headers?: Headers_ }
-  | { readonly status: number; readonly headers: Headers_; readonly bytes: Uint8Array | AsyncIterable<Uint8Array> };
+  | {
+      readonly status: number;
+      readonly message: string;
+      readonly data?: unknown;
+      readonly headers?: Headers_;
+    }
+  | {
+      readonly status: number;
+      readonly headers: Headers_;
+      readonly bytes: Uint8Array | AsyncIterable<Uint8Array>;
+    };
 
 type Headers_ = Readonly<Record<string, string>>;
 
@@ -91,9 +100,12 @@ export class HttpDoor implements AsyncDisposable {
   private constructor(options: HttpOptions) {
     this.#options = options;
     this.#tokenDigest = sha256(utf8(options.token));
-    this.#server = createServer({ requestTimeout: 0, headersTimeout: 30_000, keepAliveTimeout: 65_000 }, (req, res) => {
-      void this.#answer(req, res);
-    });
+    this.#server = createServer(
+      { requestTimeout: 0, headersTimeout: 30_000, keepAliveTimeout: 65_000 },
+      (req, res) => {
+        void this.#answer(req, res);
+      },
+    );
   }
 
   /** Listens. Throws PORT_IN_USE naming the port. */
@@ -103,7 +115,10 @@ export class HttpDoor implements AsyncDisposable {
       door.#server.once('error', (cause: NodeJS.ErrnoException) => {
         const code = cause.code === 'EADDRINUSE' ? 'PORT_IN_USE' : 'INTERNAL';
         const where = `${options.host}:${options.port}`;
-        const text = code === 'PORT_IN_USE' ? `${where} is taken by another program; choose another --port` : `cannot listen on ${where}`;
+        const text =
+          code === 'PORT_IN_USE'
+            ? `${where} is taken by another program; choose another --port`
+            : `cannot listen on ${where}`;
         reject(new HoldfastError(code, text, { cause, details: { port: options.port } }));
       });
       door.#server.listen(options.port, options.host, resolve);
@@ -148,7 +163,11 @@ export class HttpDoor implements AsyncDisposable {
       if (res.statusCode >= 500) this.#options.onFault(operation, error);
     } finally {
       this.#inFlight--;
-      this.#options.onAnswered(operation, res.statusCode, (this.#options.clock.monotonic() - startedMs) / 1000);
+      this.#options.onAnswered(
+        operation,
+        res.statusCode,
+        (this.#options.clock.monotonic() - startedMs) / 1000,
+      );
     }
   }
 
@@ -168,7 +187,10 @@ export class HttpDoor implements AsyncDisposable {
   #checkToken(header: string | undefined): void {
     const given = /^Bearer (.+)$/.exec(header ?? '')?.[1];
     if (given === undefined)
-      throw new HoldfastError('UNAUTHORIZED', 'no bearer token: send "Authorization: Bearer TOKEN" (file door-token)');
+      throw new HoldfastError(
+        'UNAUTHORIZED',
+        'no bearer token: send "Authorization: Bearer TOKEN" (file door-token)',
+      );
     if (!sameSecret(sha256(utf8(given)), this.#tokenDigest))
       throw new HoldfastError('UNAUTHORIZED', 'wrong bearer token: the right one is in the file door-token');
   }
@@ -182,7 +204,13 @@ class IncomingRequest implements Request {
   readonly requestId: string;
   readonly signal: AbortSignal;
 
-  constructor(req: IncomingMessage, url: URL, path: Record<string, string>, requestId: string, signal: AbortSignal) {
+  constructor(
+    req: IncomingMessage,
+    url: URL,
+    path: Record<string, string>,
+    requestId: string,
+    signal: AbortSignal,
+  ) {
     this.#req = req;
     this.method = req.method ?? 'GET';
     this.url = url;
@@ -198,7 +226,9 @@ class IncomingRequest implements Request {
   need(name: string): string {
     const value = this.query(name);
     if (value === undefined || value === '')
-      throw new HoldfastError('ARGUMENT_MISSING', `query parameter ${name} is missing`, { details: { field: name } });
+      throw new HoldfastError('ARGUMENT_MISSING', `query parameter ${name} is missing`, {
+        details: { field: name },
+      });
     return value;
   }
 
@@ -235,7 +265,12 @@ class IncomingRequest implements Request {
   }
 }
 
-async function sendReply(req: IncomingMessage, res: ServerResponse, reply: Reply, facts: RequestFacts): Promise<void> {
+async function sendReply(
+  req: IncomingMessage,
+  res: ServerResponse,
+  reply: Reply,
+  facts: RequestFacts,
+): Promise<void> {
   for (const [name, value] of Object.entries(reply.headers ?? {})) res.setHeader(name, value);
   res.statusCode = reply.status;
   if (!('bytes' in reply)) {
@@ -254,7 +289,12 @@ async function sendReply(req: IncomingMessage, res: ServerResponse, reply: Reply
   await pipeline(Readable.from(reply.bytes, { objectMode: false, highWaterMark: 1024 * 1024 }), res);
 }
 
-async function sendError(req: IncomingMessage, res: ServerResponse, error: unknown, facts: RequestFacts): Promise<void> {
+async function sendError(
+  req: IncomingMessage,
+  res: ServerResponse,
+  error: unknown,
+  facts: RequestFacts,
+): Promise<void> {
   if (res.headersSent) {
     res.destroy(); // the body broke in the middle: the caller must see a broken transfer, never a short one
     return;
@@ -314,10 +354,14 @@ function tooLarge(maxBytes: number): HoldfastError {
 }
 
 function truncated(seen: number, cause: unknown): HoldfastError {
-  return new HoldfastError('UPLOAD_TRUNCATED', `the upload ended after ${seen} bytes, before it was complete`, {
-    cause,
-    details: { receivedBytes: seen },
-  });
+  return new HoldfastError(
+    'UPLOAD_TRUNCATED',
+    `the upload ended after ${seen} bytes, before it was complete`,
+    {
+      cause,
+      details: { receivedBytes: seen },
+    },
+  );
 }
 
 function tooBusy(): HoldfastError {
