@@ -77,19 +77,19 @@ class FollowedFile implements MembershipFile {
 
   /** Never rejects: what is wrong with the file is told to `onRefused`. */
   async #lookAgain(): Promise<void> {
-    const { path, onChange, onRefused } = this.#options;
+    const { path } = this.#options;
     try {
       const found = await fingerprint(path);
       if (found === this.#fingerprint) return;
       this.#fingerprint = found;
       const before = this.#current;
       const after = await this.#accept();
-      if (after !== before) onChange?.(after);
+      if (after !== before) this.#options.onChange?.(after);
     } catch (error) {
       // Gone or unreadable is told once too, not at every poll.
       if (isHoldfastError(error, 'FILE_NOT_FOUND') && this.#fingerprint === 'absent') return;
       if (isHoldfastError(error, 'FILE_NOT_FOUND')) this.#fingerprint = 'absent';
-      onRefused?.(error instanceof HoldfastError ? error : fileError(error, path));
+      this.#options.onRefused?.(error instanceof HoldfastError ? error : fileError(error, path));
     }
   }
 

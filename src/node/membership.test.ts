@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { fromUtf8, utf8 } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import { signerFromSeed } from '../core/hash.ts';

@@ -281,7 +281,7 @@ class NetworkPeer implements NodePeer {
       const accepted = this.#waitFor(peer, () => this.#connections(peer).length > 0, until);
       // Not stopped by `settled`: libp2p ties the new socket to the signal of its dial for a moment too long.
       const dialled = this.#dial(peer, signal);
-      await Promise.any([accepted, dialled]);
+      await Promise.race([accepted, dialled]);
     } finally {
       settled.abort(new Error('settled'));
     }

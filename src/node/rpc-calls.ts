@@ -157,7 +157,7 @@ export class Calls {
   lose(error: HoldfastError): void {
     this.#lost = error;
     this.#unsent.clear();
-    for (const call of [...this.#pending.values()]) call.settle(error);
+    for (const call of this.#pending.values()) call.settle(error);
     for (const stream of this.#streams.values()) stream.end(error);
   }
 

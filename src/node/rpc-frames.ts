@@ -291,10 +291,12 @@ function methodBytes(method: string): Uint8Array {
   return bytes;
 }
 
+const knownTypes: readonly FrameType[] = Object.values(frameTypes);
+
 function frameType(value: number): FrameType {
-  if (value >= bounds.length) throw malformed(`unknown type ${value}`);
-  // The table has a row for every number of `frameTypes` and no others (held by a test).
-  return value as FrameType;
+  const type = knownTypes[value];
+  if (type === undefined) throw malformed(`unknown type ${value}`);
+  return type;
 }
 
 function allocate(length: number): Uint8Array {
@@ -312,8 +314,11 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 function errorDetails(value: Record<string, unknown>): ErrorDetails {
   const out: Record<string, string | number | boolean | null | readonly string[]> = {};
   for (const [key, each] of Object.entries(value)) {
-    if (each === null || ['string', 'number', 'boolean'].includes(typeof each)) out[key] = each as string;
-    else if (Array.isArray(each)) out[key] = each.map(String);
+    if (each === null || typeof each === 'string' || typeof each === 'number' || typeof each === 'boolean') {
+      out[key] = each;
+    } else if (Array.isArray(each)) {
+      out[key] = each.map(String);
+    }
   }
   return out;
 }

@@ -134,7 +134,7 @@ export class Links {
 
   /** One heartbeat on every lane; a silent peer is lost, and its connection with it. */
   tick(): void {
-    for (const link of [...this.#up.values()]) {
+    for (const link of this.#up.values()) {
       let silent = 0;
       for (const lane of link.lanes.values()) silent = Math.max(silent, lane.tick());
       if (silent <= this.#options.silentTicksMax) continue;

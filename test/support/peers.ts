@@ -89,3 +89,8 @@ export function untilPeers(peer: NodePeer, holds: () => boolean): Promise<void> 
     });
   });
 }
+
+/** What a child process is told. */
+export interface ChildStart {
+  readonly members: readonly { readonly name: PeerName; readonly addrs: readonly string[] }[];
+}

@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import {
+  dialDown,
+  dialFailed,
+  dialNew,
+  dialNow,
+  dialStarted,
+  type DialState,
+  dialUp,
+  pause,
+} from './keeper-schedule.ts';
+
+const times = { pauseMsMin: 100, pauseMsMax: 5000 };
+
+test('pauses double, are bounded, and an absent member is dialled for ever', () => {
+  let state: DialState = dialNew(true, 0, 0, times);
+  const pauses: number[] = [];
+  let now = 0;
+  for (let attempt = 0; attempt < 9; attempt++) {
+    assert.equal(state.status, 'waiting');
+    now = state.dueAt;
+    state = dialFailed(dialStarted(state), now, 0.999_999, times);
+    if (state.status === 'waiting') pauses.push(Math.round(state.dueAt - now));
+  }
+  assert.deepEqual(pauses, [200, 400, 800, 1600, 3200, 5000, 5000, 5000, 5000]);
+});
+
+test('the second dialler waits, a lost member is redialled soon, one that shows itself at once', () => {
+  assert.deepEqual(dialNew(false, 1000, 0, times), { status: 'waiting', attempts: 0, dueAt: 1100 });
+  const down = dialDown(dialUp(), 1000, 0, times);
+  assert.deepEqual(down, { status: 'waiting', attempts: 0, dueAt: 1050 });
+  assert.deepEqual(dialNow(down, 1001), { status: 'waiting', attempts: 0, dueAt: 1001 });
+});
+
+test('late news changes nothing, and a wrong arrow throws', () => {
+  assert.deepEqual(dialFailed(dialUp(), 0, 0, times), dialUp());
+  const trying = dialStarted(dialNew(true, 0, 0, times));
+  assert.deepEqual(dialDown(trying, 0, 0, times), trying);
+  assert.throws(() => dialStarted(trying), /cannot start to dial from trying/);
+});
+
+test('a pause is always within half and whole of its bound', () => {
+  fc.assert(
+    fc.property(
+      fc.nat(10_000),
+      fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
+      (attempts, random) => {
+        const ms = pause(attempts, random, times);
+        assert.ok(ms >= 50 && ms <= 5000, String(ms));
+      },
+    ),
+  );
+});

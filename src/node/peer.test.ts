@@ -1,0 +1,238 @@
+// Real peers on loopback, in one process. What needs a process to die or freeze is in test/cluster.
+
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { LevelDatastore } from 'datastore-level';
+import {
+  freePorts,
+  startPeers,
+  stopPeers,
+  testIdentities,
+  testMember,
+  testMembership,
+  untilConnected,
+  untilPeers,
+} from '../../test/support/peers.ts';
+import { utf8 } from '../core/bytes.ts';
+import { day } from '../core/clock.ts';
+import { isHoldfastError } from '../core/errors.ts';
+import { type NodePeer, type PeerDatastore, startPeer } from './peer.ts';
+
+const timeout = 30_000;
+const host = '127.0.0.1';
+
+test('peers call each other, on both lanes and in both directions', { timeout }, async () => {
+  const peers = await startPeers(3);
+  for (const peer of peers)
+    peer.rpc.handle('who', async ({ head }, { peer: caller }) => ({ head: [peer.name, caller, head] }));
+  for (const from of peers) {
+    for (const to of peers.filter((each) => each !== from)) {
+      for (const lane of ['control', 'bulk'] as const) {
+        const { head } = await from.rpc.call(to.name, 'who', { head: lane }, { lane });
+        assert.deepEqual(head, [to.name, from.name, lane]);
+      }
+    }
+  }
+  await stopPeers(peers);
+});
+
+test('a stranger can neither connect nor be reached', { timeout }, async () => {
+  const [a, b] = await startPeers(2);
+  assert.ok(a !== undefined && b !== undefined);
+  let isCalled = false;
+  a.rpc.handle('secret', async () => {
+    isCalled = true;
+    return { head: null };
+  });
+  const [identity] = await testIdentities(1, 99);
+  assert.ok(identity !== undefined);
+  // The stranger believes in a membership with all three; the others do not.
+  const members = [...a.membership().members, testMember(identity.name, 9)];
+  const stranger = await startPeer({
+    identity,
+    membership: testMembership(members),
+    listen: { host, port: 0 },
+  });
+  const { multiaddr } = await import('@multiformats/multiaddr');
+  // libp2p may report success before the other side hangs up after the handshake; no call gets through either way.
+  await stranger.libp2p.dial(multiaddr(a.addrs()[0])).catch(() => undefined);
+  await assert.rejects(stranger.rpc.call(a.name, 'secret', { head: 0 }), { code: 'PEER_UNREACHABLE' });
+  await assert.rejects(a.libp2p.dial(multiaddr(stranger.addrs()[0])), { name: 'DialDeniedError' });
+  await assert.rejects(a.rpc.call(stranger.name, 'secret', { head: 0 }), { code: 'PEER_UNREACHABLE' });
+  assert.equal(await a.libp2p.peerStore.has(stranger.libp2p.peerId), false);
+  assert.deepEqual([stranger.connected(), a.connected(), isCalled], [[], [b.name], false]);
+  await stopPeers([a, b, stranger]);
+});
+
+test('a member that is removed is cut off at once; one that is added is dialled', { timeout }, async () => {
+  const [a, b, c] = await startPeers(3);
+  assert.ok(a !== undefined && b !== undefined && c !== undefined);
+  const all = a.membership().members;
+  const fewer = testMembership(
+    all.filter(({ peer }) => peer !== c.name),
+    2,
+  );
+  for (const peer of [a, b]) peer.updateMembership(fewer);
+  await untilPeers(c, () => c.connected().length === 0);
+  assert.deepEqual([a.connected(), b.connected()], [[b.name], [a.name]]);
+  assert.throws(() => a.updateMembership(testMembership(all, 1)), { code: 'RECORD_INVALID' });
+  for (const peer of [a, b, c]) peer.updateMembership(testMembership(all, 3));
+  await Promise.all([a, b, c].map((peer) => untilConnected(peer, 2)));
+  await stopPeers([a, b, c]);
+});
+
+test('two connections to one peer become one, and calls go on', { timeout }, async () => {
+  const [a, b] = await startPeers(2);
+  assert.ok(a !== undefined && b !== undefined);
+  b.rpc.handle('echo', async (message) => message);
+  a.rpc.handle('echo', async (message) => message);
+  const { multiaddr } = await import('@multiformats/multiaddr');
+  const states: string[] = [];
+  for (const peer of [a, b]) peer.onPeer(({ state }) => states.push(state));
+  for (const [from, to] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    await from.libp2p.dial(multiaddr(to.addrs()[0]), { force: true }).catch(() => undefined);
+    await untilOneConnection(from);
+    await untilOneConnection(to);
+    assert.equal((await from.rpc.call(to.name, 'echo', { head: 1 })).head, 1);
+  }
+  assert.deepEqual(states, [], 'nobody went down');
+  await stopPeers([a, b]);
+});
+
+test('a lost connection rejects calls in flight at once and comes back by itself', { timeout }, async () => {
+  const [a, b] = await startPeers(2);
+  assert.ok(a !== undefined && b !== undefined);
+  b.rpc.handle(
+    'never',
+    (_message, { signal }) =>
+      new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('gone')))),
+  );
+  const call = a.rpc.call(b.name, 'never', { head: 0 }, { timeoutMs: 60_000 });
+  const started = performance.now();
+  setImmediate(() => a.libp2p.getConnections()[0]?.abort(new Error('cable')));
+  await assert.rejects(call, { code: 'PEER_UNREACHABLE' });
+  assert.ok(performance.now() - started < 1000);
+  await Promise.all([untilConnected(a, 1), untilConnected(b, 1)]);
+  await stopPeers([a, b]);
+});
+
+test('a member that comes late is found; a taken port is named', { timeout }, async () => {
+  const [early, late] = await testIdentities(2);
+  const [earlyPort, latePort] = await freePorts(2);
+  assert.ok(early !== undefined && late !== undefined && earlyPort !== undefined && latePort !== undefined);
+  // Only the late one's address is known, so the early one must keep dialling.
+  const membership = testMembership([
+    testMember(early.name, 1),
+    testMember(late.name, 2, [`/ip4/${host}/tcp/${latePort}`]),
+  ]);
+  const a = await startPeer({
+    identity: early,
+    membership,
+    listen: { host, port: earlyPort },
+    dialPauseMsMax: 200,
+  });
+  await untilKnocked(latePort, 3);
+  const b = await startPeer({ identity: late, membership, listen: { host, port: latePort } });
+  await untilConnected(a, 1);
+  await assert.rejects(
+    startPeer({ identity: late, membership, listen: { host, port: earlyPort } }),
+    (error) => isHoldfastError(error, 'PORT_IN_USE') && error.details['port'] === earlyPort,
+  );
+  await stopPeers([a, b]);
+});
+
+test('the tap sees every frame in the clear, on both sides', { timeout }, async () => {
+  const seen: Record<string, Buffer[]> = { sent: [], received: [] };
+  const [a, b] = await startPeers(2, (index) =>
+    index === 0 ? { tap: (direction, _peer, frame) => seen[direction]?.push(Buffer.from(frame)) } : {},
+  );
+  assert.ok(a !== undefined && b !== undefined);
+  b.rpc.handle('echo', async () => ({ head: 'the answer' }));
+  await a.rpc.call(b.name, 'echo', { head: 'the question', body: utf8('the body') });
+  const sent = Buffer.concat(seen['sent'] ?? []).toString('latin1');
+  assert.ok(sent.includes('the question') && sent.includes('the body'));
+  assert.ok(Buffer.concat(seen['received'] ?? []).includes('the answer'));
+  await stopPeers([a, b]);
+});
+
+test('after an outage longer than libp2p remembers peers, they meet again without any address', {
+  timeout,
+}, async (context) => {
+  const identities = await testIdentities(3);
+  const ports = await freePorts(3);
+  const stores = await Promise.all(identities.map(() => openStore(context)));
+  const start = (addressed: boolean): Promise<NodePeer[]> => {
+    const members = identities.map(({ name }, index) =>
+      testMember(name, index, addressed ? [`/ip4/${host}/tcp/${ports[index]}`] : []),
+    );
+    return Promise.all(
+      identities.map((identity, index) =>
+        startPeer({
+          identity,
+          membership: testMembership(members),
+          listen: { host, port: ports[index] ?? 0 },
+          ...(stores[index] === undefined ? {} : { datastore: stores[index] }),
+        }),
+      ),
+    );
+  };
+  const before = await start(true);
+  await Promise.all(before.map((peer) => untilConnected(peer, 2)));
+  await Promise.all(before.map((peer) => untilStored(peer, 2)));
+  await stopPeers(before);
+  context.mock.timers.enable({ apis: ['Date'], now: Date.now() + 30 * day });
+  const after = await start(false);
+  await Promise.all(after.map((peer) => untilConnected(peer, 2)));
+  assert.deepEqual(
+    after.map(({ name }) => name),
+    before.map(({ name }) => name),
+  );
+  await stopPeers(after);
+});
+
+/** Listens on `port` and hangs up, until somebody came `count` times. */
+async function untilKnocked(port: number, count: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let knocks = 0;
+  const server = createServer((socket) => {
+    socket.destroy();
+    knocks += 1;
+    if (knocks === count) resolve();
+  });
+  server.listen(port, host);
+  await promise;
+  await new Promise((closed) => server.close(closed));
+}
+
+async function openStore(context: TestContext): Promise<PeerDatastore> {
+  const dir = await mkdtemp(join(tmpdir(), 'holdfast-peer-'));
+  const store = new LevelDatastore(dir);
+  await store.open();
+  context.after(async () => {
+    await store.close();
+    await rm(dir, { recursive: true });
+  });
+  return store;
+}
+
+/** Identify has told the addresses of `count` others. */
+async function untilStored(peer: NodePeer, count: number): Promise<void> {
+  for (;;) {
+    const others = (await peer.libp2p.peerStore.all()).filter(({ id }) => !id.equals(peer.libp2p.peerId));
+    if (others.filter(({ addresses }) => addresses.length > 0).length >= count) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+async function untilOneConnection(peer: NodePeer): Promise<void> {
+  while (peer.libp2p.getConnections().filter(({ status }) => status === 'open').length !== 1) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
