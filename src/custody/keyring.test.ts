@@ -207,6 +207,7 @@ describe('the reader', () => {
     release();
     (await other)[Symbol.dispose]();
     assert.equal(provider.asked, 1);
+    assert.equal(provider.lastRequest?.signal, undefined); // one caller's signal would abort it for all
     await assert.rejects(ring.open(body, { ...request, signal: giveUp.signal }), /gave up/);
   });
 });
@@ -314,6 +315,7 @@ class MemoryProvider implements KekProvider {
   asked = 0;
   failing = false;
   lying = false;
+  lastRequest: UnwrapRequest | undefined;
 
   get secrets(): readonly Uint8Array[] {
     return [...this.#keys.values()];
@@ -342,8 +344,9 @@ class MemoryProvider implements KekProvider {
     return { branchKey, wraps: [wrap], combiner: 'any' };
   }
 
-  async unwrap(records: readonly BranchKeyBody[]): Promise<readonly Unwrapped[]> {
+  async unwrap(records: readonly BranchKeyBody[], request: UnwrapRequest): Promise<readonly Unwrapped[]> {
     this.asked++;
+    this.lastRequest = request;
     await this.#gate;
     return records.map((record): Unwrapped => {
       if (this.failing) return { ok: false, error: unavailable() };

@@ -12,7 +12,7 @@ import type { BkLabel, BranchScope } from '../envelope/label.ts';
 import type { BkWrap, BranchKeyBody, KekFields } from '../envelope/records.ts';
 
 /** Why a key is asked for: custodians write it into their audit log. */
-export type UnwrapPurpose = 'read' | 'rewrap' | 'canary' | 'recovery';
+type UnwrapPurpose = 'read' | 'rewrap' | 'canary' | 'recovery';
 
 /** Who asks, and why. */
 export interface UnwrapRequest {

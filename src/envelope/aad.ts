@@ -15,7 +15,7 @@ export type ContentClass = (typeof contentClasses)[number];
 
 export const objectIdBytes = 16;
 /** RFC 6838 allows 127 + 1 + 127 characters; the rest is room for parameters. */
-export const mediaBytesMax = 512;
+const mediaBytesMax = 512;
 
 export interface FloeAad {
   readonly v: 1;

@@ -12,7 +12,7 @@ export const branchKeyIdBytes = 16;
 export const groupNameBytesMax = 64;
 
 /** First and last beat, both inside. */
-export type BeatWindow = readonly [from: number, to: number];
+type BeatWindow = readonly [from: number, to: number];
 
 /** Whose writes one branch key serves. */
 export interface BranchScope {

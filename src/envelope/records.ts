@@ -75,8 +75,8 @@ export interface DevWrap {
 /** All kinds of wrap. A new provider adds its shape here and its parser to `wrapParsers`: nothing else changes. */
 export type BkWrap = DevWrap;
 
-export const kekStates = ['pre-active', 'active', 'decrypt-only', 'retired', 'destroyed'] as const;
-export type KekState = (typeof kekStates)[number];
+const kekStates = ['pre-active', 'active', 'decrypt-only', 'retired', 'destroyed'] as const;
+type KekState = (typeof kekStates)[number];
 
 /** One version of a custody group's key: what the provider itself says about it. */
 export interface KekFields {
