@@ -1,0 +1,100 @@
+// The rows of a view on LevelDB, each under a checksum bound to its key.
+//
+// A flipped bit can also hide a row or end a scan early. A scan therefore verifies the row that ends it, and the
+// view asks for a missing row in a second place before it says that there is none (view.ts). What may still hide
+// a row from a scan is found by `beacon verify`, which folds the log again and compares every row.
+
+import { ClassicLevel } from 'classic-level';
+import { utf8 } from '../core/bytes.ts';
+import { openBorn } from './birth.ts';
+import type { KeyRange, Kv, KvChanges, KvRow } from './kv.ts';
+import { sealValue, storeError, unsealValue } from './seal.ts';
+
+type Db = ClassicLevel<string, Uint8Array>;
+
+export class LevelKv implements Kv {
+  readonly #db: Db;
+  readonly #sync: boolean;
+
+  private constructor(db: Db, sync: boolean) {
+    this.#db = db;
+    this.#sync = sync;
+  }
+
+  /**
+   * Opens the rows in `directory`, creating them on first use.
+   * `sync`: false only for scratch that nobody misses. Default true.
+   * Throws DATA_DIR_DAMAGED, DATA_DIR_FOREIGN, DATA_DIR_NEWER, DATA_DIR_LOCKED.
+   */
+  static async open(directory: string, options: { readonly sync?: boolean } = {}): Promise<LevelKv> {
+    const db = await openBorn(directory, format, async (path, createIfMissing) => {
+      const db: Db = new ClassicLevel(path, { keyEncoding: 'utf8', valueEncoding: 'view', createIfMissing });
+      await db.open();
+      return db;
+    });
+    return new LevelKv(db, options.sync ?? true);
+  }
+
+  async get(key: string): Promise<Uint8Array | undefined> {
+    const sealed = await reading(() => this.#db.get(key));
+    return sealed === undefined ? undefined : unseal(key, sealed);
+  }
+
+  async getMany(keys: readonly string[]): Promise<(Uint8Array | undefined)[]> {
+    const sealed = await reading(() => this.#db.getMany([...keys]));
+    return keys.map((key, index) => {
+      const value = sealed[index];
+      return value === undefined ? undefined : unseal(key, value);
+    });
+  }
+
+  async *range({ from, to, limit = Infinity, reverse = false }: KeyRange): AsyncGenerator<KvRow> {
+    if (limit <= 0) return;
+    const start = reverse ? { lt: to, reverse } : { gte: from };
+    let count = 0;
+    try {
+      for await (const [key, sealed] of this.#db.iterator(start)) {
+        const value = unseal(key, sealed); // the row that ends the scan too: a flipped key ends it early
+        if (reverse ? lessBytes(key, from) : !lessBytes(key, to)) return;
+        yield [key, value];
+        if (++count >= limit) return;
+      }
+    } catch (error) {
+      throw storeError(error, 'the view');
+    }
+  }
+
+  async write(changes: KvChanges): Promise<void> {
+    const batch = this.#db.batch();
+    for (const [key, value] of changes) {
+      if (value === null) batch.del(key);
+      else batch.put(key, sealValue(utf8(key), value));
+    }
+    await batch.write({ sync: this.#sync });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#db.close();
+  }
+}
+
+const format = { format: 'holdfast/beacon-view', version: 1 };
+
+function unseal(key: string, sealed: Uint8Array): Uint8Array {
+  return unsealValue(utf8(key), sealed, `row ${JSON.stringify(key.slice(0, 120))}`);
+}
+
+/** Order of the UTF-8 bytes. Only surrogates make it differ from that of JavaScript's text. */
+function lessBytes(a: string, b: string): boolean {
+  return surrogate.test(a) || surrogate.test(b) ? Buffer.from(a).compare(Buffer.from(b)) < 0 : a < b;
+}
+
+const surrogate = /[\ud800-\udfff]/;
+
+async function reading<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    throw storeError(error, 'the view');
+  }
+}

@@ -1,0 +1,754 @@
+// The registry as one process sees it: a fold of the log over a Kv, with every index in the same batch.
+//
+// A view follows a log and never trusts it: each entry must continue the chain that the view holds. A log that is
+// behind its view, or tells another history, has lost or rewritten what it acknowledged. That is an alarm
+// (`diverged`); such a log is not followed until it tells the same history again, and the view keeps its own copy
+// of the entries, from which the log can be made anew (transfer.ts).
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { asBuffer, sameBytes, toHex } from '../core/bytes.ts';
+import { type CID, codecDagCbor, cidOf } from '../core/block.ts';
+import { second } from '../core/clock.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
+import type { BranchKeyBody, EnvelopeBody, KekBody } from '../envelope/records.ts';
+import type { ManifestBody } from '../manifest/manifest.ts';
+import { type AddressPattern, keyPrefix, matches } from '../ucxl/match.ts';
+import { wildcard } from '../ucxl/address.ts';
+import { Bell, eventOrAbort } from './bell.ts';
+import {
+  addressOfPathKey,
+  emptyState,
+  foldEntry,
+  type Folded,
+  type PreparedEntry,
+  prepareEntry,
+  stateRow,
+} from './fold.ts';
+import { type KeyRange, type Kv, type KvRow, prefixRange } from './kv.ts';
+import {
+  type Append,
+  type BeaconLog,
+  encodeAppend,
+  expectAny,
+  type LogEntry,
+  type LogPosition,
+  nextChain,
+  nextEntry,
+  versionConflict,
+} from './log.ts';
+import { Lru } from './lru.ts';
+import type {
+  BeaconQueries,
+  CatalogueEntry,
+  CidUse,
+  Page,
+  PageOptions,
+  Registered,
+  RegisteredVersion,
+  RegistryChange,
+  RegistryCounts,
+  RejectedEntry,
+  VersionLine,
+  ViewHealth,
+  WrappedObject,
+} from './queries.ts';
+import { type AnyBody, openRecords, trustedBody } from './records.ts';
+import {
+  decodeEntryRow,
+  decodeHead,
+  decodeRevision,
+  decodeState,
+  type Head,
+  partNumber,
+  positionKey,
+  rowKey,
+  rowPrefix,
+  type ViewState,
+} from './rows.ts';
+import { corrupt } from './seal.ts';
+
+export interface ViewOptions {
+  /** Bytes of current versions kept decoded in memory. Default 16 MiB; 0 keeps none. */
+  readonly cacheBytes?: number;
+  /** Longest pause before a lost log is tried again, ms. Default 2 s. */
+  readonly retryMsMax?: number;
+}
+
+export class BeaconView implements BeaconQueries, AsyncDisposable {
+  readonly #kv: Kv;
+  readonly #options: Required<ViewOptions>;
+  readonly #heads: Lru<RegisteredVersion>;
+  readonly #bell = new Bell();
+  #state: ViewState;
+  #follow: { readonly state: ViewHealth['state']; readonly reason: string } = { state: 'idle', reason: '' };
+  #logRevision: number | undefined;
+  #applying: Promise<unknown> = Promise.resolve();
+
+  private constructor(kv: Kv, state: ViewState, options: ViewOptions) {
+    this.#kv = kv;
+    this.#state = state;
+    this.#options = { cacheBytes: 16 * 1024 * 1024, retryMsMax: 2 * second, ...options };
+    this.#heads = new Lru(this.#options.cacheBytes);
+  }
+
+  /** Opens the view in `kv`, which it owns from now on. Verifies its newest entries. Throws RECORD_CORRUPT. */
+  static async open(kv: Kv, options: ViewOptions = {}): Promise<BeaconView> {
+    try {
+      const row = await kv.get(positionKey);
+      const state = row === undefined ? emptyState : decodeState(row);
+      await verifyTail(kv, state.position);
+      return new BeaconView(kv, state, options);
+    } catch (error) {
+      await kv[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  position(): LogPosition {
+    return this.#state.position;
+  }
+
+  counts(): RegistryCounts {
+    return this.#state.counts;
+  }
+
+  health(): ViewHealth {
+    const health = { ...this.#follow, revision: this.#state.position.revision };
+    return this.#logRevision === undefined ? health : { ...health, logRevision: this.#logRevision };
+  }
+
+  /**
+   * Folds entries in, all in one durable batch. They must follow each other and the view.
+   * Throws RECORD_CORRUPT when they do not continue the chain: nothing is changed then.
+   */
+  async apply(entries: readonly LogEntry[]): Promise<void> {
+    const run = this.#applying.then(() => this.#applyNow(entries));
+    this.#applying = run.catch(() => undefined); // one at a time; the failure is the caller's
+    await run;
+  }
+
+  /**
+   * Follows `log` until `signal` aborts: catches up, then applies entries as they come. Whatever goes wrong is
+   * shown by `health` and tried again; nothing is thrown but what is our own mistake.
+   */
+  async follow(log: BeaconLog, signal: AbortSignal): Promise<void> {
+    for (let pauseMs = 100; !signal.aborted; pauseMs = Math.min(2 * pauseMs, this.#options.retryMsMax)) {
+      const before = this.position().revision;
+      try {
+        await this.#followOnce(log, signal);
+      } catch (error) {
+        if (signal.aborted) break;
+        this.#follow = followState(error);
+      }
+      if (this.position().revision > before) pauseMs = 100;
+      await delay(pauseMs * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
+    }
+    if (this.#follow.state === 'following') this.#follow = { state: 'idle', reason: '' };
+  }
+
+  async waitFor(revision: number, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      signal.throwIfAborted();
+      const changed = this.#bell.next();
+      if (this.position().revision >= revision) return;
+      await eventOrAbort(changed, signal);
+    }
+  }
+
+  async head(address: string): Promise<RegisteredVersion | undefined> {
+    const cached = this.#heads.get(address);
+    if (cached !== undefined) return cached;
+    const { revision } = this.position();
+    const head = await this.#headOf(`addr/${address}`);
+    if (head === undefined) return undefined;
+    const found = registeredVersion(address, head, head.bytes, head.keptFrom);
+    // Not when the view moved on meanwhile: this may be the version before.
+    if (revision === this.position().revision) this.#heads.set(address, found, 2 * head.bytes.length + 512);
+    return found;
+  }
+
+  async version(address: string, version: number): Promise<RegisteredVersion | undefined> {
+    const head = await this.#headOf(`addr/${address}`);
+    if (head === undefined || !isVersion(version) || version > head.version) return undefined;
+    const pointer = await this.#pointer(`addr/${address}`, version);
+    if (pointer.type === 'missing') return undefined;
+    return registeredVersion(address, pointer, await this.#bytesAt(pointer), head.keptFrom);
+  }
+
+  /** By bisection: instants never fall from one version to the next. */
+  async at(address: string, instant: number): Promise<RegisteredVersion | undefined> {
+    const head = await this.#headOf(`addr/${address}`);
+    if (head === undefined) return undefined;
+    let low = 0; // a version current at `instant` or before, 0 for none
+    let high = head.version + 1;
+    while (high - low > 1) {
+      const middle = (low + high) >>> 1;
+      const { at } = await this.#pointer(`addr/${address}`, middle);
+      if (at <= instant) low = middle;
+      else high = middle;
+    }
+    return low === 0 ? undefined : this.version(address, low);
+  }
+
+  async versions(
+    address: string,
+    page: PageOptions & { readonly reverse?: boolean } = {},
+  ): Promise<Page<VersionLine>> {
+    const prefix = rowPrefix('vers', `addr/${address}`);
+    return this.#page(prefix, prefix, page, (_key, value) => {
+      const { version, revision, at, type, cid } = decodeHead(value);
+      return { version, revision, at, type, manifestCid: cid };
+    });
+  }
+
+  async query(
+    pattern: AddressPattern,
+    page: PageOptions & { readonly removed?: boolean } = {},
+  ): Promise<Page<RegisteredVersion>> {
+    const isByPath = pattern.agent === wildcard && pattern.project !== wildcard && page.removed !== true;
+    return isByPath ? this.#queryByPath(pattern, page) : this.#queryByAddress(pattern, page);
+  }
+
+  async tagged(tag: string, page: PageOptions = {}): Promise<Page<RegisteredVersion>> {
+    const prefix = rowPrefix('tag', tag);
+    const found = await this.#page(prefix, prefix, page, (key) => key.slice(prefix.length));
+    return { ...found, items: await this.#heldHeads(found.items) };
+  }
+
+  async writtenBy(
+    writer: Uint8Array,
+    page: PageOptions = {},
+  ): Promise<Page<{ readonly address: string; readonly version: number }>> {
+    const prefix = rowPrefix('wrtr', toHex(writer));
+    return this.#page(prefix, prefix, page, (key) => addressAndVersion(key.slice(prefix.length)));
+  }
+
+  async byCid(cid: CID, page: PageOptions = {}): Promise<Page<CidUse>> {
+    const prefix = rowPrefix('cid', cid.toString());
+    return this.#page(prefix, prefix, page, (key) => cidUse(key.slice(prefix.length)));
+  }
+
+  async objectsOfBranchKey(bkId: Uint8Array, page: PageOptions = {}): Promise<Page<WrappedObject>> {
+    const prefix = rowPrefix('bkob', toHex(bkId));
+    const found = await this.#page(prefix, prefix, page, (key) => key.slice(prefix.length));
+    const items = await Promise.all(found.items.map((objId) => this.#wrappedObject(objId)));
+    return { ...found, items };
+  }
+
+  async envelope(objId: Uint8Array, version?: number): Promise<Registered<EnvelopeBody> | undefined> {
+    return this.#keyRecord(`env/${toHex(objId)}`, 'envelope', version);
+  }
+
+  async branchKey(bkId: Uint8Array, version?: number): Promise<Registered<BranchKeyBody> | undefined> {
+    return this.#keyRecord(`bk/${toHex(bkId)}`, 'branch-key', version);
+  }
+
+  async kek(group: string, version?: number): Promise<Registered<KekBody> | undefined> {
+    return this.#keyRecord(`kek/${group}`, 'kek', version);
+  }
+
+  async keks(page: PageOptions = {}): Promise<Page<Registered<KekBody>>> {
+    const prefix = rowPrefix('head');
+    return this.#page(`${prefix}kek/`, prefix, page, (_key, value) => {
+      const head = decodeHead(value);
+      return registered(head, head.bytes, 'kek');
+    });
+  }
+
+  async subjectRevision(subject: string): Promise<number> {
+    const row = await this.#kv.get(rowKey('sub', subject));
+    return row === undefined ? 0 : decodeRevision(row);
+  }
+
+  async rejected(page: PageOptions = {}): Promise<Page<RejectedEntry>> {
+    const prefix = rowPrefix('rejt');
+    const found = await this.#page(prefix, prefix, page, (key, value) => ({
+      revision: partNumber(key.slice(prefix.length)),
+      reason: asBuffer(value).toString(),
+    }));
+    const items = await Promise.all(
+      found.items.map(async (item) => ({ ...item, subject: (await this.#entry(item.revision)).subject })),
+    );
+    return { ...found, items };
+  }
+
+  async *entriesSince(
+    revision: number,
+    options: { readonly signal?: AbortSignal } = {},
+  ): AsyncGenerator<LogEntry> {
+    const last = this.position().revision;
+    let next = Math.max(1, revision);
+    if (next > last) return;
+    for await (const [key, value] of this.#kv.range({
+      from: rowKey('log', next),
+      to: rowKey('log', last + 1),
+    })) {
+      options.signal?.throwIfAborted();
+      if (key !== rowKey('log', next)) break;
+      yield decodeEntryRow(next, value);
+      next++;
+    }
+    if (next <= last) throw corrupt(`the view's copy of log entry ${next}`, 'is missing');
+  }
+
+  async *changesSince(
+    revision: number,
+    options: { readonly signal?: AbortSignal } = {},
+  ): AsyncGenerator<RegistryChange> {
+    for await (const entry of this.entriesSince(revision, options)) {
+      const keys = entry.records.map(({ key }) => key);
+      const reason = await this.#kv.get(rowKey('rejt', entry.revision));
+      yield reason === undefined
+        ? { revision: entry.revision, keys }
+        : { revision: entry.revision, keys, rejected: asBuffer(reason).toString() };
+    }
+  }
+
+  async *catalogue(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<CatalogueEntry> {
+    const prefix = rowPrefix('head');
+    const branchKeys = new Lru<readonly CID[]>(branchKeysCached);
+    for await (const [key, value] of this.#kv.range(prefixRange(`${prefix}addr/`))) {
+      options.signal?.throwIfAborted();
+      yield* this.#catalogueEntries(key.slice(prefix.length + 'addr/'.length), decodeHead(value), branchKeys);
+    }
+  }
+
+  async *catalogueOf(address: string): AsyncGenerator<CatalogueEntry> {
+    const head = await this.#headOf(`addr/${address}`);
+    if (head !== undefined) yield* this.#catalogueEntries(address, head, new Lru(branchKeysCached));
+  }
+
+  async *keyBlocks(): AsyncGenerator<CID> {
+    for (const kind of ['bk/', 'kek/']) {
+      for await (const [, value] of this.#kv.range(prefixRange(rowPrefix('vers') + kind))) {
+        const { cid } = decodeHead(value);
+        if (cid !== null) yield cid;
+      }
+    }
+  }
+
+  /** All rows in key order, as they are: what `beacon verify` compares. */
+  rows(): AsyncIterable<KvRow> {
+    return this.#kv.range(everything);
+  }
+
+  /** What folding `append` right now would do. For `checkAppend`. */
+  async tryFold(append: Append): Promise<Folded> {
+    const prepared = prepareEntry(nextEntry(this.position(), append, encodeAppend(append)));
+    const read = await this.#reader([prepared]);
+    return foldEntry(prepared, this.#state, read);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#applying;
+    await this.#kv[Symbol.asyncDispose]();
+  }
+
+  async #applyNow(entries: readonly LogEntry[]): Promise<void> {
+    checkContinues(this.position(), entries);
+    const prepared = entries.map(prepareEntry);
+    const fetched = await this.#reader(prepared);
+    const staged = new Map<string, Uint8Array | null>();
+    const read = (key: string): Uint8Array | undefined => {
+      const own = staged.get(key);
+      return own === undefined ? fetched(key) : (own ?? undefined);
+    };
+    let state = this.#state;
+    for (const entry of prepared) {
+      const folded = foldEntry(entry, state, read);
+      for (const [key, value] of folded.rows) staged.set(key, value);
+      state = folded.state;
+    }
+    await this.#kv.write(new Map([...staged, stateRow(state)]));
+    this.#state = state;
+    for (const key of staged.keys())
+      if (key.startsWith(headAddress)) this.#heads.delete(key.slice(headAddress.length));
+    this.#bell.ring();
+  }
+
+  async #reader(prepared: readonly PreparedEntry[]): Promise<(key: string) => Uint8Array | undefined> {
+    const keys = [...new Set(prepared.flatMap(({ reads }) => reads))];
+    const values = await this.#kv.getMany(keys);
+    const rows = new Map(keys.map((key, index) => [key, values[index]]));
+    return (key) => rows.get(key);
+  }
+
+  async #followOnce(log: BeaconLog, signal: AbortSignal): Promise<void> {
+    if (this.#follow.state !== 'diverged') this.#follow = { state: 'connecting', reason: '' };
+    const head = await log.head();
+    this.#logRevision = head.revision;
+    const { revision } = this.position();
+    if (head.revision < revision) {
+      throw diverged(`the log ends at revision ${head.revision}; it had acknowledged ${revision}`);
+    }
+    // From the entry that the view holds last: seeing it again proves that both tell the same history.
+    const entries = log.watch(Math.max(1, revision), { signal });
+    for await (const group of grouped(entries, revision < head.revision ? head.revision : 0)) {
+      await this.#applyFollowed(group);
+    }
+    if (!signal.aborted) throw new HoldfastError('PEER_UNREACHABLE', 'the log ended its watch');
+  }
+
+  async #applyFollowed(group: readonly LogEntry[]): Promise<void> {
+    const { revision, chain } = this.position();
+    const known = group.find((entry) => entry.revision === revision);
+    if (known !== undefined && !sameBytes(known.chain, chain)) {
+      throw diverged(`the log tells another history up to revision ${revision}`);
+    }
+    const fresh = group.filter((entry) => entry.revision > revision);
+    try {
+      if (fresh.length > 0) await this.apply(fresh);
+    } catch (error) {
+      if (isBroken(error)) throw diverged(describeError(error));
+      throw error;
+    }
+    this.#logRevision = Math.max(this.#logRevision ?? 0, this.position().revision);
+    this.#follow = { state: 'following', reason: '' };
+  }
+
+  /** The current version of a chain; when there is none, no version of it may be there either. */
+  async #headOf(chainId: string): Promise<Head | undefined> {
+    for (;;) {
+      const { revision } = this.position();
+      const row = await this.#kv.get(rowKey('head', chainId));
+      if (row !== undefined) return decodeHead(row);
+      const version = await first(this.#kv.range({ ...prefixRange(rowPrefix('vers', chainId)), limit: 1 }));
+      if (version === undefined) return undefined;
+      if (revision === this.position().revision) throw this.#damaged(`the current version of ${chainId}`);
+    }
+  }
+
+  async #pointer(chainId: string, version: number): Promise<Head> {
+    const row = await this.#kv.get(rowKey('vers', chainId, version));
+    if (row === undefined) throw this.#damaged(`version ${version} of ${chainId}`);
+    return decodeHead(row);
+  }
+
+  async #entry(revision: number): Promise<LogEntry> {
+    const row = await this.#kv.get(rowKey('log', revision));
+    if (row === undefined) throw this.#damaged(`the view's copy of log entry ${revision}`);
+    return decodeEntryRow(revision, row);
+  }
+
+  async #bytesAt({ revision, index, version }: Head): Promise<Uint8Array> {
+    const record = (await this.#entry(revision)).records[index];
+    if (record === undefined)
+      throw this.#damaged(`record ${index} of log entry ${revision}, version ${version},`);
+    return record.bytes;
+  }
+
+  #damaged(what: string): HoldfastError {
+    return corrupt(what, 'is missing');
+  }
+
+  async #keyRecord<Body extends Exclude<AnyBody, ManifestBody>>(
+    chainId: string,
+    kind: Body['kind'],
+    version: number | undefined,
+  ): Promise<Registered<Body> | undefined> {
+    const head = await this.#headOf(chainId);
+    if (head === undefined) return undefined;
+    if (version === undefined || version === head.version) return registered<Body>(head, head.bytes, kind);
+    if (!isVersion(version) || version > head.version) return undefined;
+    const pointer = await this.#pointer(chainId, version);
+    return pointer.type === 'missing'
+      ? undefined
+      : registered<Body>(pointer, await this.#bytesAt(pointer), kind);
+  }
+
+  async #wrappedObject(objId: string): Promise<WrappedObject> {
+    const prefix = rowPrefix('objt', objId);
+    const uses: { address: string; version: number }[] = [];
+    for await (const [key] of this.#kv.range({ ...prefixRange(prefix), limit: usesMax })) {
+      uses.push(addressAndVersion(key.slice(prefix.length)));
+    }
+    return { objId: Buffer.from(objId, 'hex'), uses };
+  }
+
+  async #queryByAddress(
+    pattern: AddressPattern,
+    page: PageOptions & { readonly removed?: boolean },
+  ): Promise<Page<RegisteredVersion>> {
+    return this.#page(headAddress + keyPrefix(pattern), headAddress, page, (key, value) => {
+      const address = key.slice(headAddress.length);
+      if (!matches(pattern, address)) return undefined;
+      const head = decodeHead(value);
+      if (head.type === 'tombstone' && page.removed !== true) return undefined;
+      return registeredVersion(address, head, head.bytes, head.keptFrom);
+    });
+  }
+
+  async #queryByPath(pattern: AddressPattern, page: PageOptions): Promise<Page<RegisteredVersion>> {
+    const base = rowPrefix('path');
+    const found = await this.#page(pathPrefix(pattern), base, page, (key) => {
+      const address = addressOfPathKey(key);
+      return matches(pattern, address) ? address : undefined;
+    });
+    return { ...found, items: await this.#heldHeads(found.items) };
+  }
+
+  /** Index rows and the versions they point at change in one batch; between two reads they may have moved on. */
+  async #heldHeads(addresses: readonly string[]): Promise<RegisteredVersion[]> {
+    const heads = await Promise.all(addresses.map((address) => this.head(address)));
+    return heads.filter((head) => head !== undefined);
+  }
+
+  /**
+   * A page of what `convert` makes of the rows under `prefix`, without those of which it makes undefined.
+   * Tokens are keys without `base`, which all keys here begin with. Looks at no more than `rowsPerPageMax` rows,
+   * so a page may be short, or empty, and still have a next one.
+   */
+  async #page<Item>(
+    prefix: string,
+    base: string,
+    { limit = 100, after, reverse = false }: PageOptions & { readonly reverse?: boolean },
+    convert: (key: string, value: Uint8Array) => Item | undefined,
+  ): Promise<Page<Item>> {
+    const items: Item[] = [];
+    const itemsMax = pageLimit(limit);
+    let looked = 0;
+    let last: string | undefined;
+    for await (const [key, value] of this.#kv.range(pageRange(prefix, base, after, reverse))) {
+      if (items.length >= itemsMax || looked >= rowsPerPageMax)
+        return { items, next: (last ?? key).slice(base.length) };
+      const item = convert(key, value);
+      if (item !== undefined) items.push(item);
+      last = key;
+      looked++;
+    }
+    return { items };
+  }
+
+  async *#catalogueEntries(
+    address: string,
+    head: Head,
+    branchKeys: Lru<readonly CID[]>,
+  ): AsyncGenerator<CatalogueEntry> {
+    for (let version = 1; version <= head.version; version++) {
+      const isHead = version === head.version;
+      const pointer = isHead ? head : await this.#pointer(`addr/${address}`, version);
+      if (pointer.cid === null) continue;
+      const bytes = isHead ? head.bytes : await this.#bytesAt(pointer);
+      const { record, retained } = registeredVersion(address, pointer, bytes, head.keptFrom);
+      const { cid: manifestCid, body: manifest } = record;
+      const keys = retained ? await this.#keyCids(manifest, branchKeys) : [];
+      const { type } = manifest;
+      yield {
+        address,
+        version,
+        type,
+        head: isHead,
+        retained,
+        manifestCid,
+        manifest,
+        records: [manifestCid, ...keys],
+      };
+    }
+  }
+
+  /** Every version of an object's envelope and of the branch key of its current one: a rebuild needs the chains. */
+  async #keyCids(manifest: ManifestBody, branchKeys: Lru<readonly CID[]>): Promise<readonly CID[]> {
+    if (manifest.encryption === null) return [];
+    const { objId } = manifest.encryption;
+    const envelope = await this.envelope(objId);
+    if (envelope === undefined) return [];
+    const bkId = toHex(envelope.record.body.bkId);
+    const keys = branchKeys.get(bkId) ?? (await this.#chainCids(`bk/${bkId}`));
+    branchKeys.set(bkId, keys);
+    const only = envelope.version === 1 ? [envelope.record.cid] : undefined;
+    return [...(only ?? (await this.#chainCids(`env/${toHex(objId)}`))), ...keys];
+  }
+
+  async #chainCids(chainId: string): Promise<CID[]> {
+    const cids: CID[] = [];
+    for await (const [, value] of this.#kv.range(prefixRange(rowPrefix('vers', chainId)))) {
+      const { cid } = decodeHead(value);
+      if (cid !== null) cids.push(cid);
+    }
+    return cids;
+  }
+}
+
+/**
+ * Refuses an append that the fold would skip, before it is made: RECORD_INVALID for records that are no good,
+ * VERSION_CONFLICT for a version that is not the next one; and what the fold would take but nobody could read:
+ * a manifest without its envelope, an envelope without its branch key (RECORD_INVALID).
+ * The view may be behind its log; the log's compare-and-set and the fold have the last word.
+ */
+export async function checkAppend(view: BeaconView, append: Append): Promise<void> {
+  const current = await view.subjectRevision(append.subject);
+  if (append.expected !== expectAny && current > append.expected) {
+    throw versionConflict(append.subject, append.expected, current);
+  }
+  const { rejection } = await view.tryFold(append);
+  if (rejection?.cause === 'record') throw new HoldfastError('RECORD_INVALID', rejection.reason);
+  if (rejection !== undefined) {
+    throw new HoldfastError('VERSION_CONFLICT', rejection.reason, {
+      details: { subject: append.subject, expected: append.expected, current: rejection.current ?? 0 },
+    });
+  }
+  await checkReferences(view, append);
+}
+
+async function checkReferences(view: BeaconView, append: Append): Promise<void> {
+  const records = openRecords(append);
+  if (typeof records === 'string') throw new HoldfastError('RECORD_INVALID', records);
+  const brought = new Set(records.map(({ chainId }) => chainId));
+  for (const { body } of records) {
+    if (body.kind === 'manifest' && body.encryption !== null) {
+      const { objId } = body.encryption;
+      if (!brought.has(`env/${toHex(objId)}`) && (await view.envelope(objId)) === undefined) {
+        throw new HoldfastError('RECORD_INVALID', `${body.ucxl_address}: its envelope is not registered`);
+      }
+    }
+    if (body.kind === 'envelope' && !brought.has(`bk/${toHex(body.bkId)}`)) {
+      if ((await view.branchKey(body.bkId, body.bkVer)) !== undefined) continue;
+      throw new HoldfastError(
+        'RECORD_INVALID',
+        `envelope ${toHex(body.objId)}: its branch key is not registered`,
+      );
+    }
+  }
+}
+
+const headAddress = `${rowPrefix('head')}addr/`;
+/** Every key: all are ASCII-led text. */
+const everything: KeyRange = { from: '', to: '\u{10ffff}' };
+const pageItemsMax = 1000;
+/** Rows that one page may look at, so that a query that matches little returns in time. */
+const rowsPerPageMax = 20_000;
+/** Addresses that may share one object; more are a mistake. */
+const usesMax = 1000;
+/** Branch keys remembered during one walk of the catalogue. */
+const branchKeysCached = 1024;
+/** Newest entries that are verified at the start: LevelDB may have replayed that much of its log. */
+const tailBytes = 16 * 1024 * 1024;
+/** Entries folded in one batch while catching up. */
+const groupEntriesMax = 512;
+const groupBytesMax = 4 * 1024 * 1024;
+
+function followState(error: unknown): { readonly state: ViewHealth['state']; readonly reason: string } {
+  const reason = describeError(error);
+  if (isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['diverged'] === true) {
+    return { state: 'diverged', reason };
+  }
+  return { state: isHoldfastError(error, 'RECORD_CORRUPT') ? 'damaged' : 'connecting', reason };
+}
+
+function diverged(problem: string): HoldfastError {
+  return new HoldfastError('BEACON_UNAVAILABLE', problem, { details: { diverged: true } });
+}
+
+function isBroken(error: unknown): boolean {
+  return isHoldfastError(error, 'RECORD_CORRUPT') && error.details['problem'] === discontinuity;
+}
+
+const discontinuity = 'does not continue the chain';
+
+function checkContinues(position: LogPosition, entries: readonly LogEntry[]): void {
+  let before = position;
+  for (const entry of entries) {
+    const follows = entry.revision === before.revision + 1;
+    if (!follows || !sameBytes(entry.chain, nextChain(before, entry.payload))) {
+      throw corrupt(`log entry ${entry.revision} after ${before.revision}`, discontinuity);
+    }
+    before = entry;
+  }
+}
+
+/** Entries in groups while far from `goal`, each alone from there on: then they are what somebody waits for. */
+async function* grouped(entries: AsyncIterable<LogEntry>, goal: number): AsyncGenerator<LogEntry[]> {
+  let group: LogEntry[] = [];
+  let sizeBytes = 0;
+  for await (const entry of entries) {
+    group.push(entry);
+    sizeBytes += entry.payload.length;
+    if (entry.revision < goal && group.length < groupEntriesMax && sizeBytes < groupBytesMax) continue;
+    yield group;
+    group = [];
+    sizeBytes = 0;
+  }
+}
+
+async function verifyTail(kv: Kv, position: LogPosition): Promise<void> {
+  let later: LogPosition & { readonly payload?: Uint8Array } = position;
+  let sizeBytes = 0;
+  for (let revision = position.revision; revision > 0 && sizeBytes < tailBytes; revision--) {
+    const row = await kv.get(rowKey('log', revision));
+    if (row === undefined) throw corrupt(`the view's copy of log entry ${revision}`, 'is missing');
+    const entry = decodeEntryRow(revision, row);
+    const claimed = later.payload === undefined ? entry.chain : nextChain(entry, later.payload);
+    if (!sameBytes(claimed, later.chain))
+      throw corrupt(`the view's copy of log entry ${revision}`, discontinuity);
+    later = entry;
+    sizeBytes += row.length;
+  }
+}
+
+function registeredVersion(
+  address: string,
+  pointer: Head,
+  bytes: Uint8Array,
+  keptFrom: number,
+): RegisteredVersion {
+  const { version, at } = pointer;
+  return {
+    ...registered<ManifestBody>(pointer, bytes, 'manifest'),
+    address,
+    at,
+    retained: version >= keptFrom,
+  };
+}
+
+function registered<Body extends AnyBody>(
+  { version, revision, cid }: Head,
+  bytes: Uint8Array,
+  kind: Body['kind'],
+): Registered<Body> {
+  const body = trustedBody(bytes);
+  if (body.kind !== kind) throw corrupt(`a ${kind} record`, `is a ${body.kind}`);
+  const name = cid ?? cidOf(bytes, codecDagCbor);
+  // Its kind was compared, and the kind decides the type.
+  return { version, revision, record: { block: { cid: name, bytes }, cid: name, body: body as Body } };
+}
+
+function addressAndVersion(text: string): { readonly address: string; readonly version: number } {
+  const [address = '', version] = text.split('\0');
+  return { address, version: partNumber(version) };
+}
+
+function cidUse(text: string): CidUse {
+  const [as = '', id = '', version] = text.split('\0');
+  // The fold writes no other words here.
+  return { as: as as CidUse['as'], id, version: partNumber(version) };
+}
+
+/** The start of all path keys that may match: as far as the pattern is exact. */
+function pathPrefix({ project, task, path }: AddressPattern): string {
+  if (task === wildcard) return rowPrefix('path', project);
+  const star = path.indexOf('*');
+  return rowPrefix('path', project, task) + (star === -1 ? path : path.slice(0, star));
+}
+
+function pageRange(prefix: string, base: string, after: string | undefined, reverse: boolean): KeyRange {
+  const range = { from: prefix, to: `${prefix}\u{10ffff}` };
+  if (after === undefined) return { ...range, reverse };
+  const key = base + after;
+  if (!key.startsWith(prefix))
+    throw new HoldfastError('ARGUMENT_INVALID', 'that page token belongs to another query');
+  return reverse ? { ...range, to: key, reverse } : { ...range, from: `${key}\0`, reverse };
+}
+
+function pageLimit(limit: number): number {
+  if (Number.isSafeInteger(limit) && limit >= 1 && limit <= pageItemsMax) return limit;
+  throw new HoldfastError('ARGUMENT_INVALID', `limit ${limit}: 1…${pageItemsMax} expected`);
+}
+
+function isVersion(version: number): boolean {
+  return Number.isSafeInteger(version) && version >= 1;
+}
+
+async function first<Item>(items: AsyncIterable<Item>): Promise<Item | undefined> {
+  for await (const item of items) return item;
+  return undefined;
+}
