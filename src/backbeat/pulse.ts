@@ -114,12 +114,17 @@ export class Pulse implements Tempo, AsyncDisposable {
   }
 
   #reserve(): void {
-    const next = { ...this.#record, nextIndex: this.#index + reserved };
-    this.#writing = this.#writing
-      .then(() => this.#options.store.write(next))
-      .then(() => {
-        this.#record = next;
-      })
-      .catch((error: unknown) => this.#options.onError?.(error));
+    this.#writing = this.#writing.then(() =>
+      this.#write({ ...this.#record, nextIndex: this.#index + reserved }),
+    );
+  }
+
+  async #write(next: PulseRecord): Promise<void> {
+    try {
+      await this.#options.store.write(next);
+      this.#record = next;
+    } catch (error) {
+      this.#options.onError?.(error);
+    }
   }
 }

@@ -302,16 +302,18 @@ export class Steward implements AsyncDisposable {
   #look(): void {
     const { ledger } = this.#view;
     const now = this.#ports.clock.now();
-    const nodes = new Array<PlanNode>(ledger.nodes.length);
-    for (const member of this.#nodeMembers()) {
-      const feed = this.#feed(member.peer);
+    const members = new Map(this.#nodeMembers().map((member) => [member.peer, member]));
+    for (const peer of members.keys()) this.#feed(peer); // gives it its number
+    const nodes = ledger.nodes.map((peer): PlanNode => {
+      const member = members.get(peer);
+      if (member === undefined) {
+        return { peer, name: peer, zone: '', host: '', state: 'absent', since: now, freeBytes: 0 };
+      }
+      const feed = this.#feed(peer);
       const state = livenessOf(feed.hearing, now, this.#settings);
       const since = this.#enter(member, state, feed, now);
-      nodes[feed.node] = { ...member, state: sightOf(state), since, freeBytes: this.#roomOn(feed) };
-    }
-    for (const [node, peer] of ledger.nodes.entries()) {
-      nodes[node] ??= { peer, name: peer, zone: '', host: '', state: 'absent', since: now, freeBytes: 0 };
-    }
+      return { ...member, state: sightOf(state), since, freeBytes: this.#roomOn(feed) };
+    });
     this.#nodes = nodes;
     const sight = makeSight(
       nodes.map((node) => ({ state: node.state, zone: node.zone, accepting: node.freeBytes > 0 })),
