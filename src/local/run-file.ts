@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { second } from '../core/clock.ts';
 import { errorCatalogue, type ErrorCode, HoldfastError } from '../core/errors.ts';
-import { readIfThere, writeWhole } from './files.ts';
+import { errnoOf, readIfThere, writeWhole } from './files.ts';
 import { asProcessId, isAlive, type ProcessId, processId } from './process-id.ts';
 
 /** Where the control endpoint of the running supervisor is. */
@@ -16,6 +16,7 @@ export interface RunFile {
 }
 
 const orphansMs = 6 * second;
+const killedMs = 2 * second;
 const pollMs = 50;
 
 export function runPaths(runDir: string) {
@@ -58,13 +59,28 @@ export async function writeChildren(runDir: string, pids: readonly number[]): Pr
  */
 export async function endOrphans(runDir: string): Promise<boolean> {
   const text = await readIfThere(runPaths(runDir).children);
-  let living = await livingOf(parseList(text));
-  for (let waitedMs = 0; living.length > 0 && waitedMs < orphansMs; waitedMs += pollMs) {
-    await sleep(pollMs);
-    living = await livingOf(living);
-  }
-  for (const { pid } of living) process.kill(pid, 'SIGKILL');
+  const stubborn = await untilGone(parseList(text), orphansMs);
+  for (const { pid } of stubborn) kill(pid);
+  await untilGone(stubborn, killedMs);
   return text !== undefined;
+}
+
+/** Those of `ids` that still run after `patienceMs`; resolves earlier when none does. */
+async function untilGone(ids: readonly ProcessId[], patienceMs: number): Promise<ProcessId[]> {
+  const deadline = performance.now() + patienceMs;
+  for (;;) {
+    const living = await livingOf(ids);
+    if (living.length === 0 || performance.now() >= deadline) return living;
+    await sleep(pollMs);
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (errnoOf(error) !== 'ESRCH') throw error; // It ended at this very moment.
+  }
 }
 
 /** Leaves why this supervisor did not start, for the process that waits for it. */
