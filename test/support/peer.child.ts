@@ -19,6 +19,8 @@ const peer = await startPeer({
   listen: { host: '127.0.0.1', port: Number(port) },
 });
 peer.rpc.handle('echo', async (message) => message);
+const bytes = new Uint8Array(262_144).fill(1);
+peer.rpc.handle('bytes', async () => ({ head: null, body: bytes }));
 const report = (): void => void process.send?.({ connected: peer.connected().length });
 peer.onPeer(report);
 report();
