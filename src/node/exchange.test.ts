@@ -28,7 +28,9 @@ function peers(answers: Readonly<Record<PeerName, Answer>>): { rpc: RpcClient; a
 }
 
 const block = rawBlock(utf8('a decision'));
-const gives = (bytes: Uint8Array): Answer => async () => ({ head: { found: true }, body: bytes });
+const gives =
+  (bytes: Uint8Array): Answer =>
+  async () => ({ head: { found: true }, body: bytes });
 const hasNot: Answer = async () => ({ head: { found: false } });
 const silent: Answer = (_cid, { signal }) =>
   new Promise((_resolve, reject) => {
@@ -81,7 +83,7 @@ test('two callers share one transfer and the sources of both; one may leave', as
   const { rpc, asked } = peers({ a: silent, b: gives(block.bytes) });
   const exchange = createExchange(rpc);
   const leave = new AbortController();
-  const first = exchange.fetchBlock(block.cid, ['a'], { signal: leave.signal, hedgeAfterMs: 60_000 });
+  const first = exchange.fetchBlock(block.cid, ['a'], { signal: leave.signal, hedgeAfterMs: 5 });
   const second = exchange.fetchBlock(block.cid, ['b'], { hedgeAfterMs: 60_000 });
   leave.abort(new HoldfastError('TIMEOUT', 'left'));
   await assert.rejects(first, /left/);
