@@ -1,0 +1,424 @@
+// The shell on an in-memory cluster: five nodes behind a fake of the RPC port, time moved by the test.
+
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { parseBeat } from '../backbeat/beat.ts';
+import { frameAt } from '../backbeat/schedule.ts';
+import type { Beat, Tempo } from '../backbeat/tempo.ts';
+import { type Block, CID, rawBlock } from '../core/block.ts';
+import { concat, utf8 } from '../core/bytes.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { sha256 } from '../core/hash.ts';
+import { segmentBytes } from '../core/limits.ts';
+import type { RpcCallOptions, RpcClient, RpcHandler, RpcMessage, RpcServer } from '../core/rpc.ts';
+import { buildIndex } from '../manifest/segments.ts';
+import type { Catalogue, CatalogueObject } from './catalogue.ts';
+import { DigestSum } from './digest-sum.ts';
+import { LevelLedgerStore } from './ledger-level.ts';
+import type { StewardStatus } from './status.ts';
+import { defaultStewardSettings, Steward, type StewardMember } from './steward.ts';
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** A storage node as the steward sees it. */
+class FakeNode {
+  readonly blocks = new Map<string, Block>();
+  readonly #epoch: string;
+  #journal: { cid: CID; op: 'add' | 'del'; size: number }[] = [];
+  up = true;
+  refusesPulls = '';
+  /** Pretends to be without faults: answers for bytes that it does not have right. */
+  readonly rotten = new Set<string>();
+
+  constructor(epoch: string) {
+    this.#epoch = epoch;
+  }
+
+  put(block: Block): void {
+    this.blocks.set(block.cid.toString(), block);
+    this.#journal.push({ cid: block.cid, op: 'add', size: block.bytes.length });
+  }
+
+  drop(cid: CID): void {
+    if (this.blocks.delete(cid.toString())) this.#journal.push({ cid, op: 'del', size: 0 });
+    this.rotten.delete(cid.toString());
+  }
+
+  bytes(cid: CID): Uint8Array | undefined {
+    const block = this.blocks.get(cid.toString());
+    return block !== undefined && this.rotten.has(cid.toString()) ? Uint8Array.of(0) : block?.bytes;
+  }
+
+  beat(fields: Fields): unknown {
+    const { epoch, seq } = Object(fields['journal']);
+    parseBeat(fields['beat']);
+    const sum = new DigestSum();
+    for (const { cid } of this.blocks.values()) sum.add(cid.multihash.digest);
+    const reset = epoch !== this.#epoch;
+    const changes = reset ? [] : this.#journal.slice(seq, seq + 3);
+    return {
+      epoch: this.#epoch,
+      seq: reset ? this.#journal.length : seq + changes.length,
+      reset,
+      changes,
+      more: !reset && seq + changes.length < this.#journal.length,
+      usage: { blocks: this.blocks.size, bytes: 0, freeBytes: 1e12, state: 'ready' },
+      digest: { count: this.blocks.size, sum: sum.bytes() },
+    };
+  }
+
+  list(fields: Fields): unknown {
+    const sorted = [...this.blocks.values()].sort((a, b) =>
+      Buffer.compare(a.cid.multihash.digest, b.cid.multihash.digest),
+    );
+    const after = CID.asCID(fields['after']);
+    const from = after === null ? 0 : sorted.findIndex(({ cid }) => cid.equals(after)) + 1;
+    const page = sorted.slice(from, from + 5);
+    return {
+      cids: page.map(({ cid, bytes }) => ({ cid, size: bytes.length })),
+      done: from + page.length >= sorted.length,
+    };
+  }
+}
+
+class Rig implements RpcClient, RpcServer, Tempo, Catalogue {
+  readonly nodes = new Map<string, FakeNode>();
+  readonly members: StewardMember[] = [];
+  readonly handlers = new Map<string, RpcHandler>();
+  readonly objects: CatalogueObject[] = [];
+  readonly calls = new Map<string, number>();
+  time = 1_790_000_000_000;
+  fresh = true;
+  #listeners = new Set<(beat: Beat) => void>();
+  #sequence = 0;
+  #random = 1;
+
+  constructor() {
+    for (const [at, zone] of ['a', 'a', 'b', 'b', 'c'].entries()) {
+      const name = `node-${at + 1}`;
+      this.nodes.set(name, new FakeNode(`epoch of ${name}`));
+      this.members.push({ name, peer: name, zone, host: name, roles: ['node'] });
+    }
+    this.members.push({ name: 'door', peer: 'door', zone: 'a', host: 'door', roles: ['door'] });
+  }
+
+  node(at: number): FakeNode {
+    const node = this.nodes.get(`node-${at}`);
+    assert.ok(node);
+    return node;
+  }
+
+  /** Puts a block on the nodes with these numbers. */
+  store(text: string, ...on: number[]): Block {
+    const block = rawBlock(utf8(text));
+    for (const at of on) this.node(at).put(block);
+    return block;
+  }
+
+  register(root: CID | null, records: readonly CID[] = [], manifest?: CID): CatalogueObject {
+    const at = this.objects.length;
+    const object: CatalogueObject = {
+      manifest: manifest ?? rawBlock(utf8(`manifest ${at}`)).cid,
+      address: `ucxl://a:b@c:d/*^/${at}`,
+      version: 1,
+      type: 'object',
+      policy: { min: 3, max: 5, zones: 3 },
+      root,
+      records,
+      sizeBytes: 1,
+    };
+    this.objects.push(object);
+    return object;
+  }
+
+  copies(cid: CID): string[] {
+    return [...this.nodes]
+      .filter(([, node]) => node.bytes(cid)?.length !== 1 && node.bytes(cid))
+      .map(([name]) => name);
+  }
+
+  async call(
+    peer: string,
+    method: string,
+    message: RpcMessage,
+    _options?: RpcCallOptions,
+  ): Promise<Required<RpcMessage>> {
+    await nextTurn();
+    this.calls.set(method, (this.calls.get(method) ?? 0) + 1);
+    if (peer === 'door') return { head: {}, body: new Uint8Array() };
+    const node = this.nodes.get(peer);
+    if (node?.up !== true) throw new HoldfastError('PEER_UNREACHABLE', `${peer} is down`);
+    const fields: Fields = Object(message.head);
+    const cid = CID.asCID(fields['cid']);
+    const bytes = cid === null ? undefined : node.bytes(cid);
+    const answer = (head: unknown, body: Uint8Array = new Uint8Array()): Required<RpcMessage> => ({
+      head,
+      body,
+    });
+    if (method === 'node.beat') return answer(node.beat(fields));
+    if (method === 'block.list') return answer(node.list(fields));
+    if (method === 'block.get') return answer({ found: bytes !== undefined }, bytes);
+    if (method === 'node.challenge') {
+      const nonce = fields['nonce'];
+      assert.ok(nonce instanceof Uint8Array);
+      return answer({ answer: bytes === undefined ? null : sha256(concat(nonce, bytes)) });
+    }
+    if (method === 'block.delete') {
+      assert.ok(Array.isArray(fields['cids']));
+      for (const value of fields['cids']) node.drop(CID.parse(String(value)));
+      return answer({ deleted: 1 });
+    }
+    assert.equal(method, 'block.pull');
+    return answer(this.#pull(node, fields, cid));
+  }
+
+  #pull(node: FakeNode, fields: Fields, cid: CID | null): unknown {
+    assert.ok(cid);
+    if (node.refusesPulls !== '') return { result: 'failed', reason: node.refusesPulls };
+    assert.ok(Array.isArray(fields['from']));
+    for (const source of fields['from']) {
+      const from = this.nodes.get(String(source));
+      const block = from?.blocks.get(cid.toString());
+      if (from?.up !== true || block === undefined || from.rotten.has(cid.toString())) continue;
+      if (node.blocks.has(cid.toString())) return { result: 'present' };
+      node.put(block);
+      return { result: 'stored' };
+    }
+    return { result: 'failed', reason: 'no source had it' };
+  }
+
+  stream(): never {
+    throw new RangeError('the steward streams nothing');
+  }
+
+  handle(method: string, handler: RpcHandler): void {
+    this.handlers.set(method, handler);
+  }
+
+  handleStream(): never {
+    throw new RangeError('the steward streams nothing');
+  }
+
+  async ask(method: string, head: unknown, peer = 'door'): Promise<unknown> {
+    const handler = this.handlers.get(method);
+    assert.ok(handler);
+    const context = { peer, signal: new AbortController().signal };
+    return (await handler({ head, body: new Uint8Array() }, context)).head;
+  }
+
+  current(): ReturnType<Tempo['current']> {
+    return { state: 'locked', beat: undefined, intervalMs: 1000, since: 0 };
+  }
+
+  onBeat(listener: (beat: Beat) => void): () => void {
+    this.#listeners.add(listener);
+    return () => {
+      this.#listeners.delete(listener);
+    };
+  }
+
+  state(): ReturnType<Catalogue['state']> {
+    return { revision: this.objects.length, fresh: this.fresh, reason: this.fresh ? '' : 'the log is away' };
+  }
+
+  async changes(after: number, limit: number): ReturnType<Catalogue['changes']> {
+    const objects = this.objects.slice(after, after + limit);
+    const revision = after + objects.length;
+    return { objects, revision, done: revision === this.objects.length };
+  }
+
+  /** Beats, each a second later, until `done`; fails after `most`. */
+  async beatUntil(what: string, done: () => boolean, most = 80): Promise<void> {
+    for (let beat = 0; beat < most; beat++) {
+      await this.beat();
+      if (done()) return;
+    }
+    assert.fail(`not within ${most} beats: ${what}`);
+  }
+
+  async beat(): Promise<void> {
+    this.time += 1000;
+    const frame = frameAt(
+      { clusterId: 'c', tempoBpm: 60, barBeats: 8 },
+      { epoch: new Uint8Array(32), nextIndex: 0 },
+      this.#sequence++,
+      { wall: 0, logical: 0, node: 0 },
+      this.time,
+    );
+    for (const listener of this.#listeners) {
+      listener({ sequence: this.#sequence, frame, source: 'pulse', downbeat: false });
+    }
+    for (let turn = 0; turn < 60; turn++) await nextTurn();
+  }
+
+  random(count: number): Uint8Array {
+    const out = new Uint8Array(count);
+    for (let at = 0; at < count; at++) {
+      this.#random = (Math.imul(this.#random, 1_103_515_245) + 12_345) >>> 0;
+      out[at] = this.#random >>> 16;
+    }
+    return out;
+  }
+}
+
+interface Running {
+  readonly rig: Rig;
+  readonly path: string;
+  status(): StewardStatus;
+  restart(): Promise<void>;
+}
+
+async function running(t: TestContext): Promise<Running> {
+  const rig = new Rig();
+  const path = await mkdtemp(join(tmpdir(), 'holdfast-steward-'));
+  const open = async (): Promise<{ steward: Steward; store: LevelLedgerStore }> => {
+    const store = await LevelLedgerStore.open(join(path, 'ledger'));
+    const clock = { now: () => rig.time, monotonic: () => rig.time };
+    const random = (count: number): Uint8Array => rig.random(count);
+    const ports = { rpc: rig, server: rig, tempo: rig, catalogue: rig, store, clock, random };
+    return { store, steward: await Steward.start(ports, rig.members, defaultStewardSettings) };
+  };
+  let current = await open();
+  const close = async (): Promise<void> => {
+    await current.steward[Symbol.asyncDispose]();
+    await current.store[Symbol.asyncDispose]();
+  };
+  t.after(async () => {
+    await close();
+    await rm(path, { recursive: true });
+  });
+  const restart = async (): Promise<void> => {
+    await close();
+    current = await open();
+  };
+  return { rig, path, status: () => current.steward.status(), restart };
+}
+
+test('a node is killed: its blocks are copied elsewhere, counted when stored, and all is healthy again', async (t) => {
+  const { rig, status } = await running(t);
+  const blocks = Array.from({ length: 20 }, (_, at) =>
+    rig.store(`block ${at}`, 1 + (at % 2), 3 + (at % 2), 5),
+  );
+  for (const { cid } of blocks) rig.register(cid);
+  await rig.beatUntil('healthy', () => status().objects.healthy === 20);
+  assert.equal(rig.calls.get('block.pull'), undefined);
+  rig.node(3).up = false;
+  await rig.beatUntil('endangered', () => status().objects.belowMin > 0 || status().healing.copiesDone > 0);
+  await rig.beatUntil('healed', () => status().objects.healthy === 20 && status().healing.copiesDone === 10);
+  for (const { cid } of blocks) assert.ok(rig.copies(cid).filter((name) => name !== 'node-3').length >= 3);
+  const [node] = status().nodes.filter(({ name }) => name === 'node-3');
+  await rig.beatUntil('given up', () => status().nodes[2]?.liveness === 'down');
+  assert.match(node?.lastError ?? '', /node-3 is down/);
+  assert.equal(status().objects.total, 20);
+  assert.ok(status().proofs.proven > 0);
+  const answer = Object(await rig.ask('steward.holders', { cids: [blocks[0]?.cid] }));
+  assert.ok(answer.holders[0].length >= 3);
+});
+
+test('a restart resumes: nothing is lost, nothing deleted, nothing copied, inventories are not listed again', async (t) => {
+  const { rig, status, restart } = await running(t);
+  for (let at = 0; at < 10; at++) rig.register(rig.store(`block ${at}`, 1, 3, 5).cid);
+  await rig.beatUntil('healthy', () => status().objects.healthy === 10);
+  const lists = rig.calls.get('block.list');
+  await restart();
+  for (const at of [3, 5]) rig.node(at).up = false;
+  await rig.beat();
+  await rig.beat();
+  assert.equal(status().objects.lost + status().objects.lastCopy + status().objects.belowMin, 0);
+  assert.equal(status().objects.unchecked, 10);
+  assert.equal(rig.calls.get('block.pull'), undefined);
+  for (const at of [3, 5]) rig.node(at).up = true;
+  await rig.beatUntil('healthy', () => status().objects.healthy === 10);
+  assert.equal(rig.calls.get('block.list'), lists);
+  assert.equal(rig.calls.get('block.delete'), undefined);
+});
+
+test('silent damage: a challenge disagrees, the bytes decide, the copy is replaced', async (t) => {
+  const { rig, status } = await running(t);
+  const block = rig.store('precious', 1, 3, 5);
+  rig.register(block.cid);
+  await rig.beatUntil('healthy', () => status().objects.healthy === 1);
+  rig.node(3).rotten.add(block.cid.toString());
+  await rig.beatUntil('found', () => status().proofs.failed > 0);
+  await rig.beatUntil('repaired', () => rig.copies(block.cid).length === 3 && status().objects.healthy === 1);
+  assert.ok(!rig.node(3).rotten.has(block.cid.toString()));
+  assert.ok(status().problems.some(({ reason }) => reason.includes('do not match')));
+});
+
+test('a large object: its index is read through its holders, its segments are watched, a tombstone frees them', async (t) => {
+  const { rig, status } = await running(t);
+  const segments = Array.from({ length: 5 }, (_, at) => {
+    const block = rawBlock(new Uint8Array(segmentBytes).fill(at));
+    for (const node of [2, 4, 5]) rig.node(node).put(block);
+    return { cid: block.cid, size: block.bytes.length };
+  });
+  const { root, blocks } = await buildIndex(segments);
+  for (const block of blocks) for (const node of [1, 2, 3, 4, 5]) rig.node(node).put(block);
+  const object = rig.register(root);
+  await rig.beatUntil(
+    'healthy',
+    () => status().objects.healthy === 1 && status().catalogue.indexesPending === 0,
+  );
+  const report = Object(await rig.ask('steward.object', { manifest: object.manifest }));
+  assert.equal(report.blocks, 6);
+  assert.equal(report.copiesFewest, 3);
+  assert.equal(report.zonesFewest, 3);
+  rig.register(null, [], object.manifest);
+  rig.time += defaultStewardSettings.budget.leaseMs;
+  await rig.beatUntil('unreferenced', () => status().blocks.unreferenced === 6);
+  rig.fresh = false;
+  rig.time += 2 * defaultStewardSettings.budget.leaseMs;
+  for (let beat = 0; beat < 15; beat++) await rig.beat();
+  assert.equal(rig.node(2).blocks.size, 6);
+  assert.ok(status().alarms.some(({ text }) => text.includes('the log is away')));
+  rig.fresh = true;
+  await rig.beatUntil('collected', () => rig.node(2).blocks.size === 0 && rig.node(5).blocks.size === 0);
+});
+
+test('a target that refuses is said, left alone for a while, and another one is taken', async (t) => {
+  const { rig, status } = await running(t);
+  const block = rig.store('block', 1, 3, 5);
+  rig.register(block.cid);
+  await rig.beatUntil('healthy', () => status().objects.healthy === 1);
+  rig.node(2).refusesPulls = 'disk is on fire';
+  rig.node(4).refusesPulls = 'disk is on fire';
+  rig.node(1).up = false;
+  await rig.beatUntil('refused', () => status().healing.copiesFailed >= 2);
+  assert.ok(status().problems.some(({ reason }) => reason.includes('disk is on fire; next try in 2 s')));
+  await rig.beatUntil('explained', () =>
+    status().unable.some(({ reason }) => reason.includes('disk is on fire')),
+  );
+  assert.ok((rig.calls.get('block.pull') ?? 0) < 10);
+  rig.node(4).refusesPulls = '';
+  await rig.beatUntil('healed', () => rig.copies(block.cid).includes('node-4'));
+});
+
+test('a node that lies about its inventory is listed again', async (t) => {
+  const { rig, status } = await running(t);
+  const block = rig.store('block', 1, 3, 5);
+  rig.register(block.cid);
+  await rig.beatUntil('healthy', () => status().objects.healthy === 1);
+  rig.node(3).blocks.clear(); // without a word in the journal
+  await rig.beatUntil('noticed', () => status().nodes[2]?.blocks === 0);
+  await rig.beatUntil('healed', () => rig.copies(block.cid).length >= 3 && status().objects.healthy === 1);
+});
+
+test('leases and orders are for doors', async (t) => {
+  const { rig } = await running(t);
+  const { cid } = rig.store('x');
+  const refused = (error: unknown): boolean => isHoldfastError(error, 'FORBIDDEN');
+  await assert.rejects(rig.ask('steward.staged', { cids: [cid] }, 'node-1'), refused);
+  await assert.rejects(rig.ask('steward.heal', {}, 'node-1'), refused);
+  const { until } = Object(await rig.ask('steward.staged', { cids: [cid] }));
+  assert.equal(until, rig.time + defaultStewardSettings.budget.leaseMs);
+  await assert.rejects(rig.ask('steward.object', { manifest: cid }), (error) =>
+    isHoldfastError(error, 'NOT_FOUND'),
+  );
+  await assert.rejects(rig.ask('steward.holders', { cids: 7 }), (error) =>
+    isHoldfastError(error, 'RECORD_INVALID'),
+  );
+});
