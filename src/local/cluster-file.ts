@@ -7,7 +7,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { membersMax } from '../core/limits.ts';
 
 /** Format of the directory and of `cluster.json`. A higher number on disk is refused with DATA_DIR_NEWER. */
-export const layoutVersion = 1;
+const layoutVersion = 1;
 const formatName = 'holdfast-local-cluster';
 
 export type LocalRole = 'node' | 'steward' | 'door';
@@ -53,7 +53,7 @@ export interface ClusterFile {
 export const defaultSettings: ClusterSettings = { beatMs: 1000, graceMs: 10_000 };
 
 /** Zones have one letter each. */
-export const zonesMax = 26;
+const zonesMax = 26;
 /** Nodes of one local cluster: all members but the steward and the door, and room for operators. */
 export const nodesMax = membersMax - 8;
 

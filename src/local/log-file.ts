@@ -10,7 +10,7 @@ import { second } from '../core/clock.ts';
 import { errnoOf } from './files.ts';
 
 /** One file. A log takes at most twice this and what is written in one check interval. */
-export const logBytesMax = 8 * 1024 * 1024;
+const logBytesMax = 8 * 1024 * 1024;
 export const logCheckMs = 10 * second;
 
 /** Calls `use` with a descriptor that appends to `path`, and closes it after. */

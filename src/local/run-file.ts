@@ -19,7 +19,7 @@ const orphansMs = 6 * second;
 const killedMs = 2 * second;
 const pollMs = 50;
 
-export function runPaths(runDir: string) {
+function runPaths(runDir: string) {
   return {
     supervisor: join(runDir, 'supervisor.json'),
     children: join(runDir, 'children.json'),

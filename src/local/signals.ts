@@ -1,6 +1,6 @@
 // Ctrl-C stops in order; a second Ctrl-C hurries.
 
-export const stopSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
+const stopSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 
 // A terminal sends Ctrl-C to the whole foreground group, and npm passes its own copy on: one press arrives
 // twice within milliseconds and must count once.

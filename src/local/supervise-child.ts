@@ -32,7 +32,7 @@ const orphanMsDefault = 4 * second;
 const parentCheckMs = 500;
 
 /** What goes over the IPC channel, from child to supervisor. */
-export type ChildMessage =
+type ChildMessage =
   | { readonly type: 'progress'; readonly text: string }
   | { readonly type: 'ready'; readonly info: ChildInfo }
   | { readonly type: 'failed'; readonly code: string; readonly message: string };
