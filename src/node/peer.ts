@@ -218,7 +218,7 @@ class NetworkPeer implements NodePeer {
     this.#links.drop(peer, reason);
     for (const connection of this.#connections(peer)) connection.abort(reason);
     // Best effort: the allow-list refuses it even if its address stays in the store.
-    this.#chores.push(this.libp2p.peerStore.delete(peerIdFromString(peer)));
+    this.#chores.push(Promise.allSettled([this.libp2p.peerStore.delete(peerIdFromString(peer))]));
   }
 
   #onUp(peer: PeerName): void {

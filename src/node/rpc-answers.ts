@@ -80,8 +80,12 @@ export class Answers {
     }
   }
 
-  /** Credit that the other side is owed since the last call of this. */
+  /**
+   * Credit to give now, or 0. Given by the quarter window: a frame per request would cost a write per request,
+   * and a caller that has used its window up is owed more than a quarter as soon as its requests are done.
+   */
   takeOwed(): number {
+    if (this.#owed < this.#options.requestWindow / 4) return 0;
     const owed = this.#owed;
     this.#owed = 0;
     return owed;
@@ -223,7 +227,7 @@ export class Answers {
   #release(frame: Frame): void {
     this.#held -= frameCost(frame);
     this.#owed += frameCost(frame);
-    this.#options.outbox.schedule();
+    if (this.#owed >= this.#options.requestWindow / 4) this.#options.outbox.schedule();
   }
 
   #unknown(method: string, kind: string): HoldfastError {

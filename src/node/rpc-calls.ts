@@ -2,7 +2,7 @@
 
 import { decodeCbor } from '../core/block.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { rpcWaitingMax } from '../core/limits.ts';
+import { rpcItemWindowBytes, rpcWaitingMax } from '../core/limits.ts';
 import type { PeerName, RpcCallOptions, RpcMessage } from '../core/rpc.ts';
 import {
   amountOf,
@@ -243,8 +243,8 @@ class IncomingStream {
     const next = this.#items.shift();
     if (next !== undefined) {
       this.#owed += next.cost;
-      // One credit frame per many small items, and always one when nothing is left to take.
-      if (!this.#isEnded && (this.#items.length === 0 || this.#owed >= creditBatchBytes)) {
+      // By the quarter window, not by the item: a frame per item would cost a write per item.
+      if (!this.#isEnded && this.#owed >= rpcItemWindowBytes / 4) {
         this.#giveCredit(this.#owed);
         this.#owed = 0;
       }
@@ -268,8 +268,6 @@ class IncomingStream {
     wake?.();
   }
 }
-
-const creditBatchBytes = 65_536;
 
 function answerOf(frame: Frame): Answer {
   return { head: decodeCbor(frame.head, 'head of an answer'), body: frame.body };
