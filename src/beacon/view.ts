@@ -345,6 +345,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   async #applyNow(entries: readonly LogEntry[]): Promise<void> {
+    if (entries.length === 0) return;
     checkContinues(this.position(), entries);
     const prepared = entries.map(prepareEntry);
     const fetched = await this.#reader(prepared);
