@@ -11,7 +11,7 @@
 // checksums (sealValue, openValue). A pid file would need a story for reused pids; a kernel lock does not.
 
 import { execFile } from 'node:child_process';
-import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, realpath, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -59,7 +59,7 @@ export async function openDataDir(path: string, owner: DataDirOwner): Promise<Da
   const dir = resolve(path);
   await readBirth(dir, owner); // refuse strangers before touching anything
   await makeDirectory(dir);
-  const lock = await takeLock(dir);
+  const lock = await takeLockHere(dir);
   try {
     const found = await readBirth(dir, owner);
     const birth = found ?? { format: dataDirFormat, ...owner, stores: [] };
@@ -80,11 +80,11 @@ export async function openDataDir(path: string, owner: DataDirOwner): Promise<Da
 class OpenDataDir implements DataDir {
   readonly path: string;
   readonly fresh: boolean;
-  readonly #lock: ClassicLevel;
+  readonly #lock: Lock;
   #birth: Birth;
   #writing: Promise<void> = Promise.resolve();
 
-  constructor(path: string, birth: Birth, fresh: boolean, lock: ClassicLevel) {
+  constructor(path: string, birth: Birth, fresh: boolean, lock: Lock) {
     this.path = path;
     this.#birth = birth;
     this.fresh = fresh;
@@ -220,6 +220,33 @@ async function makeDirectory(dir: string): Promise<void> {
     throw new HoldfastError(isDiskFull(cause) ? 'DISK_FULL' : 'FILE_UNREADABLE', `${dir} cannot be made`, {
       cause,
     });
+  }
+}
+
+interface Lock {
+  close(): Promise<void>;
+}
+
+/**
+ * What this process has open. LevelDB must not be asked about those: when it refuses a second opening in
+ * one process it closes a handle of the lock file, and that makes the kernel drop the lock of the first.
+ */
+const openHere = new Set<string>();
+
+async function takeLockHere(dir: string): Promise<Lock> {
+  const path = await realpath(dir);
+  if (openHere.has(path)) {
+    throw new HoldfastError('DATA_DIR_LOCKED', `${dir} is in use by this process`, {
+      details: { pid: process.pid },
+    });
+  }
+  openHere.add(path);
+  try {
+    const level = await takeLock(path);
+    return { close: () => level.close().finally(() => openHere.delete(path)) };
+  } catch (error) {
+    openHere.delete(path);
+    throw error;
   }
 }
 
