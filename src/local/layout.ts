@@ -75,6 +75,11 @@ export interface DoorConfig {
   readonly writerKeyPath: string;
 }
 
+/** The key file of the development provider of a door. */
+export function devKeyPath(door: Pick<DoorConfig, 'keysDir'>): string {
+  return join(door.keysDir, 'development-kek.json');
+}
+
 /** Paths inside a layout's directory. */
 export function layoutPaths(dir: string) {
   const root = resolve(dir);

@@ -1,0 +1,257 @@
+// The embedded Beacon as its host keeps it: a log and its view on this disk, served to the other processes.
+//
+// A log that cannot be trusted is not opened and never replaced by an empty one: the process starts without a
+// Beacon, says so to everybody who asks, and offers `rebuild`, which makes a new log out of the records found
+// in the blockstores beside the old one. Which of them is in force stands in one small file; the switch is a
+// rename, after which the process ends and is started again on the new one. The old one stays for inspection.
+
+import { mkdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { decodeAppend } from '../beacon/log.ts';
+import { LevelLog } from '../beacon/level.ts';
+import { rebuildBeacon } from '../beacon/rebuild.ts';
+import { serveBeacon } from '../beacon/serve.ts';
+import { verifyBeacon } from '../beacon/verify.ts';
+import { BeaconView, checkAppend } from '../beacon/view.ts';
+import { LevelKv } from '../beacon/view-level.ts';
+import { CID } from '../core/block.ts';
+import { describeError, HoldfastError } from '../core/errors.ts';
+import type { PeerName, RpcMessage } from '../core/rpc.ts';
+import { writeWhole } from '../local/files.ts';
+import { hasRole } from '../node/membership.ts';
+import { isRecordBytes } from '../manifest/record.ts';
+import type { Catalogue } from '../steward/catalogue.ts';
+import { type Member, peersWithRole } from './member.ts';
+
+interface OpenBeacon {
+  readonly log: LevelLog;
+  readonly view: BeaconView;
+}
+
+export class BeaconHost implements AsyncDisposable {
+  /** Resolves once a rebuild has put another log in force. */
+  readonly replaced: Promise<void>;
+  readonly #member: Member;
+  readonly #generation: number;
+  readonly #open: OpenBeacon | HoldfastError;
+  readonly #stop = new AbortController();
+  readonly #listeners = new Set<() => void>();
+  #following: Promise<void> = Promise.resolve();
+  #replace: () => void = () => undefined;
+  #busy = false;
+
+  private constructor(member: Member, generation: number, open: OpenBeacon | HoldfastError) {
+    this.#member = member;
+    this.#generation = generation;
+    this.#open = open;
+    this.replaced = new Promise((resolve) => {
+      this.#replace = resolve;
+    });
+  }
+
+  /** Opens the log in force and serves it. Throws only for what is no damage: DATA_DIR_LOCKED, DATA_DIR_NEWER. */
+  static async open(member: Member): Promise<BeaconHost> {
+    const generation = await readGeneration(member);
+    const host = new BeaconHost(member, generation, await openOrDamage(member, generation));
+    if (host.#open instanceof HoldfastError) console.error(`the Beacon is damaged: ${describeError(host.#open)}`);
+    else host.#following = host.#open.view.follow(host.#open.log, host.#stop.signal);
+    host.#serve();
+    return host;
+  }
+
+  get view(): BeaconView | undefined {
+    return this.#open instanceof HoldfastError ? undefined : this.#open.view;
+  }
+
+  revision(): number {
+    return this.view?.position().revision ?? 0;
+  }
+
+  text(): string {
+    return this.#open instanceof HoldfastError ? `damaged: ${this.#open.message}` : 'embedded LevelDB log';
+  }
+
+  /** What the steward has while there is no Beacon: nothing, and not fresh, so nothing is collected. */
+  emptyCatalogue(): Catalogue {
+    const reason = this.text();
+    return {
+      state: () => ({ revision: 0, fresh: false, reason }),
+      changes: async (after) => ({ objects: [], revision: after, done: true }),
+    };
+  }
+
+  onAppended(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#following;
+    if (this.#open instanceof HoldfastError) return;
+    await this.#open.view[Symbol.asyncDispose]();
+    await this.#open.log[Symbol.asyncDispose]();
+  }
+
+  #serve(): void {
+    const { rpc, membership } = this.#member.peer;
+    const isDoor = (peer: PeerName): boolean => hasRole(membership.call(this.#member.peer), peer, 'door');
+    const open = this.#open;
+    if (open instanceof HoldfastError) {
+      const refuse = (): never => {
+        throw new HoldfastError('BEACON_UNAVAILABLE', 'the Beacon is damaged; run: holdfast beacon rebuild', { cause: open });
+      };
+      for (const method of ['beacon.head', 'beacon.append', 'beacon.import', 'beacon.verify']) rpc.handle(method, async () => refuse());
+      for (const method of ['beacon.read', 'beacon.watch'])
+        rpc.handleStream(method, async function* () {
+          refuse();
+          yield* [];
+        });
+    } else {
+      const { log, view } = open;
+      serveBeacon(rpc, log, {
+        mayAppend: isDoor,
+        check: (append) => checkAppend(view, append),
+      });
+      rpc.handle('beacon.import', async ({ body }, { peer, signal }) => {
+        if (!isDoor(peer)) throw new HoldfastError('FORBIDDEN', `${peer} may not append to the Beacon`);
+        const { revision, chain } = await log.append(decodeAppend(body), { signal });
+        return { head: { revision, chain } };
+      });
+      rpc.handle('beacon.verify', async (_, { signal }) => ({ head: await this.#verify(open, signal) }));
+    }
+    rpc.handleStream('beacon.rebuild', (_, { peer, signal }) => this.#rebuild(isDoor(peer), signal));
+  }
+
+  async #verify({ log, view }: OpenBeacon, signal: AbortSignal): Promise<Record<string, unknown>> {
+    const directory = join(this.#member.config.dataDir, 'scratch', `verify-${Date.now()}`);
+    await mkdir(directory, { recursive: true });
+    await using scratch = await LevelKv.open(directory, { sync: false });
+    try {
+      const report = await verifyBeacon({ log, view, scratch, hasBlock: (cid) => this.#isHeld(cid, signal), signal });
+      return { ...report, counts: { ...report.counts } };
+    } finally {
+      await scratch[Symbol.asyncDispose]();
+      await rm(directory, { recursive: true, force: true });
+    }
+  }
+
+  async #isHeld(cid: CID, signal: AbortSignal): Promise<boolean> {
+    const { peer } = this.#member;
+    const up = new Set(peer.connected());
+    for (const node of peersWithRole(peer.membership(), 'node').filter((each) => up.has(each))) {
+      try {
+        const { head } = await peer.rpc.call(node, 'block.has', { head: { cids: [cid] } }, { signal });
+        if (isMap(head) && Array.isArray(head['have']) && head['have'][0] === true) return true;
+      } catch {
+        signal.throwIfAborted(); // a node that cannot answer is one that does not vouch for the block
+      }
+    }
+    return false;
+  }
+
+  async *#rebuild(allowed: boolean, signal: AbortSignal): AsyncGenerator<RpcMessage> {
+    if (!allowed) throw new HoldfastError('FORBIDDEN', 'only a door may ask for a rebuild');
+    if (this.#busy) throw new HoldfastError('RATE_LIMITED', 'a rebuild is under way already');
+    this.#busy = true;
+    try {
+      const next = this.#generation + 1;
+      const directory = beaconDirectory(this.#member, next);
+      await rm(directory, { recursive: true, force: true }); // what an interrupted rebuild left
+      await mkdir(join(directory, 'log'), { recursive: true });
+      await mkdir(join(directory, 'scratch'), { recursive: true });
+      yield { head: { progress: 'reading the records of every reachable node' } };
+      const report = await this.#rebuildInto(directory, signal);
+      await rm(join(directory, 'scratch'), { recursive: true, force: true });
+      await writeWhole(generationPath(this.#member), `${next}\n`, 0o600);
+      yield {
+        head: {
+          result: {
+            ...report,
+            forks: report.forks.map((fork) => ({ ...fork, cid: fork.cid.toString() })),
+            missing: report.missing.map((gap) => ({ ...gap })),
+            generation: next,
+          },
+        },
+      };
+      setTimeout(() => this.#replace(), 200); // once the answer is out
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  async #rebuildInto(directory: string, signal: AbortSignal) {
+    await using log = await LevelLog.open(join(directory, 'log'));
+    await using scratch = await LevelKv.open(join(directory, 'scratch'), { sync: false });
+    return await rebuildBeacon({ blocks: this.#recordBlocks(signal), log, scratch, signal });
+  }
+
+  async *#recordBlocks(signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const { peer } = this.#member;
+    const up = new Set(peer.connected());
+    const nodes = peersWithRole(peer.membership(), 'node').filter((each) => up.has(each));
+    if (nodes.length === 0) throw new HoldfastError('PEER_UNREACHABLE', 'no storage node is reachable: nothing to rebuild from');
+    for (const node of nodes)
+      for await (const { body } of peer.rpc.stream(node, 'block.records', { head: {} }, { signal, lane: 'bulk', timeoutMs: 60_000 }))
+        if (isRecordBytes(body)) yield body;
+  }
+}
+
+async function openOrDamage(member: Member, generation: number): Promise<OpenBeacon | HoldfastError> {
+  const directory = beaconDirectory(member, generation);
+  const name = `beacon-${generation}`;
+  try {
+    if (!member.dir.isBorn(name)) {
+      await mkdir(join(directory, 'log'), { recursive: true });
+      await mkdir(join(directory, 'view'), { recursive: true });
+    }
+    const log = await LevelLog.open(join(directory, 'log'));
+    try {
+      const view = await BeaconView.open(await openView(directory));
+      await member.dir.markBorn(name);
+      return { log, view };
+    } catch (error) {
+      await log[Symbol.asyncDispose]();
+      throw error;
+    }
+  } catch (error) {
+    const damage = ['DATA_DIR_DAMAGED', 'RECORD_CORRUPT', 'FILE_UNREADABLE'];
+    if (error instanceof HoldfastError && damage.includes(error.code)) return error;
+    throw error;
+  }
+}
+
+/** A view is a fold of the log: one that is damaged is moved aside and folded again. */
+async function openView(directory: string): Promise<LevelKv> {
+  const path = join(directory, 'view');
+  await mkdir(path, { recursive: true });
+  try {
+    return await LevelKv.open(path);
+  } catch (error) {
+    if (!(error instanceof HoldfastError) || error.code !== 'DATA_DIR_DAMAGED') throw error;
+    console.error(`the view is damaged and folded again: ${error.message}`);
+    await rm(path, { recursive: true, force: true });
+    await mkdir(path, { recursive: true });
+    return LevelKv.open(path);
+  }
+}
+
+function beaconDirectory(member: Member, generation: number): string {
+  return join(member.config.dataDir, `beacon-${generation}`);
+}
+
+function generationPath(member: Member): string {
+  return join(member.config.dataDir, 'beacon-generation');
+}
+
+async function readGeneration(member: Member): Promise<number> {
+  try {
+    return Number((await readFile(generationPath(member), 'utf8')).trim());
+  } catch (cause) {
+    if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return 1;
+    throw new HoldfastError('FILE_UNREADABLE', `cannot read ${generationPath(member)}`, { cause });
+  }
+}
+
+function isMap(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}

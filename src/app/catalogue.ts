@@ -1,0 +1,91 @@
+// What ought to exist, told to the steward out of the Beacon view.
+
+import type { BeaconQueries, CatalogueEntry } from '../beacon/queries.ts';
+import type { Clock } from '../core/clock.ts';
+import { second } from '../core/clock.ts';
+import type { Catalogue, CatalogueObject, CataloguePage } from '../steward/catalogue.ts';
+
+/** A view that has not heard from its log for this long is not fresh: nothing is collected on its word. */
+const staleMs = 30 * second;
+
+export class ViewCatalogue implements Catalogue {
+  readonly #view: BeaconQueries;
+  readonly #clock: Clock;
+  #followingAt = Number.NEGATIVE_INFINITY;
+
+  constructor(view: BeaconQueries, clock: Clock) {
+    this.#view = view;
+    this.#clock = clock;
+  }
+
+  state(): { readonly revision: number; readonly fresh: boolean; readonly reason: string } {
+    const { state, reason, revision, logRevision } = this.#view.health();
+    const now = this.#clock.monotonic();
+    if (state === 'following' && revision === logRevision) this.#followingAt = now;
+    if (now - this.#followingAt < staleMs) return { revision, fresh: true, reason: '' };
+    return { revision, fresh: false, reason: `the Beacon view is ${state}${reason === '' ? '' : `: ${reason}`}` };
+  }
+
+  async changes(after: number, limit: number): Promise<CataloguePage> {
+    const objects: CatalogueObject[] = [];
+    let revision = after;
+    for await (const change of this.#view.changesSince(after + 1)) {
+      if (objects.length >= limit) return { objects, revision, done: false };
+      if (change.rejected === undefined) await this.#restate(change.keys, change.revision, objects);
+      revision = change.revision;
+    }
+    return { objects, revision, done: true };
+  }
+
+  /** Says again what a change of these keys may have altered. */
+  async #restate(keys: readonly string[], revision: number, objects: CatalogueObject[]): Promise<void> {
+    const addresses = new Set(keys.filter((key) => key.startsWith('addr/')).map((key) => key.slice('addr/'.length)));
+    if (addresses.size === 0)
+      for (const key of keys) for (const address of await this.#addressesOf(key)) addresses.add(address);
+    for (const address of addresses) await this.#restateAddress(address, revision, objects);
+  }
+
+  /** A new version alters nothing of the others, unless it is a tombstone, which lets go of their content. */
+  async #restateAddress(address: string, revision: number, objects: CatalogueObject[]): Promise<void> {
+    const head = await this.#view.head(address);
+    if (head === undefined) return;
+    const everything = head.record.body.type === 'tombstone' || head.revision !== revision;
+    for await (const entry of this.#view.catalogueOf(address))
+      if (everything || entry.version === head.version) objects.push(statement(entry));
+  }
+
+  /** Addresses whose objects an envelope or a branch key opens. */
+  async #addressesOf(key: string): Promise<string[]> {
+    const [kind, id = ''] = key.split('/');
+    const bytes = new Uint8Array(Buffer.from(id, 'hex'));
+    if (kind === 'bk') return this.#usesOf(bytes, undefined);
+    const envelope = kind === 'env' ? await this.#view.envelope(bytes) : undefined;
+    return envelope === undefined ? [] : this.#usesOf(envelope.record.body.bkId, bytes);
+  }
+
+  async #usesOf(bkId: Uint8Array, objId: Uint8Array | undefined): Promise<string[]> {
+    const found: string[] = [];
+    let after: string | undefined;
+    do {
+      const page = await this.#view.objectsOfBranchKey(bkId, { limit: 1000, ...(after === undefined ? {} : { after }) });
+      for (const object of page.items)
+        if (objId === undefined || Buffer.from(object.objId).equals(objId))
+          found.push(...object.uses.map(({ address }) => address));
+      after = page.next;
+    } while (after !== undefined);
+    return found;
+  }
+}
+
+function statement(entry: CatalogueEntry): CatalogueObject {
+  return {
+    manifest: entry.manifestCid,
+    address: entry.address,
+    version: entry.version,
+    type: entry.type,
+    policy: entry.manifest.replication,
+    root: entry.retained ? entry.manifest.cid : null,
+    records: entry.records,
+    sizeBytes: entry.manifest.size,
+  };
+}

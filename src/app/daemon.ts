@@ -1,0 +1,46 @@
+// One process of a cluster, from its configuration to its end.
+
+import { HoldfastError } from '../core/errors.ts';
+import type { ChildInfo } from '../local/control-types.ts';
+import { loadProcessConfig } from '../local/layout.ts';
+import { superviseChild } from '../local/supervise-child.ts';
+
+export interface RunningRole extends AsyncDisposable {
+  readonly info: ChildInfo;
+  /** Resolves when the role wants to end by itself, e.g. to be started again on other files. */
+  readonly ended: Promise<void>;
+}
+
+/** Runs process `name` of the cluster in `dir` until it is told to stop. Returns the exit status. */
+export async function runDaemon(dir: string, name: string): Promise<number> {
+  using supervision = superviseChild();
+  process.title = `holdfast ${name}`;
+  process.on('uncaughtException', (error) => {
+    console.error('uncaught', error); // state is on disk; a clean start is safer than going on
+    process.exit(1);
+  });
+  try {
+    const config = await loadProcessConfig(dir, name);
+    const start = roles[config.roles[0] ?? 'node'];
+    await using role = await (await start())(config);
+    await supervision.ready(role.info);
+    await Promise.race([role.ended, aborted(supervision.stop)]);
+    return 0;
+  } catch (error) {
+    console.error(error);
+    await supervision.failed(error);
+    return error instanceof HoldfastError ? 1 : 70;
+  }
+}
+
+/** Loaded when needed: a door need not read the block store's code. */
+const roles = {
+  node: async () => (await import('./node-role.ts')).startNodeRole,
+  steward: async () => (await import('./steward-role.ts')).startStewardRole,
+  door: async () => (await import('./door-role.ts')).startDoorRole,
+} as const;
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}

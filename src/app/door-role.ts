@@ -1,0 +1,556 @@
+// The door role: HTTP on one side, the cluster on the other, and a Beacon view of its own in between.
+
+import { mkdir, rm } from 'node:fs/promises';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { BeatAnswer, HealthCheck, ProviderInfo } from '../api/types.ts';
+import { parseBeat } from '../backbeat/beat.ts';
+import { type Append, encodeAppend, type LogEntry, type LogPosition } from '../beacon/log.ts';
+import { RemoteLog } from '../beacon/remote.ts';
+import { parsePosition } from '../beacon/serve.ts';
+import { exportLog, importLog } from '../beacon/transfer.ts';
+import { BeaconView } from '../beacon/view.ts';
+import { LevelKv } from '../beacon/view-level.ts';
+import { type Block, CID } from '../core/block.ts';
+import { minute, second } from '../core/clock.ts';
+import { Gate } from '../core/concurrency.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
+import type { PeerName } from '../core/rpc.ts';
+import { openDevFile } from '../custody/dev-file.ts';
+import { BranchKeys } from '../custody/keyring.ts';
+import type { KekProvider } from '../custody/provider.ts';
+import { fetchBlock } from '../flows/fetch.ts';
+import { type Copies, type PutPorts } from '../flows/put.ts';
+import { type RegisteredObject, registerObject } from '../flows/register.ts';
+import { storeBlock } from '../flows/store.ts';
+import { type DoorPorts, doorRoutes } from '../http/door.ts';
+import { DoorMetrics } from '../http/metrics.ts';
+import { HttpDoor } from '../http/server.ts';
+import type { DoorConfig, ProcessConfig } from '../local/layout.ts';
+import { devKeyPath } from '../local/layout.ts';
+import type { ReplicationPolicy } from '../manifest/manifest.ts';
+import { createExchange, type Exchange } from '../node/exchange.ts';
+import { openIdentity } from '../node/identity.ts';
+import { memberOf } from '../node/membership.ts';
+import type { NodePeer } from '../node/peer.ts';
+import { findProviders } from '../node/providers.ts';
+import { type PlacementMember, rankMembers } from '../steward/place.ts';
+import type { HoldersReport, ObjectReport, StewardStatus } from '../steward/status.ts';
+import type { RunningRole } from './daemon.ts';
+import { type Member, peersWithRole, random, startMember, systemClock } from './member.ts';
+import { Receipts } from './receipts.ts';
+
+const version = '0.1.0';
+const defaultPolicy: ReplicationPolicy = { min: 3, max: 5, zones: 3 };
+const objectBytesMax = 1024 ** 4;
+/** Blocks under way to the nodes, over all requests: each is up to 256 KiB times its copies. */
+const storesUnderway = 32;
+const fetchesUnderway = 32;
+const hedgeAfterMs = 1 * second;
+const callMs = 5 * second;
+
+export async function startDoorRole(config: ProcessConfig): Promise<RunningRole> {
+  if (config.door === undefined) throw new HoldfastError('ARGUMENT_INVALID', `${config.name} is not configured as a door`);
+  await using stack = new AsyncDisposableStack();
+  const member = stack.use(await startMember(config, 'client'));
+  const door = new Door(member, config.door, stack.use(await openBeacon(member)));
+  await door.followBeacon(stack);
+  const ports = await door.ports(stack);
+  const http = stack.use(
+    await HttpDoor.listen({
+      host: config.door.host,
+      port: config.door.port,
+      token: config.door.token,
+      clock: systemClock,
+      routes: doorRoutes(ports),
+      onAnswered: (operation, status, seconds) => ports.metrics.answered(operation, status, seconds),
+      onFault: (operation, error) => console.error(operation, error),
+    }),
+  );
+  await door.warmUp();
+  const owned = stack.move();
+  return {
+    info: { url: `http://${config.door.host}:${http.port}`, sealing: ports.sealing !== undefined, peer: member.peer.name },
+    ended: door.replaced,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function viewDirectory(member: Member): string {
+  return join(member.config.dataDir, 'view');
+}
+
+/** The door's view is a copy: one that cannot be opened is fetched again. */
+async function openBeacon(member: Member): Promise<BeaconView> {
+  const directory = viewDirectory(member);
+  await mkdir(directory, { recursive: true });
+  try {
+    return await BeaconView.open(await LevelKv.open(directory));
+  } catch (error) {
+    if (!isHoldfastError(error) || !['DATA_DIR_DAMAGED', 'RECORD_CORRUPT'].includes(error.code)) throw error;
+    console.error(`the Beacon view is damaged and fetched again: ${error.message}`);
+    await rm(directory, { recursive: true, force: true });
+    await mkdir(directory, { recursive: true });
+    return BeaconView.open(await LevelKv.open(directory));
+  }
+}
+
+class Door {
+  /** Resolves when the process should be started again, on another Beacon. */
+  readonly replaced: Promise<void>;
+  readonly #member: Member;
+  readonly #config: DoorConfig;
+  readonly #view: BeaconView;
+  readonly #log: RemoteLog;
+  readonly #peer: NodePeer;
+  readonly #exchange: Exchange;
+  readonly #receipts = new Receipts();
+  readonly #storing = new Gate(storesUnderway);
+  readonly #fetching = new Gate(fetchesUnderway);
+  readonly #free = new Map<PeerName, number>();
+  #freeAt = Number.NEGATIVE_INFINITY;
+  #beat: { index: number; at: number; beatMs: number } | undefined;
+  #replace: () => void = () => undefined;
+
+  constructor(member: Member, config: DoorConfig, view: BeaconView) {
+    this.#member = member;
+    this.#config = config;
+    this.#view = view;
+    this.#peer = member.peer;
+    this.#log = new RemoteLog(member.peer.rpc, () => this.#stewardPeer());
+    this.#exchange = createExchange(member.peer.rpc);
+    this.replaced = new Promise((resolve) => {
+      this.#replace = resolve;
+    });
+    member.peer.rpc.handle('door.beat', async ({ head }, { peer }) => {
+      if (!memberOf(member.peer.membership(), peer)?.roles.includes('steward'))
+        throw new HoldfastError('FORBIDDEN', `${peer} is no steward`);
+      this.#heard(head);
+      return { head: {} };
+    });
+  }
+
+  async followBeacon(stack: AsyncDisposableStack): Promise<void> {
+    const stop = new AbortController();
+    const following = this.#view.follow(this.#log, stop.signal);
+    stack.defer(async () => {
+      stop.abort();
+      await this.#log[Symbol.asyncDispose]();
+      await following;
+    });
+  }
+
+  /** A moment to find the nodes, so that the first request does not meet an empty cluster. Bounded: a door serves without them too. */
+  async warmUp(): Promise<void> {
+    const wanted = this.#peer.membership().members.length - 1;
+    const deadline = AbortSignal.timeout(5 * second);
+    const settled = (): boolean =>
+      this.#peer.connected().length >= wanted && this.#beat !== undefined && this.#view.health().state === 'following';
+    while (!settled() && !deadline.aborted) await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+
+  async ports(stack: AsyncDisposableStack): Promise<DoorPorts> {
+    const sealing = await this.#openSealing(stack);
+    return {
+      cluster: this.#member.config.cluster,
+      version,
+      clock: systemClock,
+      view: this.#view,
+      metrics: new DoorMetrics(),
+      defaults: defaultPolicy,
+      objectBytesMax,
+      storeBlocks: (blocks, policy) => this.#storeBlocks(blocks, policy),
+      load: (cids, signal) => this.#load(cids, signal),
+      register: (blocks) => this.#register(blocks),
+      ...(sealing === undefined ? {} : { sealing }),
+      steward: {
+        status: async () => (await this.#callSteward('steward.status', {})) as StewardStatus,
+        object: async (manifest) => (await this.#callSteward('steward.object', { manifest })) as ObjectReport,
+        heal: async () => void (await this.#callSteward('steward.heal', {})),
+      },
+      dht: {
+        announce: (cid) => this.#announce(cid),
+        discover: (cid, signal) => this.#discover(cid, signal),
+      },
+      beacon: {
+        verify: (signal) => this.#verify(signal),
+        rebuild: (signal) => this.#rebuild(signal),
+        export: (signal) => this.#export(signal),
+        import: (body, signal) => this.#import(body, signal),
+      },
+      beat: () => this.#beatAnswer(),
+      peersConnected: () => this.#peer.connected().length,
+      health: () => this.#health(),
+    };
+  }
+
+  // Blocks
+
+  async #storeBlocks(blocks: readonly Block[], policy: ReplicationPolicy): Promise<Copies> {
+    await this.#refreshFree();
+    const all = await Promise.all(
+      // Index blocks are worth all they list: they get as many copies as records do.
+      blocks.map((block) => this.#storeBlock(block, block.cid.code === 0x55 ? policy.min : policy.max, policy.min)),
+    );
+    const copies = Math.min(...all.map((each) => each.copies));
+    return { copies, wanted: policy.min };
+  }
+
+  /** Tries for `copies`; `wanted` of them are what the caller is told of. */
+  async #storeBlock(block: Block, copies: number, wanted: number): Promise<Copies> {
+    const receipt = await this.#storing.run(() =>
+      storeBlock(
+        {
+          candidates: (each) => this.#ranked(each.cid),
+          nodesCount: () => this.#nodes().length,
+          push: async (peer, each, signal) => void (await this.#exchange.pushBlock(peer, each, { signal })),
+          delay,
+        },
+        block,
+        Math.min(copies, this.#nodes().length),
+        { hedgeAfterMs },
+      ),
+    );
+    this.#receipts.add(block.cid, receipt.holders.length);
+    return { copies: receipt.holders.length, wanted };
+  }
+
+  async #load(cids: readonly CID[], signal: AbortSignal): Promise<readonly Block[]> {
+    return Promise.all(
+      cids.map((cid) =>
+        this.#fetching.run(() =>
+          fetchBlock(
+            {
+              placed: (each) => this.#ranked(each).map(({ peer }) => peer),
+              holders: (each) => this.#holders(each),
+              providers: async (each) => (await this.#find(each, signal)).map(({ peer }) => peer),
+              fetch: (each, sources, stop) => this.#exchange.fetchBlock(each, sources, { signal: stop }),
+            },
+            cid,
+            signal,
+          ),
+        ),
+      ),
+    );
+  }
+
+  #nodes(): PeerName[] {
+    return peersWithRole(this.#peer.membership(), 'node');
+  }
+
+  /** Reachable nodes in placement order for a CID. */
+  #ranked(cid: CID): PlacementMember[] {
+    const membership = this.#peer.membership();
+    const up = new Set(this.#peer.connected());
+    const members = membership.members
+      .filter(({ peer, roles }) => roles.includes('node') && up.has(peer))
+      .map(({ peer, zone, host }) => ({ peer, zone, host, freeBytes: this.#free.get(peer) ?? 1 }));
+    return rankMembers(cid.multihash.digest, members);
+  }
+
+  async #refreshFree(): Promise<void> {
+    const now = systemClock.monotonic();
+    if (now - this.#freeAt < 5 * second) return;
+    this.#freeAt = now;
+    try {
+      const { nodes } = (await this.#callSteward('steward.status', {})) as StewardStatus;
+      for (const node of nodes) this.#free.set(node.peer, node.state === 'read-only' ? 0 : (node.freeBytes ?? 1));
+    } catch {
+      // Without a steward nobody knows how full they are: a full node refuses, and the next one is asked.
+    }
+  }
+
+  async #holders(cid: CID): Promise<PeerName[]> {
+    const { holders } = (await this.#callSteward('steward.holders', { cids: [cid] })) as HoldersReport;
+    return (holders[0] ?? []).filter(({ up }) => up).map(({ node }) => node);
+  }
+
+  #find(cid: CID, signal: AbortSignal): Promise<readonly ProviderInfo[]> {
+    return findProviders(this.#peer, cid, { signal, enough: this.#nodes().length });
+  }
+
+  async #discover(cid: CID, signal: AbortSignal): Promise<readonly ProviderInfo[]> {
+    return (await this.#find(cid, signal)).map(({ peer, addrs }) => ({ peer, addrs: addrs.map(String) }));
+  }
+
+  async #announce(cid: CID): Promise<number> {
+    const asked = await Promise.allSettled(
+      this.#ranked(cid).map(({ peer }) =>
+        this.#peer.rpc.call(peer, 'block.announce', { head: { cids: [cid] } }, { timeoutMs: callMs }),
+      ),
+    );
+    return asked.filter((each) => each.status === 'fulfilled' && fieldOf(each.value.head, 'announced') === 1).length;
+  }
+
+  // Registry
+
+  async #register(blocks: readonly Uint8Array[]): Promise<RegisteredObject> {
+    const registered = await registerObject(
+      {
+        beacon: {
+          current: async (key) => {
+            const [head, subjectRevision] = await Promise.all([
+              this.#view.head(key),
+              this.#view.subjectRevision(`addr/${key}`),
+            ]);
+            return { version: head?.version ?? 0, subjectRevision };
+          },
+          knowsBranchKey: async (bkId, bkVer) => (await this.#view.branchKey(bkId, bkVer)) !== undefined,
+          append: (subject, expected, records) => this.#append({ subject, expected, records, at: systemClock.now() }),
+        },
+        copiesOf: (cids) => this.#copiesOf(cids),
+        copiesFloor: () => Math.min(2, this.#nodes().length),
+        load: async (cid) => {
+          const [block] = await this.#load([cid], AbortSignal.timeout(minute));
+          if (block === undefined) throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid} was not delivered`);
+          return block.bytes;
+        },
+        storeRecord: (block, copies) => this.#storeBlock(block, copies, copies),
+      },
+      blocks,
+    );
+    return registered;
+  }
+
+  /** Appends, and waits until reads here see it. */
+  async #append(append: Append): Promise<number> {
+    try {
+      const { revision } = await this.#log.append(append);
+      await this.#visible(revision);
+      return revision;
+    } catch (error) {
+      // A writer who retries must find the version that was in his way.
+      const { head } = isHoldfastError(error, 'VERSION_CONFLICT') ? { head: await this.#log.head() } : { head: undefined };
+      if (head !== undefined) await this.#visible(head.revision);
+      throw error;
+    }
+  }
+
+  async #visible(revision: number): Promise<void> {
+    await this.#view.waitFor(revision, AbortSignal.timeout(10 * second));
+  }
+
+  async #copiesOf(cids: readonly CID[]): Promise<number[]> {
+    const unknown = cids.filter((cid) => this.#receipts.copies(cid) === undefined);
+    const counts = new Map<string, number>();
+    await Promise.all(
+      this.#nodes().map(async (node) => {
+        if (unknown.length === 0) return;
+        try {
+          const { head } = await this.#peer.rpc.call(node, 'block.has', { head: { cids: unknown } }, { timeoutMs: callMs });
+          const have = fieldOf(head, 'have');
+          if (!Array.isArray(have)) return;
+          for (const [index, cid] of unknown.entries())
+            if (have[index] === true) counts.set(cid.toString(), (counts.get(cid.toString()) ?? 0) + 1);
+        } catch {
+          // A node that does not answer does not vouch for anything.
+        }
+      }),
+    );
+    return cids.map((cid) => this.#receipts.copies(cid) ?? counts.get(cid.toString()) ?? 0);
+  }
+
+  // Sealing
+
+  async #openSealing(stack: AsyncDisposableStack): Promise<DoorPorts['sealing']> {
+    const path = devKeyPath(this.#config);
+    let provider: KekProvider;
+    try {
+      provider = stack.use(await openDevFile({ path, clock: systemClock, create: false }));
+    } catch (error) {
+      console.error(`this door handles ciphertext only: ${describeError(error)}`);
+      return undefined;
+    }
+    const { signer } = await openIdentity(this.#config.writerKeyPath);
+    const keys = stack.use(new BranchKeys({ provider, writer: signer.publicKey, random }));
+    const put: PutPorts = {
+      registry: {
+        newest: async (key) => {
+          const head = await this.#view.head(key);
+          if (head === undefined) return undefined;
+          const { cid, body } = head.record;
+          return { version: head.version, manifest: cid, tombstone: body.type === 'tombstone' };
+        },
+        register: (blocks) => this.#register(blocks.map(({ bytes }) => bytes)),
+      },
+      store: (blocks, policy) => this.#storeBlocks(blocks, policy),
+      writerKey: (scope) => keys.current(scope),
+      kekPolicy: provider.id,
+      signer,
+      random,
+      now: () => systemClock.now(),
+      beat: async () => this.#beatIndex(),
+    };
+    const get = {
+      load: (cids: readonly CID[], signal: AbortSignal) => this.#load(cids, signal),
+      readerKey: (body: Parameters<BranchKeys['open']>[0], signal: AbortSignal) =>
+        keys.open(body, { purpose: 'read' as const, requester: signer.publicKey, beat: this.#beatIndex(), signal }),
+    };
+    return { put, get, text: provider.describe().text };
+  }
+
+  // Tempo
+
+  #heard(head: unknown): void {
+    const { frame } = parseBeat(fieldOf(head, 'beat'));
+    this.#beat = { index: frame.beat_index, at: systemClock.monotonic(), beatMs: minute / frame.tempo_bpm };
+  }
+
+  /** The last beat heard, extrapolated while the steward is silent. */
+  #beatIndex(): number {
+    if (this.#beat === undefined) return 0;
+    const { index, at, beatMs } = this.#beat;
+    return index + Math.floor((systemClock.monotonic() - at) / beatMs);
+  }
+
+  #beatAnswer(): BeatAnswer | undefined {
+    if (this.#beat === undefined) return undefined;
+    const silent = systemClock.monotonic() - this.#beat.at > 3 * this.#beat.beatMs;
+    return { index: this.#beatIndex(), state: silent ? 'degraded' : 'locked', kekPolicy: 'dev-file' };
+  }
+
+  // The Beacon as a whole
+
+  async *#verify(signal: AbortSignal): AsyncGenerator<unknown> {
+    yield { progress: 'folding the log again and looking every block up' };
+    const result = await this.#callSteward('beacon.verify', {}, { signal, timeoutMs: 60 * minute });
+    yield { result };
+  }
+
+  async *#rebuild(signal: AbortSignal): AsyncGenerator<unknown> {
+    const options = { signal, timeoutMs: 60 * minute };
+    for await (const { head } of this.#peer.rpc.stream(this.#stewardPeer(), 'beacon.rebuild', { head: {} }, options)) {
+      yield head;
+      if (fieldOf(head, 'result') === undefined) continue;
+      // This view tells the history of the log that was replaced: it is fetched anew at the next start.
+      setTimeout(() => void rm(join(viewDirectory(this.#member), 'born.json'), { force: true }).then(() => this.#dropView()), 100);
+    }
+  }
+
+  async #dropView(): Promise<void> {
+    await rm(viewDirectory(this.#member), { recursive: true, force: true });
+    this.#replace();
+  }
+
+  async *#export(signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const path = await this.#scratchPath('export');
+    try {
+      await exportLog((from) => this.#view.entriesSince(from, { signal }), path, { signal });
+      for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) yield chunk as Uint8Array;
+    } finally {
+      await rm(path, { force: true });
+    }
+  }
+
+  async #import(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<unknown> {
+    const path = await this.#scratchPath('import');
+    try {
+      await pipeline(Readable.from(body, { objectMode: false }), createWriteStream(path));
+      const report = await importLog(path, this.#importTarget(), { signal });
+      await this.#visible(report.position.revision);
+      return { entries: report.entries, revision: report.position.revision };
+    } finally {
+      await rm(path, { force: true });
+    }
+  }
+
+  /** The log without the check against the current view: an import brings its own history, which the fold judges. */
+  #importTarget() {
+    const log = this.#log;
+    return {
+      head: () => log.head(),
+      read: (from: number) => log.read(from),
+      watch: (from: number, options: { readonly signal: AbortSignal }) => log.watch(from, options),
+      append: async (append: Append): Promise<LogEntry> => {
+        const payload = encodeAppend(append);
+        const answer = await this.#peer.rpc.call(this.#stewardPeer(), 'beacon.import', { head: {}, body: payload });
+        const position: LogPosition = parsePosition(answer.head);
+        return { ...append, ...position, payload };
+      },
+      [Symbol.asyncDispose]: async () => undefined,
+    };
+  }
+
+  async #scratchPath(name: string): Promise<string> {
+    const directory = join(this.#member.config.dataDir, 'scratch');
+    await mkdir(directory, { recursive: true });
+    return join(directory, `${name}-${process.pid}-${Date.now()}`);
+  }
+
+  // Health
+
+  async #health(): Promise<readonly HealthCheck[]> {
+    const nodes = this.#nodes();
+    const up = new Set(this.#peer.connected());
+    const reachable = nodes.filter((node) => up.has(node)).length;
+    const view = this.#view.health();
+    const checks: HealthCheck[] = [
+      {
+        name: 'nodes',
+        status: reachable === nodes.length ? 'ok' : reachable >= Math.min(2, nodes.length) ? 'degraded' : 'failed',
+        text: `${reachable} of ${nodes.length} storage nodes reachable`,
+      },
+      {
+        name: 'beacon',
+        status: view.state === 'following' ? 'ok' : view.state === 'connecting' ? 'degraded' : 'failed',
+        text: `view at revision ${view.revision}, ${view.state}${view.reason === '' ? '' : `: ${view.reason}`}`,
+      },
+      {
+        name: 'tempo',
+        status: this.#beatAnswer()?.state === 'locked' ? 'ok' : 'degraded',
+        text: this.#beat === undefined ? 'no beat heard yet' : `beat ${this.#beatIndex()}`,
+      },
+      {
+        name: 'sealing',
+        status: 'ok',
+        text: 'this door seals for plain HTTP callers: plaintext and content keys are in its memory while a request lasts',
+      },
+    ];
+    try {
+      const { objects, alarms } = (await this.#callSteward('steward.status', {})) as StewardStatus;
+      const bad = objects.lost > 0 ? 'failed' : objects.lastCopy + objects.belowMin > 0 ? 'degraded' : 'ok';
+      checks.push({
+        name: 'objects',
+        status: bad,
+        text: `${objects.total} objects: ${objects.lost} lost, ${objects.lastCopy} on their last copy, ${objects.belowMin} below minimum`,
+      });
+      for (const alarm of alarms) checks.push({ name: `alarm:${alarm.name}`, status: 'degraded', text: alarm.text });
+    } catch (error) {
+      checks.push({ name: 'steward', status: 'degraded', text: `does not answer: ${describeError(error)}` });
+    }
+    return checks;
+  }
+
+  // Calls
+
+  #stewardPeer(): PeerName {
+    const [steward] = peersWithRole(this.#peer.membership(), 'steward');
+    if (steward === undefined) throw new HoldfastError('PEER_UNREACHABLE', 'the membership names no steward');
+    return steward;
+  }
+
+  async #callSteward(
+    method: string,
+    head: unknown,
+    options: { readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
+  ): Promise<unknown> {
+    const answer = await this.#peer.rpc.call(this.#stewardPeer(), method, { head }, { timeoutMs: callMs, ...options });
+    return answer.head;
+  }
+}
+
+function delay(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer);
+      reject(new HoldfastError('TIMEOUT', 'the wait was cut short'));
+    });
+  });
+}
+
+function fieldOf(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[name] : undefined;
+}

@@ -1,0 +1,65 @@
+// The steward role: the embedded Beacon, the embedded Pulse, and the steward itself.
+
+import { join } from 'node:path';
+import { Pulse } from '../backbeat/pulse.ts';
+import { pulseFile } from '../backbeat/pulse-file.ts';
+import { minute } from '../core/clock.ts';
+import type { ProcessConfig } from '../local/layout.ts';
+import { hasRole, type Membership } from '../node/membership.ts';
+import { LevelLedgerStore } from '../steward/ledger-level.ts';
+import { defaultStewardSettings, Steward, type StewardMember } from '../steward/steward.ts';
+import { BeaconHost } from './beacon-host.ts';
+import { ViewCatalogue } from './catalogue.ts';
+import type { RunningRole } from './daemon.ts';
+import { random, startMember, systemClock } from './member.ts';
+
+/** A local bar is short, so that what happens once a bar can be watched. */
+const barBeats = 60;
+
+export async function startStewardRole(config: ProcessConfig): Promise<RunningRole> {
+  await using stack = new AsyncDisposableStack();
+  const member = stack.use(await startMember(config, 'client'));
+  const { peer, dir } = member;
+  const beacon = stack.use(await BeaconHost.open(member));
+  const pulse = stack.use(
+    await Pulse.start({
+      clusterId: config.cluster,
+      tempoBpm: Math.min(1000, Math.max(0.1, Math.round((10 * minute) / config.settings.beatMs) / 10)),
+      barBeats,
+      store: pulseFile(join(config.dataDir, 'pulse.json'), (error) => console.error(error.message)),
+      clock: systemClock,
+      random,
+      onError: (error) => console.error('pulse', error),
+    }),
+  );
+  const ledger = stack.use(await LevelLedgerStore.open(dir.storePath('ledger')));
+  const steward = stack.use(
+    await Steward.start(
+      {
+        rpc: peer.rpc,
+        server: peer.rpc,
+        tempo: pulse,
+        catalogue: beacon.view === undefined ? beacon.emptyCatalogue() : new ViewCatalogue(beacon.view, systemClock),
+        store: ledger,
+        clock: systemClock,
+        random,
+      },
+      stewardMembers(peer.membership()),
+      { ...defaultStewardSettings, graceMs: config.settings.graceMs },
+    ),
+  );
+  beacon.onAppended(() => steward.nudge());
+  member.onMembership((membership) => steward.setMembers(stewardMembers(membership)));
+  const owned = stack.move();
+  return {
+    info: { peer: peer.name, beacon: beacon.text(), revision: beacon.revision() },
+    ended: beacon.replaced,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function stewardMembers(membership: Membership): StewardMember[] {
+  return membership.members.filter(
+    ({ peer }) => hasRole(membership, peer, 'node') || hasRole(membership, peer, 'door'),
+  );
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env node
+// Starts what was asked for: one process of a cluster (`daemon`, spawned by the supervisor), or a command.
+
+import { fileURLToPath } from 'node:url';
+
+const [first, ...rest] = process.argv.slice(2);
+if (first === 'daemon') {
+  const [dir, name] = [valueOf(rest, '--data'), valueOf(rest, '--name')];
+  const { runDaemon } = await import('./app/daemon.ts');
+  process.exitCode = await runDaemon(dir, name);
+} else {
+  const { runCli } = await import('./cli/main.ts');
+  process.exitCode = await runCli(process.argv.slice(2), {
+    streams: process,
+    env: process.env,
+    mainPath: fileURLToPath(import.meta.url),
+  });
+}
+
+function valueOf(words: readonly string[], option: string): string {
+  const value = words[words.indexOf(option) + 1];
+  if (words.includes(option) && value !== undefined) return value;
+  console.error(`daemon needs ${option}: it is started by \`holdfast up\``);
+  process.exit(2);
+}
