@@ -359,11 +359,13 @@ function libp2pOptions(options: PeerOptions, isMember: (peer: PeerName) => boole
       addressDialTimeout: 2 * second,
       inboundUpgradeTimeout: attemptMsMax,
     },
-    // A second opinion only; our own heartbeats notice first.
-    connectionMonitor: { pingTimeout: { minTimeout: 15 * second } },
+    // Measures only. It takes any failed ping for a dead peer, also one that found the one ping stream taken
+    // by the DHT, and cut healthy connections under load; our own heartbeats decide.
+    connectionMonitor: { abortConnectionOnPingFailure: false, pingTimeout: { minTimeout: 15 * second } },
     services: {
       identify: identify(),
-      ping: ping(),
+      // Both the monitor and the DHT ping: one stream each way, libp2p's default, is one too few.
+      ping: ping({ maxInboundStreams: 16, maxOutboundStreams: 16 }),
       dht: kadDHT({
         protocol: `/holdfast/${membership.cluster}/kad/1.0.0`,
         clientMode: options.dht === 'client',
