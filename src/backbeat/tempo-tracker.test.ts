@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import type { BeatFrame } from './beat.ts';
 import { frameAt, type PulseRecord } from './schedule.ts';
 import { advance, startTracker, type Tracker, type TrackerEvent } from './tempo-tracker.ts';

@@ -41,6 +41,8 @@ export interface NodeTotals {
 const healthy = blockClasses.indexOf('healthy');
 const unreferenced = blockClasses.indexOf('unreferenced');
 const unchecked = blockClasses.indexOf('unchecked');
+/** Blocks too young or too uncertain to judge, looked at again in one round. */
+const uncheckedMax = 50_000;
 /** Slots of one page of proof times; a page exists once something on it was proven. */
 const proofPage = 4096;
 
@@ -303,21 +305,26 @@ export class Ledger {
   }
 
   /**
-   * Decides classes: of what was touched, of what is `unchecked`, of the next slice, and of up to `blocksMax`
-   * blocks of a pass begun by `doubtAll`. Returns false while that pass is not at its end.
+   * Decides classes: of what was touched, of what is `unchecked`, of the next slice, or of the next blocks of
+   * a pass begun by `doubtAll`. Looks at about `blocksMax` blocks; returns false while more are waiting.
    */
-  settle(sight: Sight, now: number, blocksMax = 200_000): boolean {
-    const dirty = this.#dirty;
-    this.#dirty = [];
+  settle(sight: Sight, now: number, blocksMax = 100_000): boolean {
+    const dirty = this.#dirty.splice(Math.max(0, this.#dirty.length - blocksMax));
     for (const slot of dirty) {
       this.#flags[slot] = (this.#flags[slot] ?? 0) & ~1;
       this.#decide(slot, sight, now);
     }
-    for (const slot of this.sample('unchecked', this.#slice * 50_000, 50_000)) this.#decide(slot, sight, now);
-    if (this.#sweep < 0) this.#rotate(sight, now);
-    else this.#sweepOn(sight, now, blocksMax);
-    this.#endLeases(now);
-    return this.#sweep < 0;
+    if (this.#dirty.length > 0) return false;
+    if (this.#sweep >= 0) {
+      this.#sweepOn(sight, now, blocksMax - dirty.length);
+    } else {
+      for (const slot of this.sample('unchecked', this.#slice * uncheckedMax, uncheckedMax)) {
+        this.#decide(slot, sight, now);
+      }
+      this.#rotate(sight, now);
+      this.#endLeases(now);
+    }
+    return this.#sweep < 0 && this.#dirty.length === 0;
   }
 
   /** Blocks in a class (any but `healthy` and `none`). */

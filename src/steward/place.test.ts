@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { sha256 } from '../core/hash.ts';
 import { utf8 } from '../core/bytes.ts';
 import { chooseTargets, type PlacementMember, rankMembers, zonesOf } from './place.ts';

@@ -6,7 +6,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { type CID, rawBlock } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import { makeSight, type SightState } from './classes.ts';

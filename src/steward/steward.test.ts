@@ -268,8 +268,8 @@ class Rig implements RpcClient, RpcServer, Tempo, Catalogue {
 interface Running {
   readonly rig: Rig;
   readonly path: string;
-  status(): StewardStatus;
-  restart(): Promise<void>;
+  readonly status: () => StewardStatus;
+  readonly restart: () => Promise<void>;
 }
 
 async function running(t: TestContext): Promise<Running> {

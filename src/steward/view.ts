@@ -5,8 +5,8 @@
 // the same for an object of one block and of a million. An object of many segments first references its
 // root; its other blocks follow when the shell has read the index (`pendingIndexes`, `indexRead`).
 
-import { type CID, codecRaw } from '../core/block.ts';
-import { toHex } from '../core/bytes.ts';
+import { CID, codecRaw } from '../core/block.ts';
+import { asBuffer, concat } from '../core/bytes.ts';
 import type { CatalogueObject } from './catalogue.ts';
 import { type BlockClass, blockClasses, type Wanted } from './classes.ts';
 import { Ledger, merged } from './ledger.ts';
@@ -26,15 +26,25 @@ export interface ViewObject {
   readonly slots: ReadonlySet<number>;
 }
 
+/** Kept small: there are as many as objects. What can be asked of the ledger is not kept here. */
 interface Entry {
-  object: Pick<CatalogueObject, 'manifest' | 'address' | 'version' | 'type' | 'policy' | 'root'>;
+  readonly manifest: string;
+  address: string;
+  version: number;
+  type: CatalogueObject['type'];
+  policy: CatalogueObject['policy'];
+  /** Slot of the root, -1 when there is none. */
+  root: number;
   status: ObjectStatus;
   /** Content still to be found by reading the index. */
   indexPending: boolean;
-  records: Set<number>;
-  content: Set<number>;
-  readonly counts: Uint32Array;
+  records: readonly number[];
+  content: readonly number[];
 }
+
+const noSlots: readonly number[] = [];
+const classCount = blockClasses.length;
+const classNumber = new Map(blockClasses.map((name, at) => [name, at]));
 
 /** A block of more objects than this keeps the strictest policy it ever had: looking at all of them would be slow. */
 const ownersReviewedMax = 1024;
@@ -48,6 +58,9 @@ export class ObjectView {
   readonly #others = new Map<number, Set<number>>();
   readonly #totals = new Map<ObjectStatus, number>(objectStatuses.map((status) => [status, 0]));
   readonly #pending = new Set<number>();
+  readonly #policies = new Map<string, CatalogueObject['policy']>();
+  /** Blocks per class of every object, one row each. */
+  #counts = new Uint32Array(1024 * classCount);
 
   /** @param options `track`: see Ledger */
   constructor(options: { readonly track?: boolean } = {}) {
@@ -58,17 +71,27 @@ export class ObjectView {
   apply(object: CatalogueObject, now: number): void {
     const at = this.#place(object);
     const entry = this.#entry(at);
-    const sameRoot = (entry.object.root?.toString() ?? '') === (object.root?.toString() ?? '');
-    const samePolicy = samePolicies(entry.object.policy, object.policy);
-    entry.object = pick(object);
     const { root } = object;
+    const policy = this.#shared(object.policy);
+    const samePolicy = entry.policy === policy;
+    const sameRoot =
+      root === null ? entry.root < 0 : entry.root >= 0 && entry.root === this.ledger.find(root);
+    entry.address = object.address;
+    entry.version = object.version;
+    entry.type = object.type;
+    entry.policy = policy;
     entry.records = this.#replace(at, entry.records, object.records, now, samePolicy);
-    if (sameRoot && samePolicy && (entry.indexPending || entry.content.size > 0)) return;
+    if (!sameRoot) this.#setRoot(at, entry, root, now, samePolicy);
+    else if (!samePolicy) for (const slot of entry.content) this.#review(slot);
+    this.#restate(at);
+  }
+
+  #setRoot(at: number, entry: Entry, root: CID | null, now: number, samePolicy: boolean): void {
+    entry.content = this.#replace(at, entry.content, root === null ? [] : [root], now, samePolicy);
+    entry.root = root === null ? -1 : this.ledger.find(root);
     entry.indexPending = root !== null && root.code !== codecRaw;
     if (entry.indexPending) this.#pending.add(at);
     else this.#pending.delete(at);
-    entry.content = this.#replace(at, entry.content, root === null ? [] : [root], now, samePolicy);
-    this.#restate(entry);
   }
 
   /** Objects whose index must be read, at most `limit`, in the order they came. */
@@ -76,8 +99,8 @@ export class ObjectView {
     const out: { manifest: CID; root: CID }[] = [];
     for (const at of this.#pending) {
       if (out.length >= limit) break;
-      const { manifest, root } = this.#entry(at).object;
-      if (root !== null) out.push({ manifest, root });
+      const entry = this.#entry(at);
+      out.push({ manifest: cidOfKey(entry.manifest), root: this.ledger.cid(entry.root) });
     }
     return out;
   }
@@ -90,11 +113,12 @@ export class ObjectView {
   indexRead(manifest: CID, root: CID, blocks: readonly CID[], now: number): void {
     const at = this.#byManifest.get(idOf(manifest));
     const entry = at === undefined ? undefined : this.#entries[at];
-    if (at === undefined || entry?.object.root?.equals(root) !== true || !entry.indexPending) return;
+    if (at === undefined || entry === undefined || !entry.indexPending) return;
+    if (entry.root !== this.ledger.find(root)) return;
     entry.content = this.#replace(at, entry.content, blocks, now, true);
     entry.indexPending = false;
     this.#pending.delete(at);
-    this.#restate(entry);
+    this.#restate(at);
   }
 
   /** Moves an object to the end of the queue: its index could not be read now. */
@@ -105,13 +129,13 @@ export class ObjectView {
 
   find(manifest: CID): ViewObject | undefined {
     const at = this.#byManifest.get(idOf(manifest));
-    return at === undefined ? undefined : shown(this.#entry(at));
+    return at === undefined ? undefined : this.#shown(this.#entry(at));
   }
 
   /** Address of one of the objects that need the block. */
   addressOf(slot: number): string | undefined {
     const owner = this.#owner[slot] ?? 0;
-    return owner === 0 ? undefined : this.#entries[owner - 1]?.object.address;
+    return owner === 0 ? undefined : this.#entries[owner - 1]?.address;
   }
 
   get objectCount(): number {
@@ -123,20 +147,51 @@ export class ObjectView {
   }
 
   #place(object: CatalogueObject): number {
-    const id = idOf(object.manifest);
-    const known = this.#byManifest.get(id);
+    const manifest = idOf(object.manifest);
+    const known = this.#byManifest.get(manifest);
     if (known !== undefined) return known;
-    this.#byManifest.set(id, this.#entries.length);
+    const at = this.#entries.length;
+    this.#byManifest.set(manifest, at);
     this.#entries.push({
-      object: { ...pick(object), root: null },
+      manifest,
+      address: object.address,
+      version: object.version,
+      type: object.type,
+      policy: this.#shared(object.policy),
+      root: -1,
       status: 'healthy',
       indexPending: false,
-      records: new Set(),
-      content: new Set(),
-      counts: new Uint32Array(blockClasses.length),
+      records: noSlots,
+      content: noSlots,
     });
+    if (this.#entries.length * classCount > this.#counts.length) {
+      this.#counts = widened(this.#counts, this.#entries.length * classCount);
+    }
     this.#totals.set('healthy', this.countOf('healthy') + 1);
-    return this.#entries.length - 1;
+    return at;
+  }
+
+  /** One object per distinct policy, so that comparing is cheap. */
+  #shared(policy: CatalogueObject['policy']): CatalogueObject['policy'] {
+    const key = `${policy.min}/${policy.max}/${policy.zones}`;
+    const known = this.#policies.get(key);
+    if (known === undefined) this.#policies.set(key, policy);
+    return known ?? policy;
+  }
+
+  #shown(entry: Entry): ViewObject {
+    const { manifest, address, version, type, policy, root, status, indexPending, records, content } = entry;
+    return {
+      manifest: cidOfKey(manifest),
+      address,
+      version,
+      type,
+      policy,
+      root: root < 0 ? null : this.ledger.cid(root),
+      status,
+      indexRead: !indexPending,
+      slots: new Set([...records, ...content]),
+    };
   }
 
   #entry(at: number): Entry {
@@ -145,18 +200,22 @@ export class ObjectView {
     return entry;
   }
 
-  /** References `cids` for the object in place of `before`. Adds first, so that what stays is never unreferenced. */
+  /**
+   * References `cids` for the object in place of `before`. Adds first, so that what stays is never
+   * unreferenced. A block that the object already owns (as a record, or twice) is not counted twice.
+   */
   #replace(
     at: number,
-    before: Set<number>,
+    before: readonly number[],
     cids: readonly CID[],
     now: number,
     samePolicy: boolean,
-  ): Set<number> {
+  ): readonly number[] {
+    const old = new Set(before);
     const after = new Set<number>();
     for (const cid of cids) {
       const known = this.ledger.find(cid);
-      if (known >= 0 && before.has(known)) {
+      if (known >= 0 && old.has(known)) {
         after.add(known);
         if (!samePolicy) this.#review(known);
       } else if (known < 0 || !this.#owns(at, known)) {
@@ -164,19 +223,19 @@ export class ObjectView {
       }
     }
     for (const slot of before) if (!after.has(slot)) this.#release(at, slot, now);
-    return after;
+    return after.size === 0 ? noSlots : [...after];
   }
 
   #acquire(at: number, cid: CID, now: number): number {
-    const slot = this.ledger.reference(cid, wantedOf(cid.code, this.#entry(at).object.policy), now);
+    const slot = this.ledger.reference(cid, wantedOf(cid.code, this.#entry(at).policy), now);
     if (slot >= this.#owner.length) this.#owner = widened(this.#owner, slot);
     this.#addOwner(slot, at);
-    this.#bump(this.#entry(at), this.ledger.class(slot), 1);
+    this.#bump(at, this.ledger.class(slot), 1);
     return slot;
   }
 
   #release(at: number, slot: number, now: number): void {
-    this.#bump(this.#entry(at), this.ledger.class(slot), -1);
+    this.#bump(at, this.ledger.class(slot), -1);
     this.#removeOwner(slot, at);
     this.ledger.unreference(slot, now);
     if (this.ledger.references(slot) > 0) this.#review(slot);
@@ -186,7 +245,7 @@ export class ObjectView {
   #review(slot: number): void {
     const owners = this.#owners(slot);
     if (owners.length > ownersReviewedMax) return;
-    const asked = owners.map((at) => wantedOf(this.ledger.codec(slot), this.#entry(at).object.policy));
+    const asked = owners.map((at) => wantedOf(this.ledger.codec(slot), this.#entry(at).policy));
     const first = asked[0];
     if (first !== undefined) this.ledger.setWanted(slot, asked.reduce(merged, first));
   }
@@ -230,19 +289,27 @@ export class ObjectView {
   }
 
   #shift(at: number, from: BlockClass, to: BlockClass): void {
+    const left = this.#add(at, from, -1);
+    const come = this.#add(at, to, 1);
+    if (left === 0 || come === 1) this.#restate(at);
+  }
+
+  #bump(at: number, name: BlockClass, by: number): void {
+    this.#add(at, name, by);
+    this.#restate(at);
+  }
+
+  #add(at: number, name: BlockClass, by: number): number {
+    const place = at * classCount + (classNumber.get(name) ?? 0);
+    const value = (this.#counts[place] ?? 0) + by;
+    this.#counts[place] = value;
+    return value;
+  }
+
+  #restate(at: number): void {
     const entry = this.#entry(at);
-    add(entry.counts, from, -1);
-    add(entry.counts, to, 1);
-    this.#restate(entry);
-  }
-
-  #bump(entry: Entry, name: BlockClass, by: number): void {
-    add(entry.counts, name, by);
-    this.#restate(entry);
-  }
-
-  #restate(entry: Entry): void {
-    const status = statusOf(entry.counts, entry.indexPending);
+    const row = this.#counts.subarray(at * classCount, (at + 1) * classCount);
+    const status = statusOf(row, entry.indexPending);
     if (status === entry.status) return;
     this.#totals.set(entry.status, this.countOf(entry.status) - 1);
     this.#totals.set(status, this.countOf(status) + 1);
@@ -270,43 +337,29 @@ const statusOfClass: Readonly<Record<BlockClass, ObjectStatus>> = {
   healthy: 'healthy',
 };
 
+/** Class number to status number: lower is worse in both tables of names, not in the same order. */
+const severity = blockClasses.map((name) => objectStatuses.indexOf(statusOfClass[name]));
+
 function statusOf(counts: Uint32Array, indexPending: boolean): ObjectStatus {
   let worst = indexPending ? objectStatuses.indexOf('unchecked') : objectStatuses.length - 1;
-  for (const [at, name] of blockClasses.entries()) {
-    if (counts[at] !== 0) worst = Math.min(worst, objectStatuses.indexOf(statusOfClass[name]));
+  for (let at = 0; at < classCount; at++) {
+    if (counts[at] !== 0) worst = Math.min(worst, severity[at] ?? worst);
   }
   return objectStatuses[worst] ?? 'healthy';
 }
 
-function add(counts: Uint32Array, name: BlockClass, by: number): void {
-  const at = blockClasses.indexOf(name);
-  counts[at] = (counts[at] ?? 0) + by;
-}
-
-function shown(entry: Entry): ViewObject {
-  return {
-    ...entry.object,
-    status: entry.status,
-    indexRead: !entry.indexPending,
-    slots: new Set([...entry.records, ...entry.content]),
-  };
-}
-
-function pick(object: CatalogueObject): Entry['object'] {
-  const { manifest, address, version, type, policy, root } = object;
-  return { manifest, address, version, type, policy, root };
-}
-
-function samePolicies(a: CatalogueObject['policy'], b: CatalogueObject['policy']): boolean {
-  return a.min === b.min && a.max === b.max && a.zones === b.zones;
-}
-
+/** Manifests by one string of 33 characters, codec and digest: an eighth of a CID object. */
 function idOf(manifest: CID): string {
-  return toHex(manifest.multihash.digest);
+  return asBuffer(concat(Uint8Array.of(manifest.code), manifest.multihash.digest)).toString('latin1');
 }
 
-function widened(from: Uint32Array<ArrayBuffer>, slot: number): Uint32Array<ArrayBuffer> {
-  const to = new Uint32Array(2 ** Math.ceil(Math.log2(slot + 2)));
+function cidOfKey(key: string): CID {
+  const bytes = Buffer.from(key, 'latin1');
+  return CID.decode(concat(Uint8Array.of(1, bytes[0] ?? 0, 0x12, 0x20), bytes.subarray(1)));
+}
+
+function widened(from: Uint32Array<ArrayBuffer>, index: number): Uint32Array<ArrayBuffer> {
+  const to = new Uint32Array(2 ** Math.ceil(Math.log2(index + 2)));
   to.set(from);
   return to;
 }
