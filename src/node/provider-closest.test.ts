@@ -20,7 +20,9 @@ test('the same peers as sorting whole distances as numbers, whatever prefix the 
       fc.integer({ min: 0, max: 31 }),
       fc.integer({ min: 1, max: 25 }),
       (key, keys, sharedBytes, k) => {
-        const peers = keys.map((each) => ({ key: Uint8Array.from([...key.subarray(0, sharedBytes), ...each.subarray(sharedBytes)]) }));
+        const peers = keys.map((each) => ({
+          key: Uint8Array.from([...key.subarray(0, sharedBytes), ...each.subarray(sharedBytes)]),
+        }));
         const dumb = [...peers].sort((a, b) => Number(sign(distance(key, a.key) - distance(key, b.key))));
         const found = closest(key, peers, k);
         assert.equal(found.length, Math.min(k, peers.length));

@@ -3,7 +3,14 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { hour, minute } from '../core/clock.ts';
 import { sha256 } from '../core/hash.ts';
-import { dueRecords, regionOf, regionsCount, regionsDue, regionStart, scheduleOptions } from './provider-schedule.ts';
+import {
+  dueRecords,
+  regionOf,
+  regionsCount,
+  regionsDue,
+  regionStart,
+  scheduleOptions,
+} from './provider-schedule.ts';
 
 const options = scheduleOptions(48 * hour, minute);
 const own = sha256(Uint8Array.of(9));
@@ -63,7 +70,8 @@ test('a span of missed beats covers what the beats would have covered one by one
         const whole = regionsDue({ after, upTo: after + passed }, own, { beatsPerPeriod });
         const single = new Set<number>();
         for (let beat = after + 1; beat <= after + passed; beat++) {
-          for (const each of regionsDue({ after: beat - 1, upTo: beat }, own, { beatsPerPeriod })) single.add(each);
+          for (const each of regionsDue({ after: beat - 1, upTo: beat }, own, { beatsPerPeriod }))
+            single.add(each);
         }
         assert.equal(new Set(whole).size, whole.length);
         assert.deepEqual(new Set(whole), single);

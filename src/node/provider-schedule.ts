@@ -28,7 +28,10 @@ export interface ScheduleOptions {
 /** Half the validity is the floor; a quarter of it, in beats, is the period. */
 export function scheduleOptions(validityMs: number, beatMs: number): ScheduleOptions {
   if (!(validityMs > 0) || !(beatMs > 0)) {
-    throw new HoldfastError('ARGUMENT_INVALID', `validity ${validityMs} ms and beat ${beatMs} ms must be above 0`);
+    throw new HoldfastError(
+      'ARGUMENT_INVALID',
+      `validity ${validityMs} ms and beat ${beatMs} ms must be above 0`,
+    );
   }
   return {
     validityMs,

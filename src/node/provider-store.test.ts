@@ -50,7 +50,10 @@ test('a record is served with its addresses to the end of its validity, and not 
     await store.add('alice', [addr], [digest(1)]);
     clock.at += 48 * hour - 1;
     assert.deepEqual(
-      (await store.find(digest(1))).map(({ peer, addrs }) => ({ peer, addrs: addrs.map((each) => [...each]) })),
+      (await store.find(digest(1))).map(({ peer, addrs }) => ({
+        peer,
+        addrs: addrs.map((each) => [...each]),
+      })),
       [{ peer: 'alice', addrs: [[...addr]] }],
     );
     clock.at += 1;
@@ -85,7 +88,10 @@ test('the sweep works in bounded steps, and a provider without records goes with
     const steps = [];
     do steps.push(await store.sweepStep(30));
     while (steps.at(-1)?.done === false);
-    assert.deepEqual(steps.map(({ removed }) => removed), [30, 30, 30, 10]);
+    assert.deepEqual(
+      steps.map(({ removed }) => removed),
+      [30, 30, 30, 10],
+    );
     assert.deepEqual([store.counts().records, store.counts().providers], [0, 0]);
     assert.equal(store.addrsOf('alice'), undefined);
   }));
@@ -187,10 +193,16 @@ test('a flipped bit in a record is not served, is counted, and heals with the ne
 /** Turns one bit in every value of the records, own and others'. */
 async function flipRecords(path: string): Promise<void> {
   const { ClassicLevel } = await import('classic-level');
-  const level = new ClassicLevel<Uint8Array, Uint8Array>(path, { keyEncoding: 'view', valueEncoding: 'view' });
+  const level = new ClassicLevel<Uint8Array, Uint8Array>(path, {
+    keyEncoding: 'view',
+    valueEncoding: 'view',
+  });
   for await (const [key, value] of level.iterator()) {
     if (key[0] !== 0x72 && key[0] !== 0x6f) continue;
-    await level.put(key, Uint8Array.from(value, (byte, i) => (i === 1 ? byte ^ 1 : byte)));
+    await level.put(
+      key,
+      Uint8Array.from(value, (byte, i) => (i === 1 ? byte ^ 1 : byte)),
+    );
   }
   await level.close();
 }
@@ -201,7 +213,10 @@ test('forgetting a provider leaves the others', () =>
     await store.add('alice', [addr], many);
     await store.add('bob', [addr], [digest(1)]);
     assert.equal(await store.forget('alice'), 2000);
-    assert.deepEqual((await store.find(digest(1))).map(({ peer }) => peer), ['bob']);
+    assert.deepEqual(
+      (await store.find(digest(1))).map(({ peer }) => peer),
+      ['bob'],
+    );
     assert.equal(store.counts().records, 1);
   }));
 
@@ -211,5 +226,8 @@ test('digests that differ in their last byte do not mix', () =>
     const b = Uint8Array.from([...new Uint8Array(28), ...uint32(2)]);
     await store.add('alice', [addr], [a]);
     await store.add('bob', [addr], [b]);
-    assert.deepEqual((await store.find(a)).map(({ peer }) => peer), ['alice']);
+    assert.deepEqual(
+      (await store.find(a)).map(({ peer }) => peer),
+      ['alice'],
+    );
   }));

@@ -11,7 +11,10 @@ test('an ADD_PROVIDER has the bytes of the public schema', () => {
     key: Uint8Array.of(0x12, 0x01, 0xaa),
     providers: [{ id: Uint8Array.of(0x01), addrs: [Uint8Array.of(0x02, 0x03)] }],
   });
-  assert.equal(Buffer.from(bytes).toString('hex'), '10' + '0802' + '12031201aa' + '4a07' + '0a0101' + '12020203');
+  assert.equal(
+    Buffer.from(bytes).toString('hex'),
+    '10' + '0802' + '12031201aa' + '4a07' + '0a0101' + '12020203',
+  );
 });
 
 test('a PING is three bytes', () => {
@@ -32,7 +35,8 @@ test('messages survive any cutting of the stream', () => {
       const stream = concat(...messages.map(encodeKadMessage));
       const frames = new KadFrames();
       const read = [];
-      for (let at = 0; at < stream.length; at += step) read.push(...frames.push(stream.subarray(at, at + step)));
+      for (let at = 0; at < stream.length; at += step)
+        read.push(...frames.push(stream.subarray(at, at + step)));
       assert.deepEqual(read.map(plain), messages.map(plain));
     }),
   );

@@ -103,6 +103,7 @@ export class Scrubber {
         this.#options.periodMs ?? periodMsDefault,
       );
       this.#steppedAt = now;
+      if (total === 0) return;
       // Small debts wait: a step reads whole blocks.
       if (this.#owedBytes >= Math.min(averageBytes(this.#store), stepBytesMax))
         await this.#read(this.#owedBytes);

@@ -23,7 +23,13 @@ import { dealRecords, type RecordHolder } from '../../src/node/provider-announce
 import { compareDistance } from '../../src/node/provider-closest.ts';
 import { kadInternals, peerMultihash } from '../../src/node/provider-kad.ts';
 import { kadKey } from '../../src/node/provider-store.ts';
-import { type ClusterNode, clusterName, identityOf, memberFor, startCluster } from '../helpers/dht-cluster.ts';
+import {
+  type ClusterNode,
+  clusterName,
+  identityOf,
+  memberFor,
+  startCluster,
+} from '../helpers/dht-cluster.ts';
 import { freePort, type NodeProcess, startNodeProcess } from '../helpers/dht-processes.ts';
 
 function blockOf(text: string) {
@@ -85,16 +91,25 @@ test('an expired record is not served, by our protocol or the standard one', asy
   await using cluster = await startCluster({ names: ['exp-1', 'exp-2', 'exp-3'] });
   const [a, b, c] = three(cluster.nodes);
   const cid = await putAndAnnounce(a, 'expires');
-  assert.deepEqual((await b.node.providers.find(cid)).map(({ peer }) => peer), [a.peer.name]);
+  assert.deepEqual(
+    (await b.node.providers.find(cid)).map(({ peer }) => peer),
+    [a.peer.name],
+  );
   b.clock.offsetMs = c.clock.offsetMs = 47 * hour;
-  assert.deepEqual((await b.node.providers.find(cid)).map(({ peer }) => peer), [a.peer.name]);
+  assert.deepEqual(
+    (await b.node.providers.find(cid)).map(({ peer }) => peer),
+    [a.peer.name],
+  );
   // The provider itself knows what it has; the others must not tell of it any more.
   b.clock.offsetMs = c.clock.offsetMs = 48 * hour + 1000;
   const head = { digest: cid.multihash.digest };
   assert.deepEqual((await b.peer.rpc.call(c.peer.name, 'provide.find', { head })).head, { providers: [] });
   await a.node[Symbol.asyncDispose]();
   const stock = await searchStock(b.peer.dht, cid);
-  assert.deepEqual([...stock.keys()].filter((peer) => peer !== a.peer.name), []);
+  assert.deepEqual(
+    [...stock.keys()].filter((peer) => peer !== a.peer.name),
+    [],
+  );
 });
 
 test('5,000 simultaneous wants from one peer all arrive', async () => {
@@ -137,7 +152,10 @@ test('peer ids that share a prefix: every key is on exactly its min(k, N−1) cl
   await a.node.providers.settled();
   for (const { records } of others) {
     for (const cid of cids) {
-      assert.deepEqual((await records.find(cid.multihash.digest)).map(({ peer }) => peer), [a.peer.name]);
+      assert.deepEqual(
+        (await records.find(cid.multihash.digest)).map(({ peer }) => peer),
+        [a.peer.name],
+      );
     }
   }
   // More members than k: dealt by the same function, compared with sorting all of them by whole distances.
@@ -189,8 +207,12 @@ test('an unmodified kad-dht peer on the allow-list announces and resolves, both 
   // Its own announcement, by its own walk, lands with us.
   const theirs = blockOf('theirs').cid;
   for await (const _ of stock.dht.provide(theirs, { signal: AbortSignal.timeout(5000) }));
-  while ((await a.node.providers.find(theirs)).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
-  assert.deepEqual((await a.node.providers.find(theirs)).map(({ peer }) => peer), [identity.name]);
+  while ((await a.node.providers.find(theirs)).length === 0)
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.deepEqual(
+    (await a.node.providers.find(theirs)).map(({ peer }) => peer),
+    [identity.name],
+  );
 
   // Ours reaches its own store by ADD_PROVIDER, and it finds us with addresses.
   const ours = await putAndAnnounce(a, 'ours');

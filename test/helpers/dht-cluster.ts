@@ -10,7 +10,11 @@ import { openBlockStore, type DiskBlockStore } from '../../src/node/blockstore.t
 import { type Identity, identityFromSeed } from '../../src/node/identity.ts';
 import type { Member, MemberRole, Membership } from '../../src/node/membership.ts';
 import { type NodePeer, startPeer } from '../../src/node/peer.ts';
-import { openProviderStore, type ProviderStore, type ProviderStoreOptions } from '../../src/node/provider-store.ts';
+import {
+  openProviderStore,
+  type ProviderStore,
+  type ProviderStoreOptions,
+} from '../../src/node/provider-store.ts';
 import { startStorageNode, type StorageNode, type StorageNodeOptions } from '../../src/node/storage-node.ts';
 import { openDataDir } from '../../src/node/stores.ts';
 
@@ -31,7 +35,12 @@ export function identityOf(name: string): Promise<Identity> {
   return identityFromSeed(sha256(utf8(`identity of ${name}`)));
 }
 
-export function memberFor(identity: Identity, name: string, roles: readonly MemberRole[], addrs: readonly string[] = []): Member {
+export function memberFor(
+  identity: Identity,
+  name: string,
+  roles: readonly MemberRole[],
+  addrs: readonly string[] = [],
+): Member {
   return { name, peer: identity.name, roles, zone: 'zone-1', host: 'host-1', addrs };
 }
 
@@ -60,6 +69,8 @@ export interface ClusterOptions {
   readonly identities?: (name: string) => Promise<Identity>;
   readonly records?: Partial<ProviderStoreOptions>;
   readonly node?: Partial<StorageNodeOptions>;
+  /** Fills the disk of a node before it starts. */
+  readonly prepare?: (name: string, blocks: DiskBlockStore, records: ProviderStore) => Promise<void>;
 }
 
 /** Starts the members and resolves when every one can call every other. */
@@ -72,7 +83,9 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     ...options.names.map((name) => ({ name, role: 'node' as MemberRole })),
     ...(options.others ?? []),
   ];
-  const identities = new Map(await Promise.all(all.map(async ({ name }) => [name, await identityFor(name)] as const)));
+  const identities = new Map(
+    await Promise.all(all.map(async ({ name }) => [name, await identityFor(name)] as const)),
+  );
   const idOf = (name: string): Identity => {
     const identity = identities.get(name);
     if (identity === undefined) throw new RangeError(`no identity ${name}`);
@@ -88,7 +101,9 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   for (const { name, role } of all) {
     const dht = role === 'node' ? ('server' as const) : ('client' as const);
     const listen = { host: '127.0.0.1', port: 0 };
-    const peer = stack.use(await startPeer({ identity: idOf(name), membership, listen, dht, dialPauseMsMax: 500 }));
+    const peer = stack.use(
+      await startPeer({ identity: idOf(name), membership, listen, dht, dialPauseMsMax: 500 }),
+    );
     peers.set(name, peer);
   }
   const update = (members: readonly Member[]) => {
@@ -125,9 +140,12 @@ async function startNode(
   options: ClusterOptions,
 ): Promise<ClusterNode> {
   const clock = new TestClock();
-  const dir = stack.use(await openDataDir(join(root, name), { node: name, peer: peer.name, cluster: clusterName }));
+  const dir = stack.use(
+    await openDataDir(join(root, name), { node: name, peer: peer.name, cluster: clusterName }),
+  );
   const blocks = stack.use(await openBlockStore(dir));
   const records = stack.use(await openProviderStore(dir, { clock, ...options.records }));
+  await options.prepare?.(name, blocks, records);
   const node = stack.use(
     await startStorageNode({ peer, blockstore: blocks, providerStore: records, clock, ...options.node }),
   );

@@ -20,7 +20,12 @@ const identity = await identityOf(name);
 const dir = await openDataDir(directory, { node: name, peer: identity.name, cluster: clusterName });
 const blockstore = await openBlockStore(dir);
 const providerStore = await openProviderStore(dir, { clock });
-const peer = await startPeer({ identity, membership, listen: { host: '127.0.0.1', port: Number(port) }, dialPauseMsMax: 500 });
+const peer = await startPeer({
+  identity,
+  membership,
+  listen: { host: '127.0.0.1', port: Number(port) },
+  dialPauseMsMax: 500,
+});
 const node = await startStorageNode({ peer, blockstore, providerStore, clock });
 
 interface Request {

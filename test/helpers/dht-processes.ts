@@ -23,7 +23,8 @@ export async function startNodeProcess(
   const child = fork(script, [directory, name, String(port), JSON.stringify(membership)], { execArgv: [] });
   const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   let lastId = 0;
-  const expect = (id: number) => new Promise<unknown>((resolve, reject) => waiting.set(id, { resolve, reject }));
+  const expect = (id: number) =>
+    new Promise<unknown>((resolve, reject) => waiting.set(id, { resolve, reject }));
   child.on('message', (message: { id: number; result?: unknown; error?: string }) => {
     const waiter = waiting.get(message.id);
     waiting.delete(message.id);
