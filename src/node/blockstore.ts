@@ -12,14 +12,14 @@
 // block size, and it does not notice flipped bits.
 
 import { randomBytes } from 'node:crypto';
-import { mkdir, rename, rm, statfs } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type CID, supportedCid, verifiedBlock } from '../core/block.ts';
-import { asBuffer } from '../core/bytes.ts';
+import { asBuffer, sameBytes, toHex, utf8 } from '../core/bytes.ts';
 import { second } from '../core/clock.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { blockBytesMax } from '../core/limits.ts';
-import { isAbsent, isDiskFull, isMachineFault, writeSynced } from './block-disk.ts';
+import { isAbsent, isDiskFull, isMachineFault, writeFileDurably, writeSynced } from './block-disk.ts';
 import { BlockFiles } from './block-files.ts';
 import { BlockIndex } from './block-index.ts';
 import { ChangeRing } from './block-journal.ts';
@@ -222,7 +222,8 @@ async function openIndex(
     await segments.open(index.tail.segment);
     const rebuild = store.condition === 'rebuild';
     if (rebuild) settings.onEvent({ type: 'index-rebuilt', reason: describeError(store.damage) });
-    if (store.condition === 'clean' && force === 'as-found') return { index };
+    const settled = store.condition === 'clean' && (await isAsClosed(dir, index));
+    if (settled && force === 'as-found') return { index };
     const report = await recover({ index, files, segments }, { trustNames: rebuild });
     if (Object.values(report).some((count) => count > 0)) settings.onEvent({ type: 'recovered', report });
     return { index };
@@ -233,6 +234,28 @@ async function openIndex(
     await discardLevel(dir, indexName);
     return openIndex(dir, { files, segments, settings });
   }
+}
+
+/**
+ * LevelDB drops the damaged end of its log without a word, and is then exactly as it was a while before
+ * it was closed. So what it held at the end also stands in a file beside it.
+ */
+async function isAsClosed(dir: DataDir, index: BlockIndex): Promise<boolean> {
+  try {
+    return sameBytes(await readFile(closingTotalsPath(dir)), closingTotals(index));
+  } catch (error) {
+    if (isAbsent(error)) return false;
+    throw error;
+  }
+}
+
+function closingTotals(index: BlockIndex): Uint8Array {
+  const { count, sum } = index.totals;
+  return utf8(`${count} ${toHex(sum)} ${index.tail.segment} ${index.tail.offset}\n`);
+}
+
+function closingTotalsPath(dir: DataDir): string {
+  return `${dir.storePath(indexName)}.totals`;
 }
 
 /** True when the index contradicts itself, as opposed to a disk that refuses. */
@@ -383,7 +406,19 @@ class OpenBlockStore implements DiskBlockStore {
     await this.#appending;
     await this.#refreshing;
     await this.#segments.close();
+    await this.#writeClosingTotals();
     await this.#index.close();
+  }
+
+  /** When they cannot be written, the next open looks for forgotten blocks: slower, and right. */
+  async #writeClosingTotals(): Promise<void> {
+    if (this.#index.broken !== undefined) return;
+    try {
+      await this.#index.sync();
+      await writeFileDurably(closingTotalsPath(this.#dir), closingTotals(this.#index));
+    } catch (error) {
+      this.#settings.onEvent({ type: 'background-failed', what: 'closing', error });
+    }
   }
 
   // ── put ──
@@ -450,7 +485,7 @@ class OpenBlockStore implements DiskBlockStore {
     let bytes = 0;
     let count = 0;
     for (const put of this.#small) {
-      if (bytes >= groupBytesMax) break;
+      if (bytes >= Math.min(groupBytesMax, this.#settings.segmentBytes)) break;
       bytes += put.bytes.length;
       count++;
     }

@@ -166,7 +166,9 @@ function holder(t: TestContext, path: string) {
     } catch (error) {
       console.log(error.code);
     }`;
-  return spawn(process.execPath, ['--input-type=module', '-e', script], {
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
+  t.after(() => child.kill('SIGKILL'));
+  return child;
 }
