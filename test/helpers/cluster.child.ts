@@ -1,0 +1,28 @@
+// A supervisor over the real processes, on the directory given: what `holdfast up` runs, without its welcome.
+
+import { access } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { systemClock } from '../../src/app/member.ts';
+import { openDevFile } from '../../src/custody/dev-file.ts';
+import { createOrOpenLayout } from '../../src/local/layout-create.ts';
+import { devKeyPath, layoutPaths } from '../../src/local/layout.ts';
+import { stopOnSignals } from '../../src/local/signals.ts';
+import { startSupervisor } from '../../src/local/supervisor.ts';
+
+const [dir = '', options = '{}'] = process.argv.slice(2);
+const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+using signals = stopOnSignals();
+const layout = await createOrOpenLayout(dir, JSON.parse(options) as Parameters<typeof createOrOpenLayout>[1]);
+const path = devKeyPath({ keysDir: layoutPaths(dir).keys });
+const exists = await access(path).then(
+  () => true,
+  () => false,
+);
+await using _provider = await openDevFile({ path, clock: systemClock, create: !exists });
+await using supervisor = await startSupervisor(layout, {
+  command: [process.execPath, main, 'daemon'],
+  signal: signals.stop,
+  hurry: signals.hurry,
+});
+console.log('running');
+await supervisor.ended;

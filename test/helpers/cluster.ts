@@ -1,0 +1,168 @@
+// A real cluster for tests: its own directory, its own ports, real processes, gone without a trace at the end.
+
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { StatusAnswer } from '../../src/api/types.ts';
+import { connectControl } from '../../src/local/control.ts';
+import type { ControlClient } from '../../src/local/control-types.ts';
+import type { StewardStatus } from '../../src/steward/status.ts';
+
+const script = fileURLToPath(new URL('./cluster.child.ts', import.meta.url));
+
+export interface ClusterOptions {
+  readonly nodes?: number;
+  readonly zones?: number;
+  readonly settings?: { readonly beatMs?: number; readonly graceMs?: number };
+  /** An existing directory; default a fresh one, removed at the end. */
+  readonly dir?: string;
+}
+
+export class TestCluster implements AsyncDisposable {
+  readonly dir: string;
+  readonly port: number;
+  readonly #options: ClusterOptions;
+  #supervisor: ChildProcess | undefined;
+  #output = '';
+
+  private constructor(dir: string, port: number, options: ClusterOptions) {
+    this.dir = dir;
+    this.port = port;
+    this.#options = options;
+  }
+
+  /** Starts it and waits until every process is ready. */
+  static async start(options: ClusterOptions = {}): Promise<TestCluster> {
+    const dir = options.dir ?? (await mkdtemp(join(tmpdir(), 'holdfast-cluster-')));
+    const cluster = new TestCluster(dir, await freePort(), options);
+    await cluster.up();
+    return cluster;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  get supervisorPid(): number {
+    const pid = this.#supervisor?.pid;
+    assert.ok(pid !== undefined, 'the cluster is not running');
+    return pid;
+  }
+
+  async token(): Promise<string> {
+    return (await readFile(join(this.dir, 'token'), 'utf8')).trim();
+  }
+
+  control(): Promise<ControlClient> {
+    return connectControl(this.dir);
+  }
+
+  async up(): Promise<void> {
+    const { nodes, zones, settings } = this.#options;
+    const options = JSON.stringify({ nodes, zones, settings, port: this.port });
+    const child = spawn(process.execPath, [script, this.dir, options], { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#supervisor = child;
+    this.#output = '';
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (text: string) => {
+        this.#output += text;
+      });
+    const started = Date.now();
+    while (!this.#output.includes('running\n')) {
+      assert.ok(child.exitCode === null && Date.now() - started < 60_000, `the cluster did not start:\n${this.#output}`);
+      await Promise.race([once(child.stdout, 'data'), once(child, 'exit'), new Promise((resolve) => setTimeout(resolve, 1000))]);
+    }
+  }
+
+  /** Ends it as Ctrl-C does. */
+  async down(): Promise<void> {
+    const child = this.#supervisor;
+    this.#supervisor = undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    child.kill('SIGTERM');
+    await once(child, 'exit');
+  }
+
+  /** Pid of a process by name. */
+  async pid(name: string): Promise<number> {
+    const { processes } = await (await this.control()).state();
+    const pid = processes.find((each) => each.name === name)?.pid;
+    assert.ok(pid !== undefined, `${name} is not running`);
+    return pid;
+  }
+
+  /** kill -9 for every process at once, supervisor first, as a power failure of the host would. */
+  async killAll(): Promise<void> {
+    const { processes } = await (await this.control()).state();
+    const child = this.#supervisor;
+    this.#supervisor = undefined;
+    const ended = child === undefined ? undefined : once(child, 'exit');
+    child?.kill('SIGKILL');
+    for (const { pid } of processes) if (pid !== undefined) killHard(pid);
+    await ended;
+  }
+
+  /** A request with the token. */
+  async fetch(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    if (!headers.has('authorization')) headers.set('authorization', `Bearer ${await this.token()}`);
+    return fetch(`${this.url}${path}`, { ...init, headers });
+  }
+
+  async status(): Promise<StatusAnswer<StewardStatus>> {
+    const response = await this.fetch('/ucxi/v1/status');
+    const body = (await response.json()) as { response: { data: StatusAnswer<StewardStatus> } };
+    return body.response.data;
+  }
+
+  /** Waits until the steward's view satisfies `wanted`. */
+  async until(what: string, wanted: (steward: StewardStatus) => boolean, timeoutMs = 60_000): Promise<StewardStatus> {
+    const started = Date.now();
+    let last: unknown;
+    while (Date.now() - started < timeoutMs) {
+      try {
+        const { steward } = await this.status();
+        last = steward;
+        if (steward !== null && wanted(steward)) return steward;
+      } catch (error) {
+        last = error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+    assert.fail(`${what}: not within ${timeoutMs} ms; last seen ${JSON.stringify(last)}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.down();
+    if (this.#options.dir === undefined) await rm(this.dir, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+function killHard(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    assert.ok(error instanceof Error && 'code' in error && error.code === 'ESRCH', String(error));
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  assert.ok(typeof address === 'object' && address !== null);
+  return address.port;
+}
+
+/** True when every object is healthy. */
+export function allHealthy({ objects }: StewardStatus): boolean {
+  return objects.total > 0 && objects.healthy === objects.total;
+}
