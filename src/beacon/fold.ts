@@ -163,7 +163,7 @@ class EntryFold {
     return versionRejection(
       chainId,
       current,
-      `follows ${body.prev}, but ${current?.cid ?? 'nothing'} is current`,
+      `follows ${textOf(body.prev)}, but ${textOf(current?.cid)} is current`,
     );
   }
 
@@ -288,6 +288,10 @@ const keyShape = /^ucxl:\/\/([^:]+):([^@]+)@([^:]+):([^/]+)\/\*\^\/(.*)$/su;
 
 function versionRejection(chainId: string, current: Head | undefined, problem: string): Rejection {
   return { cause: 'version', reason: `${chainId}: ${problem}`, current: current?.version ?? 0 };
+}
+
+function textOf(cid: CID | null | undefined): string {
+  return cid?.toString() ?? 'nothing';
 }
 
 function sameLink(a: CID | null, b: CID | null): boolean {

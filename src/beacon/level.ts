@@ -222,7 +222,8 @@ export class LevelLog implements BeaconLog {
     }
     if (unknown.length === 0) return revisions;
     const keys = unknown.map(subjectKey);
-    const values = await db.getMany(keys);
+    // For a few keys a hop to another thread costs more than the look itself, mostly into a Bloom filter.
+    const values = unknown.length <= 4 ? keys.map((key) => db.getSync(key)) : await db.getMany(keys);
     unknown.forEach((subject, index) => {
       const value = values[index];
       if (value !== undefined) revisions.set(subject, openRevision(subjectKey(subject), value));

@@ -120,7 +120,7 @@ async function* missingFrom(entries: AsyncIterable<LogEntry>, head: LogPosition)
 async function* readEntries(file: FileHandle, path: string): AsyncGenerator<LogEntry> {
   const reader = new FileReader(file, path);
   if (!sameBytes(await reader.take(magic.length), magic)) throw corrupt(path, 'is no Beacon log');
-  let before = emptyPosition;
+  let before: LogPosition = emptyPosition;
   for (;;) {
     const length = asBuffer(await reader.take(4)).readUInt32BE(0);
     if (length === 0xffffffff) {
@@ -134,8 +134,9 @@ async function* readEntries(file: FileHandle, path: string): AsyncGenerator<LogE
     const payload = await reader.take(length);
     if (!sameBytes(chain, nextChain(before, payload)))
       throw corrupt(path, `is damaged at entry ${before.revision + 1}`);
-    before = decodeEntry(before.revision + 1, chain, payload);
-    yield before as LogEntry;
+    const entry = decodeEntry(before.revision + 1, chain, payload);
+    before = entry;
+    yield entry;
   }
 }
 

@@ -174,7 +174,7 @@ async function checkBlocks({ view, hasBlock, signal }: VerifyPorts, problems: Pr
       for (const cid of [...entry.records, ...content]) {
         count++;
         if (!(await hasBlock(cid)))
-          problems.add(`${entry.address} version ${entry.version}: no node holds ${cid}`);
+          problems.add(`${entry.address} version ${entry.version}: no node holds ${cid.toString()}`);
       }
     }
   } catch (error) {

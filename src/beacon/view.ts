@@ -7,11 +7,12 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { asBuffer, sameBytes, toHex } from '../core/bytes.ts';
-import { type CID, codecDagCbor, cidOf } from '../core/block.ts';
+import { type Block, type CID, codecDagCbor, cidOf } from '../core/block.ts';
 import { second } from '../core/clock.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { BranchKeyBody, EnvelopeBody, KekBody } from '../envelope/records.ts';
 import type { ManifestBody } from '../manifest/manifest.ts';
+import type { SignedRecord } from '../manifest/record.ts';
 import { type AddressPattern, keyPrefix, matches } from '../ucxl/match.ts';
 import { wildcard } from '../ucxl/address.ts';
 import { Bell, eventOrAbort } from './bell.ts';
@@ -706,11 +707,41 @@ function registered<Body extends AnyBody>(
   bytes: Uint8Array,
   kind: Body['kind'],
 ): Registered<Body> {
+  return {
+    version,
+    revision,
+    record: new StoredRecord<Body>(cid ?? cidOf(bytes, codecDagCbor), bytes, kind),
+  };
+}
+
+/** A record out of a verified row. Its body is decoded when somebody looks at it: many want only the CID. */
+class StoredRecord<Body extends AnyBody> implements SignedRecord<Body> {
+  readonly block: Block;
+  readonly cid: CID;
+  readonly #kind: Body['kind'];
+  #body: Body | undefined;
+
+  constructor(cid: CID, bytes: Uint8Array, kind: Body['kind']) {
+    this.block = { cid, bytes };
+    this.cid = cid;
+    this.#kind = kind;
+  }
+
+  get body(): Body {
+    this.#body ??= bodyOfKind<Body>(this.block.bytes, this.#kind);
+    return this.#body;
+  }
+}
+
+function bodyOfKind<Body extends AnyBody>(bytes: Uint8Array, kind: Body['kind']): Body {
   const body = trustedBody(bytes);
-  if (body.kind !== kind) throw corrupt(`a ${kind} record`, `is a ${body.kind}`);
-  const name = cid ?? cidOf(bytes, codecDagCbor);
-  // Its kind was compared, and the kind decides the type.
-  return { version, revision, record: { block: { cid: name, bytes }, cid: name, body: body as Body } };
+  if (isOfKind<Body>(body, kind)) return body;
+  throw corrupt(`a ${kind} record`, `is a ${body.kind}`);
+}
+
+/** The kind decides the type. */
+function isOfKind<Body extends AnyBody>(body: AnyBody, kind: Body['kind']): body is Body {
+  return body.kind === kind;
 }
 
 function addressAndVersion(text: string): { readonly address: string; readonly version: number } {
@@ -720,8 +751,20 @@ function addressAndVersion(text: string): { readonly address: string; readonly v
 
 function cidUse(text: string): CidUse {
   const [as = '', id = '', version] = text.split('\0');
-  // The fold writes no other words here.
-  return { as: as as CidUse['as'], id, version: partNumber(version) };
+  if (!isUse(as)) throw corrupt('a CID row', `names the use ${as}`);
+  return { as, id, version: partNumber(version) };
+}
+
+const uses = [
+  'content',
+  'manifest',
+  'envelope',
+  'branch-key',
+  'kek',
+] as const satisfies readonly CidUse['as'][];
+
+function isUse(text: string): text is CidUse['as'] {
+  return uses.some((use) => use === text);
 }
 
 /** The start of all path keys that may match: as far as the pattern is exact. */
