@@ -66,10 +66,12 @@ test('a silent source gets company after the hedge delay, and is let go when the
 test('wrong bytes are reported, replaced by another source, and never asked for again', async () => {
   const wrong: string[] = [];
   const { rpc, asked } = peers({ liar: gives(utf8('something else')), b: gives(block.bytes) });
-  const exchange = createExchange(rpc, { onWrongBytes: ({ peer, cid }) => wrong.push(`${peer} ${cid}`) });
+  const exchange = createExchange(rpc, {
+    onWrongBytes: ({ peer, cid }) => wrong.push(`${peer} ${cid.toString()}`),
+  });
   assert.deepEqual(await exchange.fetchBlock(block.cid, ['liar', 'b']), block);
   assert.deepEqual(await exchange.fetchBlock(block.cid, ['liar', 'b']), block);
-  assert.deepEqual([asked, wrong], [['liar', 'b', 'b'], [`liar ${block.cid}`]]);
+  assert.deepEqual([asked, wrong], [['liar', 'b', 'b'], [`liar ${block.cid.toString()}`]]);
   assert.equal(await exchange.fetchBlock(block.cid, ['liar']), undefined);
 });
 

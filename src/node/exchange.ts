@@ -409,7 +409,7 @@ interface Waiter {
 }
 
 function pairKey(peer: PeerName, cid: CID): string {
-  return `${peer} ${cid}`;
+  return `${peer} ${cid.toString()}`;
 }
 
 function field(head: unknown, name: string): unknown {

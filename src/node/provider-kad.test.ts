@@ -125,11 +125,11 @@ test("the DHT's own provide() and cancel reach our own records", () =>
     const done: string[] = [];
     mergeIntoKad(dht, {
       ...nobody,
-      addOwn: async (cid) => void done.push(`add ${cid}`),
-      removeOwn: async (cid) => void done.push(`remove ${cid}`),
+      addOwn: async (cid) => void done.push(`add ${cid.toString()}`),
+      removeOwn: async (cid) => void done.push(`remove ${cid.toString()}`),
     });
     const kad = kadInternals(dht);
     await kad.providers.addProvider(block.cid, kad.components.peerId);
     await dht.cancelReprovide(block.cid);
-    assert.deepEqual(done, [`add ${block.cid}`, `remove ${block.cid}`]);
+    assert.deepEqual(done, [`add ${block.cid.toString()}`, `remove ${block.cid.toString()}`]);
   }));

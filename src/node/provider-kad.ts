@@ -138,23 +138,27 @@ interface KadPbPeer {
 
 /** `dht` seen from inside. Throws INTERNAL naming what this version of kad-dht does not have. */
 export function kadInternals(dht: KadDHT): KadInternals {
-  const missing = expectedParts.filter(({ path, kind }) => typeof partAt(dht, path) !== kind);
-  // The handlers and the router must hold the very object whose methods we replace.
-  const shared = [
-    'rpc.handlers.GET_PROVIDERS.providers',
-    'rpc.handlers.ADD_PROVIDER.providers',
-    'contentRouting.providers',
-  ];
-  const apart = shared.filter((path) => partAt(dht, path) !== partAt(dht, 'providers'));
-  if (missing.length > 0 || apart.length > 0) {
-    const names = [...missing.map(({ path }) => path), ...apart];
-    throw new HoldfastError(
-      'INTERNAL',
-      `kad-dht is built in another way than we know: look at ${names.join(', ')}`,
-    );
-  }
-  return dht as unknown as KadInternals; // every part used was looked at above
+  if (isAsWeKnowIt(dht)) return dht;
+  const names = strangeParts(dht).join(', ');
+  throw new HoldfastError('INTERNAL', `kad-dht is built in another way than we know: look at ${names}`);
 }
+
+function isAsWeKnowIt(dht: KadDHT): dht is KadDHT & KadInternals {
+  return strangeParts(dht).length === 0;
+}
+
+function strangeParts(dht: KadDHT): string[] {
+  const missing = expectedParts.filter(({ path, kind }) => typeof partAt(dht, path) !== kind);
+  const apart = sharedProviders.filter((path) => partAt(dht, path) !== partAt(dht, 'providers'));
+  return [...missing.map(({ path }) => path), ...apart];
+}
+
+/** These must hold the very object whose methods are replaced. */
+const sharedProviders = [
+  'rpc.handlers.GET_PROVIDERS.providers',
+  'rpc.handlers.ADD_PROVIDER.providers',
+  'contentRouting.providers',
+];
 
 const expectedParts = [
   { path: 'protocol', kind: 'string' },

@@ -441,7 +441,7 @@ export class ProviderStore implements AsyncDisposable {
 
   #dropEmptyProviders(now: number): Del[] {
     const gone: Del[] = [];
-    for (const row of [...this.#byIndex.values()]) {
+    for (const row of this.#byIndex.values()) {
       if (row.recordsCount > 0 || this.#valid(row.heardAt, now)) continue;
       this.#byIndex.delete(row.index);
       this.#byPeer.delete(row.peer);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { concat } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import { decodeKadMessage, encodeKadMessage, KadFrames, kadType } from './provider-wire.ts';
@@ -13,7 +13,7 @@ test('an ADD_PROVIDER has the bytes of the public schema', () => {
   });
   assert.equal(
     Buffer.from(bytes).toString('hex'),
-    '10' + '0802' + '12031201aa' + '4a07' + '0a0101' + '12020203',
+    ['10', '0802', '12031201aa', '4a07', '0a0101', '12020203'].join(''),
   );
 });
 

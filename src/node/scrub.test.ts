@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { type CID, rawBlock } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import { day, hour, second } from '../core/clock.ts';
@@ -13,8 +13,10 @@ function storeOf(blocks: number, corrupt: readonly CID[] = []) {
   let position = 0;
   return {
     checked: 0,
+    broken: false,
     usage: () => ({ blocks, bytes: blocks * mebibyte, freeBytes: 0, state: 'ready' as const }),
     async scrubStep(budgetBytes: number) {
+      if (this.broken) throw new Error('no file handles');
       const count = Math.min(Math.max(1, Math.floor(budgetBytes / mebibyte)), blocks - position);
       position = (position + count) % blocks;
       this.checked += count;
@@ -53,13 +55,10 @@ test('damage is told and counted; a store that fails is shown and tried again', 
   const scrubber = new Scrubber(store, clock, {}, async (cids) => void told.push(...cids));
   await scrubber.beat();
   assert.deepEqual([told, scrubber.status().corruptCount, scrubber.status().passEndedAt], [[cid], 1, 7]);
-  const scrubStep = store.scrubStep;
-  store.scrubStep = async () => {
-    throw new Error('no file handles');
-  };
+  store.broken = true;
   await scrubber.beat();
   assert.equal(scrubber.status().trouble, 'no file handles');
-  store.scrubStep = scrubStep;
+  store.broken = false;
   await scrubber.beat();
   assert.equal(scrubber.status().trouble, null);
 });

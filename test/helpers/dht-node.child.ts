@@ -14,7 +14,7 @@ import { startStorageNode } from '../../src/node/storage-node.ts';
 import { openDataDir } from '../../src/node/stores.ts';
 
 const [directory = '', name = '', port = '', membershipText = ''] = process.argv.slice(2);
-const membership = JSON.parse(membershipText) as Membership;
+const membership: Membership = JSON.parse(membershipText);
 const clock = { now: () => Date.now(), monotonic: () => performance.now() };
 const identity = await identityOf(name);
 const dir = await openDataDir(directory, { node: name, peer: identity.name, cluster: clusterName });
