@@ -80,15 +80,16 @@ export class ObjectView {
     entry.version = object.version;
     entry.type = object.type;
     entry.policy = policy;
-    entry.records = this.#replace(at, entry.records, object.records, now, samePolicy);
-    if (!sameRoot) this.#setRoot(at, entry, root, now, samePolicy);
-    else if (!samePolicy) for (const slot of entry.content) this.#review(slot);
+    const named = sameRoot || root === null ? object.records : [...object.records, root];
+    this.#replace(at, sameRoot ? entry.content : noSlots, named, now, samePolicy);
+    entry.records = this.#slotsOf(object.records);
+    if (!sameRoot) this.#setRoot(at, entry, root);
     this.#restate(at);
   }
 
-  #setRoot(at: number, entry: Entry, root: CID | null, now: number, samePolicy: boolean): void {
-    entry.content = this.#replace(at, entry.content, root === null ? [] : [root], now, samePolicy);
-    entry.root = root === null ? -1 : this.ledger.find(root);
+  #setRoot(at: number, entry: Entry, root: CID | null): void {
+    entry.content = root === null ? noSlots : this.#slotsOf([root]);
+    entry.root = entry.content[0] ?? -1;
     entry.indexPending = root !== null && root.code !== codecRaw;
     if (entry.indexPending) this.#pending.add(at);
     else this.#pending.delete(at);
@@ -115,7 +116,8 @@ export class ObjectView {
     const entry = at === undefined ? undefined : this.#entries[at];
     if (at === undefined || entry === undefined || !entry.indexPending) return;
     if (entry.root !== this.ledger.find(root)) return;
-    entry.content = this.#replace(at, entry.content, blocks, now, true);
+    this.#replace(at, entry.records, blocks, now, true);
+    entry.content = this.#slotsOf(blocks);
     entry.indexPending = false;
     this.#pending.delete(at);
     this.#restate(at);
@@ -201,29 +203,29 @@ export class ObjectView {
   }
 
   /**
-   * References `cids` for the object in place of `before`. Adds first, so that what stays is never
-   * unreferenced. A block that the object already owns (as a record, or twice) is not counted twice.
+   * Makes the object own the slots `retained` and the blocks `cids`, and nothing else. Adds first, so that
+   * what stays is never unreferenced. A block named twice, or as record and as content, is owned once.
    */
   #replace(
     at: number,
-    before: readonly number[],
+    retained: readonly number[],
     cids: readonly CID[],
     now: number,
     samePolicy: boolean,
-  ): readonly number[] {
-    const old = new Set(before);
-    const after = new Set<number>();
+  ): void {
+    const { records, content } = this.#entry(at);
+    const before = new Set([...records, ...content]);
+    const after = new Set(retained);
     for (const cid of cids) {
       const known = this.ledger.find(cid);
-      if (known >= 0 && old.has(known)) {
-        after.add(known);
-        if (!samePolicy) this.#review(known);
-      } else if (known < 0 || !this.#owns(at, known)) {
-        after.add(this.#acquire(at, cid, now));
-      }
+      after.add(known >= 0 && (before.has(known) || after.has(known)) ? known : this.#acquire(at, cid, now));
     }
+    if (!samePolicy) for (const slot of after) this.#review(slot);
     for (const slot of before) if (!after.has(slot)) this.#release(at, slot, now);
-    return after.size === 0 ? noSlots : [...after];
+  }
+
+  #slotsOf(cids: readonly CID[]): readonly number[] {
+    return cids.length === 0 ? noSlots : [...new Set(cids.map((cid) => this.ledger.find(cid)))];
   }
 
   #acquire(at: number, cid: CID, now: number): number {
@@ -248,10 +250,6 @@ export class ObjectView {
     const asked = owners.map((at) => wantedOf(this.ledger.codec(slot), this.#entry(at).policy));
     const first = asked[0];
     if (first !== undefined) this.ledger.setWanted(slot, asked.reduce(merged, first));
-  }
-
-  #owns(at: number, slot: number): boolean {
-    return this.#owner[slot] === at + 1 || (this.#others.get(slot)?.has(at) ?? false);
   }
 
   #owners(slot: number): number[] {
