@@ -54,8 +54,13 @@ export function recordKey(body: AnyBody): string {
 /** The body inside bytes whose signature and fields were verified when they were folded in. */
 export function trustedBody(bytes: Uint8Array): AnyBody {
   const block = decodeCbor(bytes, 'record');
-  // Only bytes that passed openRegistryRecord are stored, and their checksum was verified on the way here.
-  return (block as { readonly r: AnyBody }).r;
+  if (isRecordBlock(block)) return block.r;
+  throw new HoldfastError('RECORD_CORRUPT', 'a stored record has no body');
+}
+
+/** Only bytes that passed openRegistryRecord are stored, and their checksum was verified: the form suffices. */
+function isRecordBlock(block: unknown): block is { readonly r: AnyBody } {
+  return typeof block === 'object' && block !== null && 'r' in block;
 }
 
 function openKeyed({ key, bytes }: LogRecord): OpenedRecord {
@@ -66,14 +71,9 @@ function openKeyed({ key, bytes }: LogRecord): OpenedRecord {
 }
 
 function placeOf(body: AnyBody): { readonly chainId: string; readonly version: number } {
-  switch (body.kind) {
-    case 'manifest':
-      return { chainId: `addr/${body.ucxl_address}`, version: body.context_version };
-    case 'envelope':
-      return { chainId: `env/${toHex(body.objId)}`, version: body.envVer };
-    case 'branch-key':
-      return { chainId: `bk/${toHex(body.bkId)}`, version: body.bkVer };
-    case 'kek':
-      return { chainId: `kek/${body.cg}`, version: body.ver };
-  }
+  if (body.kind === 'manifest')
+    return { chainId: `addr/${body.ucxl_address}`, version: body.context_version };
+  if (body.kind === 'envelope') return { chainId: `env/${toHex(body.objId)}`, version: body.envVer };
+  if (body.kind === 'branch-key') return { chainId: `bk/${toHex(body.bkId)}`, version: body.bkVer };
+  return { chainId: `kek/${body.cg}`, version: body.ver };
 }

@@ -135,12 +135,15 @@ export function encodeState({ position, counts }: ViewState): Uint8Array {
   return encodeCbor({ revision: position.revision, chain: position.chain, counts });
 }
 
-/** Only rows that this code wrote and whose checksum holds come here. */
 export function decodeState(value: Uint8Array): ViewState {
-  const { revision, chain, counts } = decodeCbor(value, 'position row') as LogPosition & {
-    readonly counts: RegistryCounts;
-  };
-  return { position: { revision, chain }, counts };
+  const row = decodeCbor(value, 'position row');
+  if (!isStateRow(row)) throw new HoldfastError('RECORD_CORRUPT', 'the position row has another form');
+  return { position: { revision: row.revision, chain: row.chain }, counts: row.counts };
+}
+
+/** Only rows that this code wrote and whose checksum holds come here: the form suffices. */
+function isStateRow(row: unknown): row is LogPosition & { readonly counts: RegistryCounts } {
+  return typeof row === 'object' && row !== null && 'revision' in row && 'chain' in row && 'counts' in row;
 }
 
 export function encodeText(text: string): Uint8Array {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import type { Kv, KvRow } from '../../src/beacon/kv.ts';
 import { type BeaconLog, expectAny } from '../../src/beacon/log.ts';
 import { MemoryLog } from '../../src/beacon/memory.ts';
@@ -122,11 +122,8 @@ export function beaconViewSuite(name: string, create: () => Promise<KvFixture>):
       assert.deepEqual((await view.writtenBy(writer.publicKey)).items, [{ address: a, version: 1 }]);
       const wrapped = (await view.objectsOfBranchKey(bk)).items;
       assert.deepEqual(
-        wrapped.map(({ objId, uses }) => [toHex(objId), uses[0]?.address]).sort(),
-        [
-          [toHex(objectOf(a, 1)), a],
-          [toHex(objectOf(b, 1)), b],
-        ].sort(),
+        wrapped.map(({ objId, uses }) => `${toHex(objId)} ${uses[0]?.address}`).sort(),
+        [`${toHex(objectOf(a, 1))} ${a}`, `${toHex(objectOf(b, 1))} ${b}`].sort(),
       );
       for (const [pattern, expected] of [
         ['ucxl://any:any@holdfast:beacon/*^/**', [a, b]],
