@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { utf8 } from '../core/bytes.ts';
 import { type DataDirOwner, openDataDir, openLevel, openValue, sealValue } from './stores.ts';
 

@@ -2,7 +2,7 @@
 //
 //   node blockstore.child.ts <data directory> <seed>
 //
-// Prints one line "<cid>" per acknowledged put and "-<cid>" per acknowledged deletion, written at once.
+// Prints one line "<cid>" per acknowledged put and "-<cid>" before each deletion, written at once.
 
 import { writeSync } from 'node:fs';
 import { rawBlock } from '../../src/core/block.ts';
@@ -24,7 +24,7 @@ async function work(): Promise<void> {
     await store.put(cid, bytes);
     writeSync(1, `${cid.toString()}\n`);
     if (number % 5 !== 0) continue;
-    await store.delete(cid);
     writeSync(1, `-${cid.toString()}\n`);
+    await store.delete(cid);
   }
 }
