@@ -99,7 +99,7 @@ function takeBest(candidates: Candidate[], use: Use): PlacementMember | undefine
   for (const [at, { member }] of candidates.entries()) {
     const zone = use.zone(member);
     const host = use.host(member);
-    const crowding = [Math.min(zone, 1), Math.min(host, 1), zone, host];
+    const crowding = [Math.min(host, 1), zone, host]; // a zone not used has no host used
     if (bestAt < 0 || comesBefore(crowding, best)) {
       bestAt = at;
       best = crowding;

@@ -34,7 +34,7 @@ class World {
   readonly view = new ObjectView();
   readonly cids = new Map<string, CID>();
   readonly nodes: SimNode[];
-  now = 1_000_000;
+  now = 1_790_000_000_000;
   round = 0;
   copies = 0;
   last: Plan | undefined;
@@ -248,6 +248,33 @@ test('surplus: a returned node makes more than the maximum; proven copies stay, 
     assert.equal(new Set(world.good(id).map((node) => node.zone)).size, 3);
   }
   assert.equal(world.copies, 0);
+});
+
+test('surplus without proofs: asked for first, nothing deleted; nor while a node is in doubt', () => {
+  const world = new World(1);
+  const { ledger } = world.view;
+  const cid = [...world.cids.values()][0];
+  assert.ok(cid);
+  for (const node of world.nodes.keys()) ledger.hold(cid, node, 100, world.now);
+  const decide = (states: readonly SightState[]): Plan => {
+    const nodes = states.map((state, at) => ({ state, zone: zoneNames[at] ?? '', accepting: true }));
+    ledger.doubtAll();
+    while (!ledger.settle(makeSight(nodes, 0), world.now)) continue;
+    return plan(world.planView(states), world.now, budget);
+  };
+  const up: SightState[] = zoneNames.map(() => 'up');
+  assert.deepEqual(new Set(decide(up).actions.map((action) => action.kind)), new Set(['prove']));
+  for (const node of world.nodes.keys())
+    ledger.prove(ledger.find(cid), node, world.now - 2 * budget.proofAgeMsMax);
+  assert.deepEqual(new Set(decide(up).actions.map((action) => action.kind)), new Set(['prove']));
+  for (const node of world.nodes.keys()) ledger.prove(ledger.find(cid), node, world.now);
+  assert.deepEqual(
+    decide(up).actions.map((action) => action.kind),
+    ['trim', 'trim'],
+  );
+  const doubtful = decide(up.with(6, 'suspect'));
+  assert.deepEqual(doubtful.actions, []);
+  assert.match(doubtful.summary.suspended.join(), /trimming surplus: n6 is suspect/);
 });
 
 test('mass loss suspends deletions and says so', () => {

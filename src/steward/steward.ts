@@ -97,6 +97,8 @@ export const defaultStewardSettings: StewardSettings = {
 const copiesUnderwayMax = 32;
 const copiesPerTargetUnderwayMax = 8;
 const problemsMax = 50;
+/** Ten holders of each, with their names, still fit into one RPC head. */
+const holdersAskedMax = 256;
 const cataloguePage = 1024;
 /** Pages of the catalogue taken in one round; the rest follows in the next. */
 const cataloguePagesMax = 64;
@@ -495,7 +497,10 @@ export class Steward implements AsyncDisposable {
   }
 
   #problem(what: string, reason: string): void {
-    this.#problems = [...this.#problems, { at: this.#ports.clock.now(), what, reason }].slice(-problemsMax);
+    this.#problems = [
+      ...this.#problems,
+      { at: this.#ports.clock.now(), what, reason: reason.slice(0, 500) },
+    ].slice(-problemsMax);
   }
 
   #raiseAlarms(decided: Plan): void {
@@ -521,7 +526,9 @@ export class Steward implements AsyncDisposable {
 
   #register(server: RpcServer): void {
     server.handle('steward.status', async () => ({ head: this.status() }));
-    server.handle('steward.holders', async ({ head }) => ({ head: this.holders(readCids(head, 1024)) }));
+    server.handle('steward.holders', async ({ head }) => ({
+      head: this.holders(readCids(head, holdersAskedMax)),
+    }));
     server.handle('steward.object', async ({ head }) => ({ head: this.object(readManifest(head)) }));
     server.handle('steward.heal', async (_, { peer }) => {
       this.#allow(peer, 'steward.heal');
