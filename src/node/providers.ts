@@ -110,8 +110,9 @@ export async function startProviders(options: ProvidersOptions): Promise<Provide
 
 /** Records announced in one round: four frames per holder. */
 const chunkCount = 4 * frameCount;
-/** Pauses after a failed attempt on a standard peer, which has no `up` event. */
-const standardPauseMs = 30 * second;
+/** Pause after a first failed attempt on a peer: it may be up and not serving yet. Doubles with each failure. */
+const quietMsMin = second;
+const quietMsMax = 30 * second;
 
 class ProviderService implements Providers {
   readonly #peer: ProviderPeer;
@@ -124,7 +125,10 @@ class ProviderService implements Providers {
   readonly #ports: AnnouncePorts;
   readonly #outOfStep = new Set<PeerName>();
   readonly #inStep = new Set<PeerName>();
-  readonly #quietUntil = new Map<PeerName, number>();
+  readonly #quiet = new Map<
+    PeerName,
+    { readonly until: number; readonly pauseMs: number; readonly timer: NodeJS.Timeout }
+  >();
   readonly #regions: number[] = [];
   readonly #settlers: (() => void)[] = [];
   readonly #withdrawals = new Set<Promise<void>>();
@@ -167,7 +171,7 @@ class ProviderService implements Providers {
     this.#peer.rpc.handle('provide.find', (message) => this.#answerFind(message));
     this.#offPeer = this.#peer.onPeer(({ peer, state }) => {
       if (state !== 'up') return;
-      this.#quietUntil.delete(peer);
+      this.#unquiet(peer);
       this.#nudge();
     });
     this.#timer = setInterval(() => this.#nudge(), this.#options.tickMs ?? 30 * second);
@@ -238,6 +242,7 @@ class ProviderService implements Providers {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#offPeer();
     clearInterval(this.#timer);
+    for (const { timer } of this.#quiet.values()) clearTimeout(timer);
     this.#stop.abort(new HoldfastError('PEER_UNREACHABLE', 'this node is stopping'));
     this.#nudge();
     await this.#loop;
@@ -325,15 +330,33 @@ class ProviderService implements Providers {
       if (!this.#inStep.has(holder.peer)) return 'busy';
     }
     this.#outOfStep.delete(holder.peer);
+    this.#unquiet(holder.peer);
     await this.#store.setSynced(holder.peer, true);
     return 'busy';
   }
 
   async #fellBehind(peer: PeerName, reason: string): Promise<void> {
-    this.#quietUntil.set(peer, this.#clock.monotonic() + standardPauseMs);
+    this.#quieten(peer);
     if (!this.#outOfStep.has(peer)) this.#report(peer, reason);
     this.#outOfStep.add(peer);
     if (this.#inStep.delete(peer)) await this.#store.setSynced(peer, false);
+  }
+
+  /** A peer that is not up wakes us by itself when it comes up; one that is gets asked again after the pause. */
+  #quieten(peer: PeerName): void {
+    const last = this.#quiet.get(peer);
+    const now = this.#clock.monotonic();
+    if (last !== undefined && last.until > now) return;
+    clearTimeout(last?.timer);
+    const pauseMs = Math.min(quietMsMax, last === undefined ? quietMsMin : 2 * last.pauseMs);
+    const timer = setTimeout(() => this.#nudge(), pauseMs + 1);
+    timer.unref();
+    this.#quiet.set(peer, { until: now + pauseMs, pauseMs, timer });
+  }
+
+  #unquiet(peer: PeerName): void {
+    clearTimeout(this.#quiet.get(peer)?.timer);
+    this.#quiet.delete(peer);
   }
 
   #report(peer: PeerName, reason: string): void {
@@ -359,7 +382,7 @@ class ProviderService implements Providers {
   }
 
   #reachable(holder: RecordHolder): boolean {
-    if ((this.#quietUntil.get(holder.peer) ?? 0) > this.#clock.monotonic()) return false;
+    if ((this.#quiet.get(holder.peer)?.until ?? 0) > this.#clock.monotonic()) return false;
     return holder.lane === 'standard' || this.#peer.connected().includes(holder.peer);
   }
 
