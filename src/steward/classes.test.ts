@@ -25,7 +25,7 @@ const letters: Readonly<Record<string, SightState>> = {
 
 /** `states` has a letter per node: up, suspect, down, ? unknown, x absent. */
 function judged(situation: Situation): string {
-  const states = [...(situation.states ?? 'uuuuu')].map((letter) => letters[letter] ?? 'absent');
+  const states = (situation.states ?? 'uuuuu').split('').map((letter) => letters[letter] ?? 'absent');
   const nodes = states.map((state, at) => ({
     state,
     zone: zones[at] ?? '',
@@ -61,6 +61,11 @@ const cases: readonly [string, Situation, `${BlockClass} ${number}`][] = [
     'a record, one node given up: all that can be',
     { holders: [0, 1, 2, 3, 4], states: 'uuuud', wanted: record },
     'short 0',
+  ],
+  [
+    'above the minimum, below the target only while one is silent',
+    { holders: [0, 2, 4], states: 'uusuu', wanted: { ...content, min: 2, zones: 2 } },
+    'healthy 0',
   ],
   ['a record on three of five', { holders: [0, 2, 4], wanted: record }, 'belowTarget 2'],
   ['a record, one short', { holders: [0, 1, 2, 4], wanted: record }, 'belowTarget 1'],

@@ -326,8 +326,7 @@ test('a restart resumes: nothing is lost, nothing deleted, nothing copied, inven
   const lists = rig.calls.get('block.list');
   await restart();
   for (const at of [3, 5]) rig.node(at).up = false;
-  await rig.beat();
-  await rig.beat();
+  for (let beat = 0; beat < 7; beat++) await rig.beat();
   assert.equal(status().objects.lost + status().objects.lastCopy + status().objects.belowMin, 0);
   assert.equal(status().objects.unchecked, 10);
   assert.equal(rig.calls.get('block.pull'), undefined);
