@@ -38,6 +38,7 @@ export const errorCatalogue = {
   GONE: { ...missing, text: 'the newest version is a tombstone: the object was removed' },
   FILE_NOT_FOUND: { ...missing, text: 'a local file or directory does not exist' },
   FILE_UNREADABLE: { ...internal, exit: 1, text: 'a local file or directory cannot be read or written' },
+  FILE_EXISTS: { ...conflict, text: 'a local file or directory is there already and is not replaced unless forced' },
   METHOD_NOT_ALLOWED: { status: 405, ucxl: 'UCXL-400-INVALID_FORMAT', exit: 2, text: 'this path takes another HTTP method' },
   VERSION_CONFLICT: { ...conflict, text: 'somebody wrote a newer version first; the current one is in the details' },
   IDEMPOTENCY_MISMATCH: { ...conflict, text: 'the same Idempotency-Key came with another request' },

@@ -10,7 +10,7 @@ import type { Signer } from '../core/hash.ts';
 import type { WriterKey, WriterScope } from '../custody/keyring.ts';
 import { type ContentClass, encodeAad, objectIdBytes } from '../envelope/aad.ts';
 import { floeEncryptor, headerTagOf, plaintextSegmentBytes } from '../envelope/floe.ts';
-import type { EnvelopeBody } from '../envelope/records.ts';
+import type { EnvelopeBody, KekBody, KekFields } from '../envelope/records.ts';
 import { wrapDek } from '../envelope/wrap.ts';
 import {
   type Citation,
@@ -54,6 +54,8 @@ export interface PutPorts {
   writerKey(scope: WriterScope): Promise<WriterKey>;
   /** How the records of KEKs call the policy. */
   readonly kekPolicy: string;
+  /** What the KEK record says; registered along with each new branch key, until the registry has it. */
+  readonly kek?: KekFields;
   readonly signer: Signer;
   random(bytes: number): Uint8Array;
   /** Wall clock, milliseconds since 1970: generated_at. */
@@ -257,8 +259,15 @@ function wrapKey(
   };
   const records = [signRecord(envelope, ports.signer).block];
   const { unregistered } = writerKey;
-  if (unregistered !== undefined) records.unshift(signRecord(unregistered, ports.signer).block);
+  if (unregistered !== undefined)
+    records.unshift(...kekRecord(ports), signRecord(unregistered, ports.signer).block);
   return records;
+}
+
+function kekRecord({ kek, signer }: PutPorts): Block[] {
+  if (kek === undefined) return [];
+  const body: KekBody = { kind: 'kek', v: 1, writer: signer.publicKey, prev: null, ...kek };
+  return [signRecord(body, signer).block];
 }
 
 interface VersionInput {

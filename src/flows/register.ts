@@ -9,7 +9,7 @@ import type { Block, CID } from '../core/block.ts';
 import { toHex } from '../core/bytes.ts';
 import { grouped, mapInOrder } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { parseKeyRecord } from '../envelope/records.ts';
+import { parseKek, parseKeyRecord } from '../envelope/records.ts';
 import { type ManifestBody, parseManifest } from '../manifest/manifest.ts';
 import { openRecord, type RecordBody, type SignedRecord } from '../manifest/record.ts';
 import { indexBlocks } from '../manifest/segments.ts';
@@ -27,6 +27,8 @@ export interface RegisterPorts {
     current(key: string): Promise<{ readonly version: number; readonly subjectRevision: number }>;
     /** True when the branch key is registered. */
     knowsBranchKey(bkId: Uint8Array, bkVer: number): Promise<boolean>;
+    /** True when that version of a custody group's key is registered. Absent: KEK records are not taken. */
+    knowsKek?(group: string, version: number): Promise<boolean>;
     /** Appends with compare-and-set; resolves with the revision once it is durable and visible to reads here. */
     append(subject: string, expected: number, records: readonly KeyedRecord[]): Promise<number>;
   };
@@ -62,7 +64,7 @@ export async function registerObject(
   blocks: readonly Uint8Array[],
 ): Promise<RegisteredObject> {
   // 1. What is it?
-  const bundle = openBundle(blocks);
+  const bundle = await withoutKnownKek(ports, openBundle(blocks));
   const { manifest } = bundle;
   const address = manifest.body.ucxl_address;
 
@@ -107,6 +109,18 @@ function openBundle(blocks: readonly Uint8Array[]): Bundle {
   if (last?.body.kind !== 'manifest') throw invalid('no manifest among the records');
   for (const { body } of sorted) if (body.kind !== 'manifest') parseKeyRecord(body);
   return { manifest: parseManifest(last), records: sorted };
+}
+
+/**
+ * Every writer brings the KEK record along with a new branch key, signed by himself; the registry keeps the
+ * first. A second one for the same version would be refused by the fold, and the whole entry with it.
+ */
+async function withoutKnownKek(ports: RegisterPorts, bundle: Bundle): Promise<Bundle> {
+  const kek = bundle.records.map(({ body }) => body).find((body) => body.kind === 'kek');
+  if (kek === undefined) return bundle;
+  const { cg, ver } = parseKek(kek);
+  const wanted = ports.beacon.knowsKek !== undefined && ver === 1 && !(await ports.beacon.knowsKek(cg, ver));
+  return wanted ? bundle : { ...bundle, records: bundle.records.filter(({ body }) => body !== kek) };
 }
 
 /** The key under which a record is filed in the registry. The body must have been parsed. */

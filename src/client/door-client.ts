@@ -1,0 +1,214 @@
+// Everything a door answers that needs no key: registry, status, healing, the Beacon as a whole.
+//
+// It reads its own writes: the highest revision that a write of this client was given travels with each
+// later read, and the door waits until it sees that far.
+
+import type {
+  BeatAnswer,
+  ChangeEvent,
+  HealthAnswer,
+  HistoryAnswer,
+  HistoryLine,
+  NavigateAnswer,
+  ProviderInfo,
+  QueryAnswer,
+  StatAnswer,
+  StatusAnswer,
+  VersionInfo,
+} from '../api/types.ts';
+import { second } from '../core/clock.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { isErrorCode } from './failure.ts';
+import { type Answer, type Call, DoorHttp, type DoorOptions } from './http.ts';
+import { readEvents, readLines } from './lines.ts';
+
+interface Signalled {
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface PageRequest extends Signalled {
+  /** Items asked for at a time, 1…1,000. Default 1,000. */
+  readonly pageSize?: number;
+}
+
+export interface SubscribeRequest extends Signalled {
+  /** Tell only of addresses that match. Default all. */
+  readonly pattern?: string;
+  /** First Beacon revision to tell. Default: what comes from now on. */
+  readonly from?: number;
+}
+
+export class DoorClient implements AsyncDisposable {
+  protected readonly http: DoorHttp;
+  #revision = 0;
+
+  constructor(options: DoorOptions) {
+    this.http = new DoorHttp(options);
+  }
+
+  /** Closes the idle connections. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.http[Symbol.dispose]();
+  }
+
+  /** Highest Beacon revision that a write of this client was given; 0 before the first. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  /** Says that later reads must see `revision`. */
+  protected wrote(revision: number): void {
+    this.#revision = Math.max(this.#revision, revision);
+  }
+
+  /** For the query of a read: `revision`, once something was written. */
+  protected seen(): { readonly revision?: number } {
+    return this.#revision === 0 ? {} : { revision: this.#revision };
+  }
+
+  /** Current versions of the addresses that match, page by page as they are taken. Throws ADDRESS_INVALID. */
+  async *query(pattern: string, options: PageRequest = {}): AsyncGenerator<VersionInfo, void, undefined> {
+    let after: string | undefined;
+    do {
+      const query = { pattern, limit: options.pageSize ?? 1000, after, ...this.seen() };
+      const page = await this.#get<QueryAnswer>('/ucxi/v1/query', query, options);
+      yield* page.items;
+      after = page.next;
+    } while (after !== undefined);
+  }
+
+  /** The history of an address, newest first. Throws NOT_FOUND. */
+  async *log(address: string, options: PageRequest = {}): AsyncGenerator<HistoryLine, void, undefined> {
+    await this.#untilSeen(address, options);
+    let after: string | undefined;
+    do {
+      const query = { address, limit: options.pageSize ?? 1000, after };
+      const page = await this.#get<HistoryAnswer>('/ucxi/v1/log', query, options);
+      yield* page.items;
+      after = page.next;
+    } while (after !== undefined);
+  }
+
+  /** Which version an address means, and its neighbours in time. */
+  async navigate(address: string, options: Signalled = {}): Promise<NavigateAnswer> {
+    return this.#get('/ucxi/v1/navigate', { address, ...this.seen() }, options);
+  }
+
+  /** Manifest, holders and proofs of one version. Throws NOT_FOUND. */
+  async stat(address: string, options: Signalled = {}): Promise<StatAnswer> {
+    return this.#get('/ucxi/v1/stat', { address, ...this.seen() }, options);
+  }
+
+  async status<Steward = unknown>(options: Signalled = {}): Promise<StatusAnswer<Steward>> {
+    return this.#get('/ucxi/v1/status', {}, options);
+  }
+
+  /** Has the steward look for deficits now. */
+  async heal(options: Signalled = {}): Promise<void> {
+    await this.http.data({ method: 'POST', path: '/ucxi/v1/heal', idempotent: true, ...options });
+  }
+
+  /** The current beat and the key policy. Throws BEACON_UNAVAILABLE before the first one was heard. */
+  async beat(options: Signalled = {}): Promise<BeatAnswer> {
+    return this.#get('/ucxi/v1/beat', {}, options);
+  }
+
+  async health(options: Signalled = {}): Promise<HealthAnswer> {
+    return this.#get('/health/checks', {}, options);
+  }
+
+  /** Has the holders of a block announce it again; resolves with how many do. */
+  async announce(cid: string, options: Signalled = {}): Promise<number> {
+    const call = { method: 'POST', path: '/ucxi/v1/announce', query: { cid }, idempotent: true } as const;
+    return (await this.http.data<{ providers: number }>({ ...call, ...options })).providers;
+  }
+
+  /** Peers that announce a block in the DHT. */
+  async discover(cid: string, options: Signalled = {}): Promise<readonly ProviderInfo[]> {
+    const answer = await this.#get<{ providers: ProviderInfo[] }>('/ucxi/v1/discover', { cid }, options);
+    return answer.providers;
+  }
+
+  /**
+   * New versions as they are registered, from the next one or from `from`, for as long as it is iterated. A
+   * lost connection is taken up again where it broke. Throws what the door refuses, and the reason of `signal`.
+   */
+  async *subscribe(options: SubscribeRequest = {}): AsyncGenerator<ChangeEvent, void, undefined> {
+    let from = options.from ?? (await this.status(options)).door.beacon.revision + 1;
+    for (;;) {
+      try {
+        for await (const event of this.#events({ ...options, from })) {
+          yield event;
+          from = event.revision + 1;
+        }
+      } catch (error) {
+        options.signal?.throwIfAborted();
+        if (!isHoldfastError(error, 'PEER_UNREACHABLE') && !isHoldfastError(error, 'TIMEOUT')) throw error;
+      }
+    }
+  }
+
+  /** Proves that chain, view and blocks agree: progress, and the report as the last item. */
+  beaconVerify(options: Signalled = {}): AsyncIterable<unknown> {
+    return this.#lines('/ucxi/v1/beacon/verify', options);
+  }
+
+  /** Reconstructs the registry from the records in the blockstores: progress, and the report as the last item. */
+  beaconRebuild(options: Signalled = {}): AsyncIterable<unknown> {
+    return this.#lines('/ucxi/v1/beacon/rebuild', options);
+  }
+
+  /** The whole log as one checksummed file. */
+  async *beaconExport(options: Signalled = {}): AsyncGenerator<Uint8Array, void, undefined> {
+    const call = { method: 'GET', path: '/ucxi/v1/beacon/export', idleMs: 0 } as const;
+    const answer = await this.http.open({ ...call, ...options });
+    yield* answer.bytes;
+  }
+
+  /** Takes an exported log into an empty Beacon, or goes on with the same one. Resolves with the report. */
+  async beaconImport(source: AsyncIterable<Uint8Array>, options: Signalled = {}): Promise<unknown> {
+    const call = { method: 'POST', path: '/ucxi/v1/beacon/import', body: source, idleMs: 0 } as const;
+    return this.http.data({ ...call, ...options });
+  }
+
+  async *#events(options: SubscribeRequest & { readonly from: number }): AsyncGenerator<ChangeEvent> {
+    const { pattern, from, signal } = options;
+    const answer = await this.http.open({
+      method: 'GET',
+      path: '/ucxi/v1/subscribe',
+      query: { pattern, from },
+      headers: { accept: 'text/event-stream' },
+      idleMs: 60 * second, // the door sends a comment every 15 s
+      signal,
+    });
+    for await (const { data } of readEvents(answer.bytes)) {
+      const event: ChangeEvent = JSON.parse(data);
+      yield event;
+    }
+  }
+
+  async *#lines(path: string, options: Signalled): AsyncGenerator<unknown, void, undefined> {
+    const answer: Answer = await this.http.open({ method: 'POST', path, idleMs: 0, ...options });
+    for await (const line of readLines(answer.bytes)) {
+      const value: unknown = JSON.parse(line);
+      throwIfFailed(value);
+      yield value;
+    }
+  }
+
+  async #untilSeen(address: string, options: Signalled): Promise<void> {
+    if (this.#revision > 0) await this.navigate(address, options);
+  }
+
+  async #get<T>(path: string, query: NonNullable<Call['query']>, { signal }: Signalled): Promise<T> {
+    return this.http.data({ method: 'GET', path, query, signal });
+  }
+}
+
+/** A stream that has begun can report a failure only in its last line. */
+function throwIfFailed(value: unknown): void {
+  const error = typeof value === 'object' && value !== null && 'error' in value ? value.error : undefined;
+  if (typeof error !== 'object' || error === null || !('reason' in error) || !('message' in error)) return;
+  const { reason, message } = error;
+  throw new HoldfastError(isErrorCode(reason) ? reason : 'INTERNAL', String(message));
+}
