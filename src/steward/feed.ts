@@ -136,7 +136,8 @@ export class NodeFeed {
   #apply(change: BeatAnswer['changes'][number]): void {
     const { ledger, clock, onProblem } = this.#ports;
     if (change.op === 'add') {
-      this.#seen?.add(ledger.hold(change.cid, this.node, change.sizeBytes, clock.now()));
+      const slot = ledger.hold(change.cid, this.node, change.sizeBytes, clock.now());
+      this.#seen?.add(slot);
       return;
     }
     const slot = ledger.find(change.cid);
