@@ -20,6 +20,10 @@ export interface Context {
   readonly positionals: readonly string[];
   /** Aborted by Ctrl-C. */
   readonly signal: AbortSignal;
+  /** Aborted by the second Ctrl-C. */
+  readonly hurry: AbortSignal;
+  /** The program that is running, to start others with. */
+  readonly mainPath: string;
   flag(name: string): boolean;
   text(name: string): string | undefined;
   /** A whole number from `min` to `max`, or the fallback. Throws ARGUMENT_INVALID naming the option. */
@@ -37,6 +41,8 @@ export interface Command {
   readonly positionals: readonly [number, number];
   /** Longer text under the options. */
   readonly notes?: string;
+  /** True for a command that deals with repeated Ctrl-C itself. */
+  readonly ownSignals?: boolean;
   /** Returns the exit status, 0 unless it says otherwise. */
   run(context: Context): Promise<number | void>;
 }
@@ -70,7 +76,7 @@ export function findCommand(
 export function readArguments(
   command: Command,
   words: readonly string[],
-): { values: Record<string, string | boolean | undefined>; positionals: string[] } {
+): { values: Readonly<Record<string, unknown>>; positionals: string[] } {
   const options = { ...commonOptions, ...command.options };
   let parsed: ReturnType<typeof parseArgs>;
   try {
@@ -88,7 +94,7 @@ export function readArguments(
     const reason = cause instanceof Error ? cause.message.split('. To specify')[0] : String(cause);
     throw new HoldfastError('ARGUMENT_INVALID', `${reason}. Usage: ${usageLine(command)}`, { cause });
   }
-  const values = parsed.values as Record<string, string | boolean | undefined>;
+  const { values } = parsed;
   const [fewest, most] = command.positionals;
   if (values['help'] !== true && parsed.positionals.length < fewest)
     throw new HoldfastError('ARGUMENT_MISSING', `too few arguments. Usage: ${usageLine(command)}`);
@@ -103,7 +109,9 @@ export function readArguments(
 export function makeContext(
   command: Command,
   words: readonly string[],
-  outside: { screen: Screen; signal: AbortSignal; env: Readonly<Record<string, string | undefined>> },
+  outside: Pick<Context, 'screen' | 'signal' | 'hurry' | 'mainPath'> & {
+    readonly env: Readonly<Record<string, string | undefined>>;
+  },
 ): Context & { readonly help: boolean } {
   const { values, positionals } = readArguments(command, words);
   const text = (name: string): string | undefined => {
@@ -113,6 +121,8 @@ export function makeContext(
   return {
     screen: outside.screen,
     signal: outside.signal,
+    hurry: outside.hurry,
+    mainPath: outside.mainPath,
     data: text('data') ?? outside.env['HOLDFAST_DATA'] ?? '.holdfast',
     json: values['json'] === true,
     help: values['help'] === true,

@@ -1,15 +1,19 @@
 // What a command may show: results on standard output, everything else on standard error, and progress
 // only where somebody watches.
 
-import { styleText } from 'node:util';
+import { stripVTControlCharacters, styleText } from 'node:util';
+
+/** A terminal, a pipe, or a file. */
+export type Output = NodeJS.WritableStream & { readonly isTTY?: boolean };
 
 export interface Streams {
   readonly stdin: NodeJS.ReadableStream;
-  readonly stdout: NodeJS.WriteStream;
-  readonly stderr: NodeJS.WriteStream;
+  readonly stdout: Output;
+  readonly stderr: Output;
 }
 
 type Style = 'red' | 'yellow' | 'green' | 'dim' | 'bold';
+export type Paint = (style: Style, text: string) => string;
 
 export class Screen {
   readonly streams: Streams;
@@ -36,19 +40,24 @@ export class Screen {
     if (!this.#quiet) this.streams.stderr.write(`${text}\n`);
   }
 
-  paint(style: Style, text: string): string {
-    return this.#quiet ? text : styleText(style, text, { stream: this.streams.stdout });
-  }
+  /** Colour where standard output is a terminal that wants it. */
+  readonly paint: Paint = (style, text) =>
+    this.#quiet ? text : styleText(style, text, { stream: this.streams.stdout });
 
   /** A progress line that redraws itself, or nothing where standard error is no terminal. */
   progress(label: string, totalBytes: number | undefined): Progress {
-    return new Progress(this.streams.stderr, !this.#quiet && this.streams.stderr.isTTY, label, totalBytes);
+    return new Progress(
+      this.streams.stderr,
+      !this.#quiet && this.streams.stderr.isTTY === true,
+      label,
+      totalBytes,
+    );
   }
 }
 
 /** Bytes done, rate and time left, redrawn at most ten times a second. */
 export class Progress implements Disposable {
-  readonly #out: NodeJS.WriteStream;
+  readonly #out: Output;
   readonly #shown: boolean;
   readonly #label: string;
   #total: number | undefined;
@@ -56,7 +65,7 @@ export class Progress implements Disposable {
   readonly #startedMs = performance.now();
   #drawnMs = 0;
 
-  constructor(out: NodeJS.WriteStream, shown: boolean, label: string, totalBytes: number | undefined) {
+  constructor(out: Output, shown: boolean, label: string, totalBytes: number | undefined) {
     this.#out = out;
     this.#shown = shown;
     this.#label = label;
@@ -137,6 +146,5 @@ export function table(rows: readonly (readonly string[])[], right: readonly numb
 }
 
 function visibleWidth(text: string): number {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: colour codes begin with one
-  return text.replaceAll(/\u001B\[\d+m/g, '').length;
+  return stripVTControlCharacters(text).length;
 }

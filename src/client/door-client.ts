@@ -51,6 +51,11 @@ export class DoorClient implements AsyncDisposable {
     this.http[Symbol.dispose]();
   }
 
+  /** Where the door is. */
+  get url(): string {
+    return this.http.url.origin;
+  }
+
   /** Highest Beacon revision that a write of this client was given; 0 before the first. */
   get revision(): number {
     return this.#revision;

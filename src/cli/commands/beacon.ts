@@ -1,0 +1,128 @@
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { HoldfastError } from '../../core/errors.ts';
+import type { DoorClient } from '../../client/door-client.ts';
+import type { Command, Context } from '../command.ts';
+import { openDoor } from '../connect.ts';
+
+export const beaconVerify: Command = {
+  name: 'beacon verify',
+  usage: '',
+  summary: 'Prove that chain, view and blocks agree',
+  positionals: [0, 0],
+  notes: 'Exit status 6 when they do not.',
+  async run(context) {
+    const result = await follow(context, (door) => door.beaconVerify({ signal: context.signal }));
+    return isOk(result) ? 0 : 6;
+  },
+};
+
+export const beaconRebuild: Command = {
+  name: 'beacon rebuild',
+  usage: '',
+  summary: 'Reconstruct the registry from the records found in the blockstores alone',
+  positionals: [0, 0],
+  async run(context) {
+    await follow(context, (door) => door.beaconRebuild({ signal: context.signal }));
+  },
+};
+
+export const beaconExport: Command = {
+  name: 'beacon export',
+  usage: 'FILE',
+  summary: 'Write the whole log to one checksummed file (- for standard output)',
+  options: { force: { type: 'boolean', text: 'replace the file if it exists' } },
+  positionals: [1, 1],
+  async run(context) {
+    const { positionals, json, screen, signal } = context;
+    const [file = '-'] = positionals;
+    await using door = await openDoor(context);
+    let sizeBytes = 0;
+    using progress = screen.progress('export', undefined);
+    const bytes = counted(door.beaconExport({ signal }), (more) => {
+      sizeBytes += more;
+      progress.add(more);
+    });
+    if (file === '-') {
+      await pipeline(Readable.from(bytes, { objectMode: false }), screen.streams.stdout, { end: false });
+      return;
+    }
+    const { writeFileWhole } = await import('../../client/directory.ts');
+    await writeFileWhole(file, bytes, { force: context.flag('force') });
+    if (json) screen.value({ file, sizeBytes });
+    else screen.line(`${file}: ${sizeBytes} bytes`);
+  },
+};
+
+export const beaconImport: Command = {
+  name: 'beacon import',
+  usage: 'FILE',
+  summary: 'Take an exported log into an empty Beacon, or go on with the same one',
+  positionals: [1, 1],
+  async run(context) {
+    const { positionals, json, screen, signal } = context;
+    const { readFileBytes } = await import('../../client/directory.ts');
+    await using door = await openDoor(context);
+    using progress = screen.progress('import', undefined);
+    const source = counted(readFileBytes(positionals[0] ?? '', { follow: true }), (more) =>
+      progress.add(more),
+    );
+    const report = await door.beaconImport(source, { signal });
+    if (json) screen.value(report);
+    else for (const line of reportLines(report)) screen.line(line);
+  },
+};
+
+/** Shows progress as it comes and returns the result, which it has printed. */
+async function follow(
+  context: Context,
+  start: (door: DoorClient) => AsyncIterable<unknown>,
+): Promise<unknown> {
+  await using door = await openDoor(context);
+  let last: unknown;
+  for await (const line of start(door)) {
+    last = line;
+    const progress = fieldOf(line, 'progress');
+    if (progress !== undefined) context.screen.say(reportLines(progress).join(' · '));
+  }
+  const result = fieldOf(last, 'result');
+  if (result === undefined) throw new HoldfastError('INTERNAL', 'the door ended without a result');
+  if (context.json) context.screen.value(result);
+  else for (const line of reportLines(result)) context.screen.line(line);
+  return result;
+}
+
+/** Nested reports, one fact a line; long lists are cut. */
+function reportLines(report: unknown): string[] {
+  if (typeof report !== 'object' || report === null) return [String(report)];
+  return Object.entries(report).flatMap(([name, value]: [string, unknown]) => {
+    if (Array.isArray(value))
+      return [
+        `${name}: ${value.length}`,
+        ...value
+          .slice(0, 20)
+          .map((each: unknown) => `  ${typeof each === 'string' ? each : JSON.stringify(each)}`),
+      ];
+    return [`${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`];
+  });
+}
+
+function isOk(result: unknown): boolean {
+  return fieldOf(result, 'ok') === true;
+}
+
+function fieldOf(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null
+    ? Object.entries(value).find(([key]) => key === name)?.[1]
+    : undefined;
+}
+
+async function* counted(
+  bytes: AsyncIterable<Uint8Array>,
+  tell: (more: number) => void,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  for await (const part of bytes) {
+    tell(part.length);
+    yield part;
+  }
+}

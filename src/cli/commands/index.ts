@@ -1,0 +1,33 @@
+// All commands, in the order of the help.
+
+import type { Command } from '../command.ts';
+import { beaconExport, beaconImport, beaconRebuild, beaconVerify } from './beacon.ts';
+import { down } from './down.ts';
+import { get } from './get.ts';
+import { heal } from './heal.ts';
+import { log } from './log.ts';
+import { ls } from './ls.ts';
+import { nodeCommands } from './node.ts';
+import { put } from './put.ts';
+import { rm } from './rm.ts';
+import { stat } from './stat.ts';
+import { status } from './status.ts';
+import { up } from './up.ts';
+
+export const commands: readonly Command[] = [
+  up,
+  down,
+  status,
+  put,
+  get,
+  ls,
+  log,
+  stat,
+  rm,
+  ...nodeCommands,
+  heal,
+  beaconVerify,
+  beaconRebuild,
+  beaconExport,
+  beaconImport,
+];

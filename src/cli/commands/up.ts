@@ -1,0 +1,164 @@
+import { relative } from 'node:path';
+import { describeError, HoldfastError } from '../../core/errors.ts';
+import type { ClusterState } from '../../local/control-types.ts';
+import {
+  defaultDirectory,
+  defaultDoorPort,
+  devKeyPath,
+  layoutPaths,
+  multiaddrOf,
+} from '../../local/layout.ts';
+import type { LayoutOptions, OpenedLayout } from '../../local/layout-create.ts';
+import type { SupervisorEvent } from '../../local/supervisor.ts';
+import type { Command, Context } from '../command.ts';
+import { docsRoot, storeFirstDocuments } from '../first-documents.ts';
+import { table } from '../screen.ts';
+
+export const up: Command = {
+  name: 'up',
+  usage: '[--nodes N] [--zones N] [--port P] [--detach]',
+  summary: 'Start the local cluster, creating it at the first time; Ctrl-C stops it in order',
+  options: {
+    nodes: { type: 'string', value: 'N', text: 'storage nodes (default 5; may grow later)' },
+    zones: { type: 'string', value: 'N', text: 'zones they are spread over (default 3)' },
+    port: {
+      type: 'string',
+      value: 'P',
+      text: `HTTP port of the door (default ${defaultDoorPort}; 0: any free one)`,
+    },
+    detach: { type: 'boolean', text: 'return when the cluster is ready; stop it with `holdfast down`' },
+  },
+  positionals: [0, 0],
+  ownSignals: true,
+  notes: 'What is stored survives a restart, with the same peer ids. A second Ctrl-C does not wait.',
+  async run(context) {
+    const options = readOptions(context);
+    const layout = await openLayout(context, options);
+    return context.flag('detach') ? detached(context, layout) : foreground(context, layout);
+  },
+};
+
+function readOptions(context: Context): LayoutOptions {
+  const [nodes, zones, port] = [
+    context.whole('nodes', { min: 1, max: 248 }),
+    context.whole('zones', { min: 1, max: 26 }),
+    context.whole('port', { min: 0, max: 65_535 }),
+  ];
+  return {
+    ...(nodes === undefined ? {} : { nodes }),
+    ...(zones === undefined ? {} : { zones }),
+    ...(port === undefined ? {} : { port }),
+  };
+}
+
+/** The directory, and the development key while nothing can have been sealed with another one. */
+async function openLayout({ data }: Context, options: LayoutOptions): Promise<OpenedLayout> {
+  const [{ createOrOpenLayout }, { readStateFile }, { openDevFile }] = await Promise.all([
+    import('../../local/layout-create.ts'),
+    import('../../local/state-file.ts'),
+    import('../../custody/dev-file.ts'),
+  ]);
+  const layout = await createOrOpenLayout(data, options);
+  const paths = layoutPaths(layout.dir);
+  const { processes } = await readStateFile(paths.state);
+  const neverRan = Object.values(processes).every(({ bornAt }) => bornAt === undefined);
+  const clock = { now: Date.now, monotonic: () => performance.now() };
+  const path = devKeyPath({ keysDir: paths.keys });
+  await using _provider = await openDevFile({ path, clock, create: layout.created || neverRan });
+  return layout;
+}
+
+async function detached(context: Context, layout: OpenedLayout): Promise<number> {
+  const { startDetached } = await import('../../local/detach.ts');
+  const state = await startDetached(layout.dir, {
+    command: [process.execPath, context.mainPath, 'up', '--data', layout.dir],
+    signal: context.signal,
+  });
+  present(context, layout, state);
+  return 0;
+}
+
+async function foreground(context: Context, layout: OpenedLayout): Promise<number> {
+  const { screen, signal, hurry } = context;
+  const { startSupervisor } = await import('../../local/supervisor.ts');
+  const startedMs = performance.now();
+  screen.say(`${layout.created ? 'creating' : 'starting'} ${layout.file.cluster} in ${layout.dir} …`);
+  let ready = false;
+  const onEvent = (event: SupervisorEvent): void => {
+    if (ready || event.status === 'failed') screen.say(`${event.name} is ${event.status}: ${event.text}`);
+  };
+  await using supervisor = await startSupervisor(layout, {
+    command: [process.execPath, context.mainPath, 'daemon'],
+    signal,
+    hurry,
+    onEvent,
+  });
+  screen.say(`ready after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+  await storeDocuments(context, layout);
+  present(context, layout, supervisor.state());
+  ready = true;
+  await supervisor.ended;
+  return 0;
+}
+
+/** A cluster without its own documents works as well; so a failure is said and not fatal. */
+async function storeDocuments(context: Context, { dir }: OpenedLayout): Promise<void> {
+  const { screen, signal } = context;
+  try {
+    const stored = await storeFirstDocuments({ data: dir, screen, signal });
+    if (stored !== undefined) screen.say(`stored ${stored} documents under ${docsRoot}`);
+  } catch (error) {
+    if (signal.aborted) return;
+    if (!(error instanceof HoldfastError)) throw error;
+    screen.say(`the documents of the project could not be stored: ${describeError(error)}`);
+  }
+}
+
+function present({ screen, json, data }: Context, layout: OpenedLayout, state: ClusterState): void {
+  const paths = layoutPaths(layout.dir);
+  if (json) {
+    screen.value({ ...state, tokenPath: paths.token, created: layout.created, joined: layout.joined });
+    return;
+  }
+  const zones = layout.file.processes.filter(({ role }) => role === 'node').map(({ zone }) => zone);
+  const facts = [
+    ['Door', `${state.doorUrl}  (API: /openapi.json, health: /health, metrics: /metrics)`],
+    ['Token', `${paths.token}  (send it as "Authorization: Bearer …")`],
+    ['Data', layout.dir],
+    ['Nodes', `${zones.length} in zones ${zones.join(' ')}; bootstrap ${bootstrap(layout)}`],
+  ];
+  screen.line('');
+  for (const line of table(facts)) screen.line(line);
+  screen.line(screen.paint('yellow', 'Keys   a development key file: fit for trying out, not for secrets'));
+  screen.line('');
+  screen.line('Try, in another terminal:');
+  for (const line of nextCommands(data)) screen.line(`  ${line}`);
+  screen.line('');
+}
+
+function bootstrap({ file }: OpenedLayout): string {
+  const first = file.processes.find(({ role }) => role === 'node');
+  return first === undefined ? '-' : `${multiaddrOf(first)}/p2p/${first.peer}`;
+}
+
+function nextCommands(data: string): string[] {
+  const option =
+    data === defaultDirectory || data === '.holdfast' ? '' : ` --data ${shellWord(relativeIfShorter(data))}`;
+  const hello = "'ucxl://me:author@demo:notes/*^/hello.txt'";
+  return [
+    `npx holdfast ls '${docsRoot}'${option}`,
+    `echo 'It stays.' | npx holdfast put ${hello} -${option}`,
+    `npx holdfast node kill 2${option}`,
+    `npx holdfast status --watch${option}`,
+    `npx holdfast get ${hello}${option}`,
+  ];
+}
+
+function relativeIfShorter(path: string): string {
+  const short = relative(process.cwd(), path);
+  return short !== '' && short.length < path.length ? short : path;
+}
+
+function shellWord(text: string): string {
+  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}

@@ -1,0 +1,54 @@
+// From the directory of a cluster to a client of its door. Loads what a command needs and no more: a command
+// that only asks never loads a cipher.
+
+import { DoorClient } from '../client/door-client.ts';
+import type { HoldfastClient } from '../client/client.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { doorUrl, type Layout, layoutPaths, readLayout, readToken } from '../local/layout.ts';
+import type { Context } from './command.ts';
+
+/** A client that asks. Throws CLUSTER_NOT_RUNNING when there is no cluster in the directory. */
+export async function openDoor({ data }: Pick<Context, 'data'>): Promise<DoorClient> {
+  return new DoorClient(await doorOf(data));
+}
+
+/** A client that seals and opens with the keys of a local cluster. Dispose it after use. */
+export async function openClient(
+  { data, screen }: Pick<Context, 'data' | 'screen'>,
+  generatedBy: string,
+): Promise<HoldfastClient> {
+  const door = await doorOf(data);
+  const [{ HoldfastClient }, { openDevFile }, { openIdentity }, { devKeyPath }] = await Promise.all([
+    import('../client/client.ts'),
+    import('../custody/dev-file.ts'),
+    import('../node/identity.ts'),
+    import('../local/layout.ts'),
+  ]);
+  const paths = layoutPaths(data);
+  const clock = { now: Date.now, monotonic: () => performance.now() };
+  const provider = await openDevFile({ path: devKeyPath({ keysDir: paths.keys }), clock, create: false });
+  const { signer } = await openIdentity(paths.writerKey);
+  const onRetry = (error: unknown): void => {
+    if (error instanceof Error) screen.say(`retrying: ${error.message}`);
+  };
+  return new HoldfastClient({ ...door, signer, provider, generatedBy, onRetry });
+}
+
+async function doorOf(data: string): Promise<{ readonly url: string; readonly token: string }> {
+  const layout = await runningLayout(data);
+  return { url: doorUrl(layout), token: await readToken(data) };
+}
+
+/** For somebody who asks, "no cluster there" and "not running" call for the same command. */
+async function runningLayout(data: string): Promise<Layout> {
+  try {
+    return await readLayout(data);
+  } catch (error) {
+    if (!isHoldfastError(error, 'FILE_NOT_FOUND')) throw error;
+    throw new HoldfastError(
+      'CLUSTER_NOT_RUNNING',
+      `no cluster in ${layoutPaths(data).root}; create one with \`npx holdfast up\`, or name its directory with --data`,
+      { details: error.details },
+    );
+  }
+}
