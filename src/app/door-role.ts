@@ -50,6 +50,7 @@ const storesUnderway = 32;
 const fetchesUnderway = 32;
 const hedgeAfterMs = 1 * second;
 const callMs = 5 * second;
+const leaseCidsMax = 1024;
 
 export async function startDoorRole(config: ProcessConfig): Promise<RunningRole> {
   if (config.door === undefined) throw new HoldfastError('ARGUMENT_INVALID', `${config.name} is not configured as a door`);
@@ -57,6 +58,7 @@ export async function startDoorRole(config: ProcessConfig): Promise<RunningRole>
   const member = stack.use(await startMember(config, 'client'));
   const door = new Door(member, config.door, stack.use(await openBeacon(member)));
   await door.followBeacon(stack);
+  door.keepLeases(stack);
   const ports = await door.ports(stack);
   const http = stack.use(
     await HttpDoor.listen({
@@ -106,7 +108,7 @@ class Door {
   readonly #log: RemoteLog;
   readonly #peer: NodePeer;
   readonly #exchange: Exchange;
-  readonly #receipts = new Receipts();
+  readonly #receipts = new Receipts(() => systemClock.monotonic());
   readonly #storing = new Gate(storesUnderway);
   readonly #fetching = new Gate(fetchesUnderway);
   readonly #free = new Map<PeerName, number>();
@@ -200,20 +202,24 @@ class Door {
 
   /** Tries for `copies`; `wanted` of them are what the caller is told of. */
   async #storeBlock(block: Block, copies: number, wanted: number): Promise<Copies> {
+    let isFresh = true;
     const receipt = await this.#storing.run(() =>
       storeBlock(
         {
           candidates: (each) => this.#ranked(each.cid),
           nodesCount: () => this.#nodes().length,
-          push: async (peer, each, signal) => void (await this.#exchange.pushBlock(peer, each, { signal })),
+          push: async (peer, each, signal) => {
+            if ((await this.#exchange.pushBlock(peer, each, { signal })) === 'present') isFresh = false;
+          },
           delay,
         },
         block,
         Math.min(copies, this.#nodes().length),
-        { hedgeAfterMs },
+        { hedgeAfterMs, enough: wanted },
       ),
     );
-    this.#receipts.add(block.cid, receipt.holders.length);
+    // A copy that was there already may be about to be collected: registering asks for it again.
+    if (isFresh) this.#receipts.add(block.cid, receipt.holders.length);
     return { copies: receipt.holders.length, wanted };
   }
 
@@ -287,30 +293,34 @@ class Door {
   // Registry
 
   async #register(blocks: readonly Uint8Array[]): Promise<RegisteredObject> {
+    const checked: CID[] = [];
     const registered = await registerObject(
       {
         beacon: {
           current: async (key) => {
-            const [head, subjectRevision] = await Promise.all([
-              this.#view.head(key),
-              this.#view.subjectRevision(`addr/${key}`),
-            ]);
+            // In this order: what comes in between makes the append fail, never the version wrong.
+            const subjectRevision = await this.#view.subjectRevision(`addr/${key}`);
+            const head = await this.#view.head(key);
             return { version: head?.version ?? 0, subjectRevision };
           },
           knowsBranchKey: async (bkId, bkVer) => (await this.#view.branchKey(bkId, bkVer)) !== undefined,
           append: (subject, expected, records) => this.#append({ subject, expected, records, at: systemClock.now() }),
         },
-        copiesOf: (cids) => this.#copiesOf(cids),
+        copiesOf: (cids) => {
+          checked.push(...cids.filter((cid) => this.#receipts.copies(cid) !== undefined));
+          return this.#copiesOf(cids);
+        },
         copiesFloor: () => Math.min(2, this.#nodes().length),
         load: async (cid) => {
           const [block] = await this.#load([cid], AbortSignal.timeout(minute));
           if (block === undefined) throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid} was not delivered`);
           return block.bytes;
         },
-        storeRecord: (block, copies) => this.#storeBlock(block, copies, copies),
+        storeRecord: (block, policy) => this.#storeBlock(block, policy.max, policy.min),
       },
       blocks,
     );
+    this.#receipts.settle(checked);
     return registered;
   }
 
@@ -335,6 +345,7 @@ class Door {
   async #copiesOf(cids: readonly CID[]): Promise<number[]> {
     const unknown = cids.filter((cid) => this.#receipts.copies(cid) === undefined);
     const counts = new Map<string, number>();
+    await this.#lease(unknown); // first: what is counted must not be collected before it is registered
     await Promise.all(
       this.#nodes().map(async (node) => {
         if (unknown.length === 0) return;
@@ -350,6 +361,32 @@ class Door {
       }),
     );
     return cids.map((cid) => this.#receipts.copies(cid) ?? counts.get(cid.toString()) ?? 0);
+  }
+
+  /** Without a steward there is no lease, and nobody who collects either. */
+  async #lease(cids: readonly CID[]): Promise<void> {
+    for (let at = 0; at < cids.length; at += leaseCidsMax) {
+      const some = cids.slice(at, at + leaseCidsMax);
+      try {
+        await this.#callSteward('steward.staged', { cids: some });
+        this.#receipts.renewed(some);
+      } catch (error) {
+        console.error(`blocks of an upload have no lease: ${describeError(error)}`);
+        return;
+      }
+    }
+  }
+
+  /** Renews the leases of uploads that take longer than one: they are content that no address names yet. */
+  keepLeases(stack: AsyncDisposableStack): void {
+    let renewing: Promise<void> = Promise.resolve();
+    const timer = setInterval(() => {
+      renewing = renewing.then(() => this.#lease(this.#receipts.due()));
+    }, minute);
+    stack.defer(async () => {
+      clearInterval(timer);
+      await renewing;
+    });
   }
 
   // Sealing

@@ -5,6 +5,7 @@
 // the key, their place and the end of the stream.
 
 import type { Block, CID } from '../core/block.ts';
+import { sameBytes } from '../core/bytes.ts';
 import { grouped, mapInOrder } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { BranchKey } from '../custody/keyring.ts';
@@ -123,17 +124,9 @@ async function openKey(
   const sealed = body.encryption;
   if (sealed === null)
     throw new HoldfastError('RECORD_INVALID', `${body.ucxl_address}: content without encryption`);
-  const aad = parseAad(sealed.aad);
-  if (
-    aad.ucxl !== body.ucxl_address ||
-    aad.cls !== body.cls ||
-    aad.kind !== body.type ||
-    aad.media !== body.media
-  )
-    throw new HoldfastError(
-      'DECRYPT_FAILED',
-      `the content of ${body.ucxl_address} was sealed for another address or class`,
-    );
+  const problem = aadProblem(body);
+  if (problem !== undefined)
+    throw new HoldfastError('DECRYPT_FAILED', `the content of ${body.ucxl_address} ${problem}`);
   using loan = await ports.readerKey(branchKey, signal);
   const { bkId, bkVer, policy } = envelope;
   const binding = { objId: sealed.objId, headerTag: headerTagOf(sealed.hdr), bkId, bkVer, policy };
@@ -143,6 +136,19 @@ async function openKey(
   } finally {
     dek.fill(0);
   }
+}
+
+/** Why the content of this manifest cannot be what the manifest says, or undefined. Throws RECORD_INVALID for AAD that does not parse. */
+export function aadProblem(body: ManifestBody): string | undefined {
+  const sealed = body.encryption;
+  if (sealed === null) return undefined;
+  const aad = parseAad(sealed.aad);
+  if (aad.ucxl !== body.ucxl_address) return `was sealed for ${aad.ucxl}`;
+  if (aad.cls !== body.cls) return `was sealed as ${aad.cls}, not ${body.cls}`;
+  if (aad.kind !== body.type) return `was sealed as ${aad.kind}, not ${body.type}`;
+  if (aad.media !== body.media) return `was sealed as ${aad.media}, not ${body.media}`;
+  if (!sameBytes(aad.objId, sealed.objId)) return 'was sealed under another object id';
+  return undefined;
 }
 
 async function* plaintext(

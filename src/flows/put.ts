@@ -9,12 +9,19 @@ import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import type { WriterKey, WriterScope } from '../custody/keyring.ts';
 import { type ContentClass, encodeAad, objectIdBytes } from '../envelope/aad.ts';
-import { floeEncryptor, headerTagOf, plaintextSegmentBytes } from '../envelope/floe.ts';
+import {
+  floeEncryptor,
+  floeHeaderBytes,
+  headerTagOf,
+  plaintextSegmentBytes,
+  segmentOverheadBytes,
+} from '../envelope/floe.ts';
 import type { EnvelopeBody, KekBody, KekFields } from '../envelope/records.ts';
 import { wrapDek } from '../envelope/wrap.ts';
 import {
   type Citation,
   type ManifestContent,
+  type ManifestInput,
   type ReplicationPolicy,
   signManifest,
 } from '../manifest/manifest.ts';
@@ -113,6 +120,7 @@ export async function putObject(
 ): Promise<PutResult> {
   // 1. The address, and the version this will follow.
   const key = writableKey(address);
+  checkDescribable(ports, address, options);
   const before = await ports.registry.newest(key);
   checkExpected(key, before, options.expectedVersion);
 
@@ -125,9 +133,11 @@ export async function putObject(
     const sealed = await sealContent(ports, { key, objId, dek, beat }, source, options);
 
     // 4. Wrap the content key under the branch key of this window.
-    const scope = { project: address.project, cls: options.cls, policy: null, beat };
+    // By the beat of now: the upload may have outlasted the window in which it began.
+    const wrapBeat = await ports.beat();
+    const scope = { project: address.project, cls: options.cls, policy: null, beat: wrapBeat };
     using writerKey = await ports.writerKey(scope);
-    const keyRecords = wrapKey(ports, writerKey, dek, sealed.content, beat, options.cls);
+    const keyRecords = wrapKey(ports, writerKey, dek, sealed.content, wrapBeat, options.cls);
 
     // 5. Describe and register: only now does the version exist.
     const input = { address, replication: options.replication, options, content: sealed.content };
@@ -288,26 +298,12 @@ async function registerVersion(
   input: VersionInput,
   keyRecords: readonly Block[],
 ): Promise<Pick<PutResult, 'address' | 'cid' | 'version' | 'revision'>> {
-  const { address, replication, options, content } = input;
+  const { address, options } = input;
   let previous = before;
   for (let attempt = 1; ; attempt++) {
     const version = (previous?.version ?? 0) + 1;
-    const manifest = signManifest(
-      {
-        address,
-        version,
-        prev: previous?.manifest ?? null,
-        generatedBy: options.generatedBy,
-        generatedAt: ports.now(),
-        replication,
-        cls: options.cls,
-        ...(content === undefined ? {} : { content }),
-        ...(options.complianceTags === undefined ? {} : { complianceTags: options.complianceTags }),
-        ...(options.cites === undefined ? {} : { cites: options.cites }),
-        ...(options.supersedes === undefined ? {} : { supersedes: options.supersedes }),
-      },
-      ports.signer,
-    );
+    const described = manifestInput(input, version, previous?.manifest ?? null, ports.now());
+    const manifest = signManifest(described, ports.signer);
     try {
       const { revision } = await ports.registry.register([...keyRecords, manifest.block]);
       return { address: withVersion(address, version), cid: manifest.cid, version, revision };
@@ -317,6 +313,53 @@ async function registerVersion(
       previous = await ports.registry.newest(key);
     }
   }
+}
+
+/** Refuses now, before a byte is read, what no manifest could say of the content later. */
+function checkDescribable(ports: PutPorts, address: UcxlAddress, options: PutOptions): void {
+  const { media, type } = options;
+  const empty = new Uint8Array(0);
+  const content = {
+    type,
+    media,
+    root: rawBlock(empty).cid,
+    size: 0,
+    objId: new Uint8Array(objectIdBytes),
+    hdr: new Uint8Array(floeHeaderBytes),
+    aad: empty,
+    ctLen: segmentOverheadBytes,
+    kekPolicy: ports.kekPolicy,
+  };
+  const input = { address, replication: options.replication, options, content };
+  try {
+    signManifest(manifestInput(input, 1, null, ports.now()), ports.signer);
+  } catch (cause) {
+    if (!isHoldfastError(cause, 'RECORD_INVALID')) throw cause;
+    const { field = 'manifest' } = cause.details;
+    throw new HoldfastError('ARGUMENT_INVALID', cause.message, { details: { field }, cause });
+  }
+}
+
+function manifestInput(
+  input: VersionInput,
+  version: number,
+  prev: CID | null,
+  now: number,
+): Omit<ManifestInput, 'writer'> {
+  const { address, replication, options, content } = input;
+  return {
+    address,
+    version,
+    prev,
+    generatedBy: options.generatedBy,
+    generatedAt: now,
+    replication,
+    cls: options.cls,
+    ...(content === undefined ? {} : { content }),
+    ...(options.complianceTags === undefined ? {} : { complianceTags: options.complianceTags }),
+    ...(options.cites === undefined ? {} : { cites: options.cites }),
+    ...(options.supersedes === undefined ? {} : { supersedes: options.supersedes }),
+  };
 }
 
 function writableKey(address: UcxlAddress): string {

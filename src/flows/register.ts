@@ -10,9 +10,10 @@ import { toHex } from '../core/bytes.ts';
 import { grouped, mapInOrder } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { parseKek, parseKeyRecord } from '../envelope/records.ts';
-import { type ManifestBody, parseManifest } from '../manifest/manifest.ts';
+import { type ManifestBody, parseManifest, type ReplicationPolicy } from '../manifest/manifest.ts';
 import { openRecord, type RecordBody, type SignedRecord } from '../manifest/record.ts';
 import { indexBlocks } from '../manifest/segments.ts';
+import { aadProblem } from './get.ts';
 import type { Copies } from './put.ts';
 
 /** A record under the key that the registry files it by. */
@@ -38,8 +39,8 @@ export interface RegisterPorts {
   copiesFloor(): number;
   /** Fetches an index block. */
   load(cid: CID): Promise<Uint8Array>;
-  /** Stores a record block on as many nodes as `copies`, or as there are. */
-  storeRecord(block: Block, copies: number): Promise<Copies>;
+  /** Stores a record block on `policy.max` nodes, or as many as there are; not fewer than `policy.min` without need. */
+  storeRecord(block: Block, policy: ReplicationPolicy): Promise<Copies>;
 }
 
 export interface RegisteredObject {
@@ -78,9 +79,7 @@ export async function registerObject(
   await checkContent(ports, manifest.body);
 
   // 4. The records become blocks, on as many disks as the policy allows at most.
-  await Promise.all(
-    bundle.records.map(({ block }) => ports.storeRecord(block, manifest.body.replication.max)),
-  );
+  await Promise.all(bundle.records.map(({ block }) => ports.storeRecord(block, manifest.body.replication)));
 
   // 5. The Beacon takes it: now it exists.
   const keyed = bundle.records.map((record) => ({
@@ -143,22 +142,35 @@ function parseManifestAddress(body: RecordBody): string {
   return address;
 }
 
+/** The records must be those of this manifest, all of them and no others: what is filed can be read, and nothing comes in by the way. */
 async function checkKeys(ports: RegisterPorts, { manifest, records }: Bundle): Promise<void> {
-  const { encryption } = manifest.body;
-  if (encryption === null) return;
-  const bodies = records.map(({ body }) => body).filter((body) => body.kind !== 'manifest');
-  const parsed = bodies.map((body) => parseKeyRecord(body));
+  const { encryption, ucxl_address: address } = manifest.body;
+  const parsed = records
+    .map(({ body }) => body)
+    .filter((body) => body.kind !== 'manifest')
+    .map((body) => parseKeyRecord(body));
+  if (encryption === null) {
+    if (parsed.length > 0) throw invalid('key records beside a tombstone');
+    return;
+  }
+  checkAad(manifest.body);
   const envelope = parsed.find((body) => body.kind === 'envelope');
   if (envelope === undefined || toHex(envelope.objId) !== toHex(encryption.objId))
-    throw invalid('no envelope for the content of this manifest');
-  const brought = parsed.some(
-    (body) =>
-      body.kind === 'branch-key' &&
-      toHex(body.bkId) === toHex(envelope.bkId) &&
-      body.bkVer === envelope.bkVer,
-  );
-  if (!brought && !(await ports.beacon.knowsBranchKey(envelope.bkId, envelope.bkVer)))
+    throw invalid(`no envelope for the content of this manifest of ${address}`);
+  const branchKey = parsed.find((body) => body.kind === 'branch-key');
+  const isNamed =
+    branchKey !== undefined &&
+    toHex(branchKey.bkId) === toHex(envelope.bkId) &&
+    branchKey.bkVer === envelope.bkVer;
+  if (branchKey !== undefined && !isNamed) throw invalid('a branch key that the envelope does not name');
+  if (!isNamed && !(await ports.beacon.knowsBranchKey(envelope.bkId, envelope.bkVer)))
     throw invalid('the envelope names a branch key that is neither registered nor among the records');
+}
+
+/** Content sealed for another address, class or kind would never open: it is not registered. */
+function checkAad(body: ManifestBody): void {
+  const problem = aadProblem(body);
+  if (problem !== undefined) throw invalid(`the content of ${body.ucxl_address} ${problem}`);
 }
 
 async function checkContent(ports: RegisterPorts, body: ManifestBody): Promise<void> {

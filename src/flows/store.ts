@@ -2,7 +2,9 @@
 //
 // The nodes are asked in their placement order, as many at once as copies are wanted. One that refuses or
 // fails is replaced by the next; one that is merely slow gets company after `hedgeAfterMs` and still counts
-// if it answers first. So a frozen node costs its hedge delay and not a time-out.
+// if it answers first. When no node is left to keep it company, and `enough` copies are made, the slow ones
+// are given that long once more and then left to the steward. So a frozen node costs its hedge delay and not
+// a time-out.
 
 import type { Block } from '../core/block.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
@@ -35,6 +37,8 @@ export interface StorePorts {
 export interface StoreOptions {
   /** How long a node may be slow before the next one is asked as well, ms. */
   readonly hedgeAfterMs: number;
+  /** Copies worth waiting for however long a node takes. Default all that are wanted. */
+  readonly enough?: number;
 }
 
 /**
@@ -69,11 +73,12 @@ export async function storeBlock(
     return true;
   };
 
+  const enough = Math.min(options.enough ?? copies, copies);
   while (holders.length < copies) {
     while (underway.size < copies - holders.length && launch());
     if (underway.size === 0) break;
-    if (waiting.length === 0) await Promise.race(underway);
-    else if (await slowerThan(ports, options.hedgeAfterMs, underway)) launch();
+    if (waiting.length === 0 && holders.length < enough) await Promise.race(underway);
+    else if ((await slowerThan(ports, options.hedgeAfterMs, underway)) && !launch()) break;
   }
   stop.abort();
 

@@ -17,7 +17,7 @@ import type {
   StoredAnswer,
   VersionInfo,
 } from '../api/types.ts';
-import type { BeaconQueries, RegisteredVersion } from '../beacon/queries.ts';
+import type { BeaconQueries, RegisteredVersion, RegistryChange } from '../beacon/queries.ts';
 import { type Block, CID, parseCid, supportedCid } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import type { Clock } from '../core/clock.ts';
@@ -37,7 +37,8 @@ import { IdempotencyKeys } from './idempotency.ts';
 import type { DoorMetrics } from './metrics.ts';
 import { openApi } from './openapi.ts';
 import { readAddress, resolveVersion } from './resolve.ts';
-import type { Parameter, Reply, Request, Route } from './server.ts';
+import type { Reply } from './answer.ts';
+import type { Parameter, Request, Route } from './server.ts';
 
 export interface DoorPorts {
   readonly cluster: string;
@@ -70,6 +71,8 @@ export interface DoorPorts {
     export(signal: AbortSignal): AsyncIterable<Uint8Array>;
     import(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<unknown>;
   };
+  /** How long a subscription may be silent, ms. Default 15,000. */
+  readonly heartbeatMs?: number;
   beat(): BeatAnswer | undefined;
   peersConnected(): number;
   health(): Promise<readonly HealthCheck[]>;
@@ -80,6 +83,7 @@ const fetchCidsMax = 1024;
 const uploadBytesMax = 64 * 1024 * 1024;
 const exportBytesMax = 1024 * 1024 * 1024 * 1024;
 const storeBatch = 32;
+const heartbeatMs = 15_000;
 
 const addressParameter: Parameter = {
   name: 'address',
@@ -187,9 +191,26 @@ function contentRoutes(ports: DoorPorts, keys: IdempotencyKeys): Route[] {
       handle: (request) =>
         keys.once(
           request.header('idempotency-key'),
-          `PUT ${request.url.pathname}${request.url.search}`,
+          sameRequest(request),
           request.body(ports.objectBytesMax),
-          (body) => putContent(ports, request, body),
+          (body) => putContent(ports, request, body, request.query('expected')),
+        ),
+    },
+    {
+      method: 'POST',
+      path: '/ucxi/v1/post',
+      operationId: 'post',
+      summary: 'Store the body as the first version of an address; 409 when it has one (sealing doors only)',
+      tag: 'ucxi',
+      parameters: putParameters.filter(({ name }) => name !== 'expected'),
+      accepts: 'application/octet-stream',
+      statuses: [201],
+      handle: (request) =>
+        keys.once(
+          request.header('idempotency-key'),
+          sameRequest(request),
+          request.body(ports.objectBytesMax),
+          (body) => putContent(ports, request, body, '0'),
         ),
     },
     {
@@ -201,18 +222,21 @@ function contentRoutes(ports: DoorPorts, keys: IdempotencyKeys): Route[] {
       parameters: [addressParameter, ...putParameters.slice(-3)],
       statuses: [200],
       handle: (request) =>
-        keys.once(
-          request.header('idempotency-key'),
-          `DELETE ${request.url.pathname}${request.url.search}`,
-          request.body(0),
-          () => deleteContent(ports, request),
+        keys.once(request.header('idempotency-key'), sameRequest(request), request.body(0), () =>
+          deleteContent(ports, request),
         ),
     },
   ];
 }
 
-function registryRoutes({ view, clock, ...rest }: DoorPorts): Route[] {
-  const ports: DoorPorts = { view, clock, ...rest };
+/** What makes two writes the same one, beside the body. */
+function sameRequest(request: Request): string {
+  const { pathname, search } = request.url;
+  return [request.method, pathname, search, request.header('content-type') ?? ''].join('\n');
+}
+
+function registryRoutes(ports: DoorPorts): Route[] {
+  const { view } = ports;
   return [
     {
       method: 'GET',
@@ -282,6 +306,7 @@ function registryRoutes({ view, clock, ...rest }: DoorPorts): Route[] {
       ],
       produces: 'text/event-stream',
       statuses: [200],
+      lasting: true,
       handle: async (request) => subscribe(ports, request),
     },
     {
@@ -399,7 +424,7 @@ function blockRoutes(ports: DoorPorts): Route[] {
         const blocks: Uint8Array[] = [];
         for await (const { bytes } of readCar(request.body(8 * recordBytesMax))) blocks.push(bytes);
         const data = registeredAnswer(await ports.register(blocks));
-        return { status: 201, message: 'registered', data, headers: { location: data.address } };
+        return { status: 201, message: 'registered', data, headers: { location: encodeURI(data.address) } };
       },
     },
   ];
@@ -573,15 +598,17 @@ async function getContent(ports: DoorPorts, request: Request): Promise<Reply> {
       details: { version: info.version },
     });
   const headers = contentHeaders(info);
-  if (request.header('if-none-match')?.includes(`"${info.cid}"`))
+  if (noneMatches(request.header('if-none-match'), headers['etag'] ?? ''))
     return { status: 304, headers, bytes: new Uint8Array() };
-  const range = byteRange(request.header('range'), info.sizeBytes);
   if (request.method === 'HEAD')
     return {
       status: 200,
       headers: { ...headers, 'content-length': String(info.sizeBytes) },
       bytes: new Uint8Array(),
     };
+  // A part of another version than the one the caller has begun is of no use: he gets the whole.
+  const isSame = (request.header('if-range') ?? headers['etag']) === headers['etag'];
+  const range = isSame ? byteRange(request.header('range'), info.sizeBytes) : undefined;
   const { get } = sealing(ports);
   const records = await objectRecords(ports.view, found);
   const opened = await openObject(get, records, { range, signal: request.signal });
@@ -594,10 +621,10 @@ async function putContent(
   ports: DoorPorts,
   request: Request,
   body: AsyncIterable<Uint8Array>,
+  expected: string | undefined,
 ): Promise<Reply> {
   const { put } = sealing(ports);
   const address = readAddress(request.need('address'));
-  const expected = request.query('expected');
   const result = await putObject(put, address, body, {
     media: request.header('content-type') ?? 'application/octet-stream',
     type: 'object',
@@ -622,7 +649,7 @@ async function putContent(
     status: 201,
     message: `stored${remark}`,
     data,
-    headers: { location: data.address, etag: `"${data.cid}"` },
+    headers: { location: encodeURI(data.address), etag: `"${data.cid}"` },
   };
 }
 
@@ -660,11 +687,21 @@ function contentHeaders(info: VersionInfo): Record<string, string> {
   };
 }
 
-/** One range of a Range header (RFC 9110 section 14); several, or another unit, are ignored as the RFC allows. */
-function byteRange(header: string | undefined, sizeBytes: number): ByteRange | undefined {
-  const found = /^bytes=(\d*)-(\d*)$/.exec(header ?? '');
+/** True when If-None-Match names this version, or any. Weak and strong tags are alike here (RFC 9110 section 13.1.2). */
+function noneMatches(header: string | undefined, etag: string): boolean {
+  const tags = (header ?? '').split(',').map((tag) => tag.trim().replace(/^W\//, ''));
+  return tags.includes(etag) || tags.includes('*');
+}
+
+/**
+ * One range of a Range header (RFC 9110 section 14). Several, another unit, or one that ends before it begins
+ * are ignored, as the RFC asks. Throws RANGE_INVALID for one beyond the end.
+ */
+export function byteRange(header: string | undefined, sizeBytes: number): ByteRange | undefined {
+  const found = /^bytes=(\d*)-(\d*)$/i.exec(header ?? '');
   if (found === null || (found[1] === '' && found[2] === '')) return undefined;
   const [from, to] = [found[1] ?? '', found[2] ?? ''];
+  if (from !== '' && to !== '' && Number(to) < Number(from)) return undefined;
   const first = from === '' ? Math.max(0, sizeBytes - Number(to)) : Number(from);
   const last = from === '' || to === '' ? sizeBytes - 1 : Math.min(Number(to), sizeBytes - 1);
   if (first > last || first >= sizeBytes)
@@ -767,34 +804,55 @@ async function* events(
   while (!signal.aborted) {
     for await (const change of ports.view.changesSince(next, { signal })) {
       next = change.revision + 1;
-      if (change.rejected !== undefined) continue;
-      for (const name of change.keys) {
-        const key = name.startsWith('addr/') ? name.slice('addr/'.length) : undefined;
-        if (key === undefined || !wanted(key)) continue;
-        const version = await versionOfRevision(ports.view, key, change.revision);
-        if (version === undefined) continue;
-        const event: ChangeEvent = { revision: change.revision, version: versionInfo(version) };
-        yield utf8(`id: ${change.revision}\nevent: version\ndata: ${JSON.stringify(event)}\n\n`);
-      }
+      if (change.rejected === undefined) yield* changeEvents(ports.view, change, wanted);
     }
-    const beat = AbortSignal.timeout(15_000);
-    const waited = await ports.view.waitFor(next, AbortSignal.any([signal, beat])).then(
+    const pause = AbortSignal.any([signal, AbortSignal.timeout(ports.heartbeatMs ?? heartbeatMs)]);
+    const waited = await ports.view.waitFor(next, pause).then(
       () => true,
       () => false,
     );
-    if (!waited && !signal.aborted) yield utf8(': still here\n\n'); // so that a dead connection shows itself
+    // So that a dead connection shows itself; the id spares whoever resumes what did not concern him.
+    if (!waited && !signal.aborted) yield utf8(`: still here\nid: ${next - 1}\n\n`);
   }
 }
 
+/** The id comes with the last event of a revision: who lost the connection before it gets all of them again. */
+async function* changeEvents(
+  view: BeaconQueries,
+  change: RegistryChange,
+  wanted: (key: string) => boolean,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  let held: string | undefined;
+  for (const name of change.keys) {
+    const key = name.startsWith('addr/') ? name.slice('addr/'.length) : undefined;
+    if (key === undefined || !wanted(key)) continue;
+    const version = await versionOfRevision(view, key, change.revision);
+    if (version === undefined) continue;
+    if (held !== undefined) yield utf8(held);
+    const event: ChangeEvent = { revision: change.revision, version: versionInfo(version) };
+    held = `event: version\ndata: ${JSON.stringify(event)}\n\n`;
+  }
+  if (held !== undefined) yield utf8(`id: ${change.revision}\n${held}`);
+}
+
+/** By bisection: revisions rise with versions. A version that a rebuild could not find is stepped over. */
 async function versionOfRevision(
   view: BeaconQueries,
   key: string,
   revision: number,
 ): Promise<RegisteredVersion | undefined> {
-  let version = await view.head(key);
-  while (version !== undefined && version.revision > revision && version.version > 1)
-    version = await view.version(key, version.version - 1);
-  return version?.revision === revision ? version : undefined;
+  let low = 1;
+  let high = (await view.head(key))?.version ?? 0;
+  while (low <= high) {
+    const middle = Math.floor((low + high) / 2);
+    let at = middle;
+    let found = await view.version(key, at);
+    while (found === undefined && at < high) found = await view.version(key, ++at);
+    if (found?.revision === revision) return found;
+    if (found === undefined || found.revision > revision) high = middle - 1;
+    else low = at + 1;
+  }
+  return undefined;
 }
 
 // Blocks

@@ -8,7 +8,7 @@
 import { createHmac, type Hmac, randomBytes } from 'node:crypto';
 import { minute } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
-import type { Reply } from './server.ts';
+import type { Reply } from './answer.ts';
 
 const rememberedMax = 10_000;
 const rememberedMs = 60 * minute;

@@ -6,13 +6,14 @@
 
 import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { pipeline } from 'node:stream/promises';
-import { Readable } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import type { Clock } from '../core/clock.ts';
 import { utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sameSecret, sha256 } from '../core/hash.ts';
-import { errorEnvelope, type RequestFacts, responseEnvelope } from './envelope.ts';
+import { CallerGone, type Exchange, type Reply, sendError, sendReply } from './answer.ts';
+import { readBody } from './body.ts';
+import { errorEnvelope } from './envelope.ts';
 
 /** A value a caller may give, for the router and the OpenAPI document alike. */
 export interface Parameter {
@@ -40,22 +41,6 @@ export interface Request {
   json(): Promise<unknown>;
 }
 
-/** What a handler answers: an envelope around `data`, or bytes as they are. */
-export type Reply =
-  | {
-      readonly status: number;
-      readonly message: string;
-      readonly data?: unknown;
-      readonly headers?: Headers_;
-    }
-  | {
-      readonly status: number;
-      readonly headers: Headers_;
-      readonly bytes: Uint8Array | AsyncIterable<Uint8Array>;
-    };
-
-type Headers_ = Readonly<Record<string, string>>;
-
 export interface Route {
   readonly method: 'GET' | 'PUT' | 'POST' | 'DELETE' | 'HEAD';
   /** With `{name}` for path parameters. */
@@ -70,8 +55,10 @@ export interface Route {
   readonly produces?: string;
   /** Statuses of good answers, beside the error envelopes. */
   readonly statuses: readonly number[];
-  /** False where no token is needed (liveness, the API document). */
+  /** False where no token is needed (liveness, the API document): answered also when the door is busy. */
   readonly token?: boolean;
+  /** True for an answer that goes on until the caller leaves: counted apart, so that listeners do not keep workers out. */
+  readonly lasting?: boolean;
   handle(request: Request): Promise<Reply>;
 }
 
@@ -84,28 +71,40 @@ export interface HttpOptions {
   readonly routes: readonly Route[];
   /** Called once a request is answered. */
   onAnswered(operation: string, status: number, seconds: number): void;
-  /** Called with faults that became a 5xx. */
+  /** Requests in flight at once, subscriptions apart. Default 256. */
+  readonly requestsMax?: number;
+  /** Called with faults that became a 5xx, or broke an answer in the middle. */
   onFault(operation: string, error: unknown): void;
 }
 
 /** Requests in flight at once; beyond it 429 with Retry-After. Each may hold a few segments in memory. */
 const requestsMax = 256;
+/** Subscriptions at once: each holds a socket and one log entry. */
+const lastingMax = 1024;
+/** An address of 4,096 bytes, percent-encoded threefold, and the other headers. */
+const headerBytesMax = 32 * 1024;
 
 export class HttpDoor implements AsyncDisposable {
   readonly #options: HttpOptions;
   readonly #server: Server;
   readonly #tokenDigest: Uint8Array;
+  /** For each connection with a request under way how to tell it that the caller's side has ended too early. */
+  readonly #cuts = new WeakMap<Duplex, AbortController>();
   #inFlight = 0;
+  #lasting = 0;
 
   private constructor(options: HttpOptions) {
     this.#options = options;
     this.#tokenDigest = sha256(utf8(options.token));
-    this.#server = createServer(
-      { requestTimeout: 0, headersTimeout: 30_000, keepAliveTimeout: 65_000 },
-      (req, res) => {
-        void this.#answer(req, res);
-      },
-    );
+    this.#server = createServer({
+      requestTimeout: 0, // an upload may take hours; one that stalls is cut in body.ts
+      headersTimeout: 30_000,
+      keepAliveTimeout: 65_000,
+      maxHeaderSize: headerBytesMax,
+    });
+    this.#server.on('request', (req, res) => void this.#answer(req, res, false));
+    this.#server.on('checkContinue', (req, res) => void this.#answer(req, res, true));
+    this.#server.on('clientError', (error, socket) => this.#clientError(error, socket));
   }
 
   /** Listens. Throws PORT_IN_USE naming the port. */
@@ -137,38 +136,74 @@ export class HttpDoor implements AsyncDisposable {
     await closed;
   }
 
-  async #answer(req: IncomingMessage, res: ServerResponse): Promise<void> {
+  async #answer(req: IncomingMessage, res: ServerResponse, bodyHeldBack: boolean): Promise<void> {
     const startedMs = this.#options.clock.monotonic();
-    const requestId = acceptableId(req.headers['x-request-id']) ?? randomUUID();
-    const facts: RequestFacts = {
-      requestId,
-      path: (req.url ?? '/').split('?')[0] ?? '/',
-      nowMs: this.#options.clock.now(),
-    };
     const gone = new AbortController();
-    res.once('close', () => gone.abort());
-    res.setHeader('x-request-id', requestId);
+    const cut = new AbortController();
+    const exchange: Exchange = {
+      req,
+      res,
+      facts: {
+        requestId: acceptableId(req.headers['x-request-id']) ?? randomUUID(),
+        path: (req.url ?? '/').split('?')[0] ?? '/',
+        nowMs: this.#options.clock.now(),
+      },
+      gone: gone.signal,
+      cut: cut.signal,
+      bodyHeldBack,
+    };
+    res.once('close', () => {
+      gone.abort();
+      this.#cuts.delete(req.socket);
+    });
+    res.on('error', () => gone.abort()); // a write to a caller who has left
+    this.#cuts.set(req.socket, cut);
+    res.setHeader('x-request-id', exchange.facts.requestId);
+    const operation = await this.#serve(exchange);
+    // 499: the caller left before there was an answer, as proxies log it.
+    const status = res.headersSent ? res.statusCode : 499;
+    this.#options.onAnswered(operation, status, (this.#options.clock.monotonic() - startedMs) / 1000);
+  }
+
+  /** @returns the operation's name, for the metrics. Never throws. */
+  async #serve(exchange: Exchange): Promise<string> {
+    const { req, res, gone } = exchange;
     let operation = 'unknown';
-    this.#inFlight++;
     try {
-      if (this.#inFlight > requestsMax) throw tooBusy();
       const url = parseUrl(req.url);
       const { route, path } = this.#route(req.method ?? 'GET', url.pathname);
       operation = route.operationId;
       if (route.token !== false) this.#checkToken(req.headers.authorization);
-      const reply = await route.handle(new IncomingRequest(req, url, path, requestId, gone.signal));
-      await sendReply(req, res, reply, facts);
+      using _place = this.#enter(route);
+      await sendReply(exchange, await route.handle(new IncomingRequest(exchange, url, path)));
     } catch (error) {
-      await sendError(req, res, error, facts);
-      if (res.statusCode >= 500) this.#options.onFault(operation, error);
-    } finally {
-      this.#inFlight--;
-      this.#options.onAnswered(
-        operation,
-        res.statusCode,
-        (this.#options.clock.monotonic() - startedMs) / 1000,
-      );
+      const left = error instanceof CallerGone || gone.aborted;
+      const midway = res.headersSent;
+      await sendError(exchange, error).catch(() => res.destroy());
+      if (!left && (midway || res.statusCode >= 500)) this.#options.onFault(operation, error);
     }
+    return operation;
+  }
+
+  /** A place among the requests in flight, until disposed. Throws RATE_LIMITED when there is none. */
+  #enter(route: Route): Disposable {
+    if (route.lasting === true) {
+      if (this.#lasting >= lastingMax) throw tooBusy(`${lastingMax} subscriptions`);
+      this.#lasting++;
+      return { [Symbol.dispose]: () => void this.#lasting-- };
+    }
+    const max = this.#options.requestsMax ?? requestsMax;
+    if (this.#inFlight >= max && route.token !== false) throw tooBusy(`${max} requests`);
+    this.#inFlight++;
+    return { [Symbol.dispose]: () => void this.#inFlight-- };
+  }
+
+  /** What the parser cannot make a request of, or the end of a body that is not its end. */
+  #clientError(error: NodeJS.ErrnoException, socket: Duplex): void {
+    const cut = this.#cuts.get(socket);
+    if (!socket.writable || error.code === 'ECONNRESET') socket.destroy();
+    else if (cut !== undefined) cut.abort(error);
+    else socket.end(malformedAnswer(error, this.#options.clock.now()));
   }
 
   #route(method: string, pathname: string): { route: Route; path: Record<string, string> } {
@@ -180,43 +215,46 @@ export class HttpDoor implements AsyncDisposable {
       allowed.push(route.method);
     }
     if (allowed.length > 0)
-      throw new HoldfastError('METHOD_NOT_ALLOWED', `${pathname} takes ${allowed.join(', ')}, not ${method}`);
+      throw new HoldfastError(
+        'METHOD_NOT_ALLOWED',
+        `${pathname} takes ${allowed.join(', ')}, not ${method}`,
+        {
+          details: { allow: allowed },
+        },
+      );
     throw new HoldfastError('NOT_FOUND', `no route ${pathname}; see /openapi.json`);
   }
 
   #checkToken(header: string | undefined): void {
-    const given = /^Bearer (.+)$/.exec(header ?? '')?.[1];
+    const given = /^Bearer +(.+)$/i.exec(header ?? '')?.[1];
     if (given === undefined)
       throw new HoldfastError(
         'UNAUTHORIZED',
-        'no bearer token: send "Authorization: Bearer TOKEN" (file door-token)',
+        'no bearer token: send "Authorization: Bearer TOKEN" (the file "token" in the data directory)',
       );
     if (!sameSecret(sha256(utf8(given)), this.#tokenDigest))
-      throw new HoldfastError('UNAUTHORIZED', 'wrong bearer token: the right one is in the file door-token');
+      throw new HoldfastError(
+        'UNAUTHORIZED',
+        'wrong bearer token: the right one is in the file "token" in the data directory',
+      );
   }
 }
 
 class IncomingRequest implements Request {
-  readonly #req: IncomingMessage;
+  readonly #exchange: Exchange;
   readonly method: string;
   readonly url: URL;
   readonly path: Readonly<Record<string, string>>;
   readonly requestId: string;
   readonly signal: AbortSignal;
 
-  constructor(
-    req: IncomingMessage,
-    url: URL,
-    path: Record<string, string>,
-    requestId: string,
-    signal: AbortSignal,
-  ) {
-    this.#req = req;
-    this.method = req.method ?? 'GET';
+  constructor(exchange: Exchange, url: URL, path: Record<string, string>) {
+    this.#exchange = exchange;
+    this.method = exchange.req.method ?? 'GET';
     this.url = url;
     this.path = path;
-    this.requestId = requestId;
-    this.signal = signal;
+    this.requestId = exchange.facts.requestId;
+    this.signal = exchange.gone;
   }
 
   query(name: string): string | undefined {
@@ -233,25 +271,18 @@ class IncomingRequest implements Request {
   }
 
   header(name: string): string | undefined {
-    const value = this.#req.headers[name];
+    const value = this.#exchange.req.headers[name];
     return Array.isArray(value) ? value[0] : value;
   }
 
   async *body(maxBytes: number): AsyncGenerator<Uint8Array, void, undefined> {
-    const declared = Number(this.header('content-length') ?? Number.NaN);
-    if (declared > maxBytes) throw tooLarge(maxBytes);
-    let seen = 0;
-    try {
-      for await (const chunk of this.#req as AsyncIterable<Uint8Array>) {
-        seen += chunk.length;
-        if (seen > maxBytes) throw tooLarge(maxBytes);
-        yield chunk;
-      }
-    } catch (cause) {
-      if (cause instanceof HoldfastError) throw cause;
-      throw truncated(seen, cause);
+    const { req, res, cut } = this.#exchange;
+    const body = readBody(req, { maxBytes, cut });
+    if (this.#exchange.bodyHeldBack && !(Number(this.header('content-length')) > maxBytes)) {
+      this.#exchange.bodyHeldBack = false;
+      res.writeContinue();
     }
-    if (!this.#req.complete || (declared >= 0 && seen !== declared)) throw truncated(seen, undefined);
+    yield* body;
   }
 
   async json(): Promise<unknown> {
@@ -265,61 +296,15 @@ class IncomingRequest implements Request {
   }
 }
 
-async function sendReply(
-  req: IncomingMessage,
-  res: ServerResponse,
-  reply: Reply,
-  facts: RequestFacts,
-): Promise<void> {
-  for (const [name, value] of Object.entries(reply.headers ?? {})) res.setHeader(name, value);
-  res.statusCode = reply.status;
-  if (!('bytes' in reply)) {
-    sendJson(req, res, responseEnvelope(reply.status, reply.message, reply.data, facts));
-    return;
-  }
-  if (req.method === 'HEAD' || reply.status === 304) {
-    res.end();
-    return;
-  }
-  if (reply.bytes instanceof Uint8Array) {
-    res.setHeader('content-length', reply.bytes.length);
-    res.end(reply.bytes);
-    return;
-  }
-  await pipeline(Readable.from(reply.bytes, { objectMode: false, highWaterMark: 1024 * 1024 }), res);
-}
-
-async function sendError(
-  req: IncomingMessage,
-  res: ServerResponse,
-  error: unknown,
-  facts: RequestFacts,
-): Promise<void> {
-  if (res.headersSent) {
-    res.destroy(); // the body broke in the middle: the caller must see a broken transfer, never a short one
-    return;
-  }
-  const { status, body } = errorEnvelope(error, facts);
-  for (const name of res.getHeaderNames()) if (name !== 'x-request-id') res.removeHeader(name);
-  res.statusCode = status;
-  if (status === 401) res.setHeader('www-authenticate', 'Bearer');
-  if (status === 429 || status === 503) res.setHeader('retry-after', '1');
-  if (!req.complete) res.setHeader('connection', 'close'); // what is left of the body is not read
-  sendJson(req, res, body);
-}
-
-function sendJson(req: IncomingMessage, res: ServerResponse, value: unknown): void {
-  const bytes = utf8(`${JSON.stringify(value)}\n`);
-  res.setHeader('content-type', 'application/json; charset=utf-8');
-  res.setHeader('content-length', bytes.length);
-  res.end(req.method === 'HEAD' || res.statusCode === 204 ? undefined : bytes);
-}
-
 function parseUrl(text: string | undefined): URL {
   try {
-    return new URL(text ?? '/', 'http://door');
+    const url = new URL(text ?? '/', 'http://door');
+    decodeURIComponent(url.search); // URLSearchParams would take what is no percent-encoding as it stands
+    return url;
   } catch (cause) {
-    throw new HoldfastError('ARGUMENT_INVALID', 'the request target is not a URL path', { cause });
+    throw new HoldfastError('ARGUMENT_INVALID', 'the request target is not a percent-encoded URL path', {
+      cause,
+    });
   }
 }
 
@@ -349,21 +334,28 @@ function acceptableId(header: string | string[] | undefined): string | undefined
   return typeof header === 'string' && /^[\w.:-]{1,128}$/.test(header) ? header : undefined;
 }
 
-function tooLarge(maxBytes: number): HoldfastError {
-  return new HoldfastError('TOO_LARGE', `the body exceeds ${maxBytes} bytes`, { details: { maxBytes } });
+function tooBusy(what: string): HoldfastError {
+  return new HoldfastError('RATE_LIMITED', `more than ${what} at once; retry in a second`);
 }
 
-function truncated(seen: number, cause: unknown): HoldfastError {
-  return new HoldfastError(
-    'UPLOAD_TRUNCATED',
-    `the upload ended after ${seen} bytes, before it was complete`,
-    {
-      cause,
-      details: { receivedBytes: seen },
-    },
-  );
-}
+const parserStatus: Readonly<Record<string, string>> = {
+  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
+  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
+};
 
-function tooBusy(): HoldfastError {
-  return new HoldfastError('RATE_LIMITED', `more than ${requestsMax} requests at once; retry in a second`);
+/** An answer to bytes that never became a request. */
+function malformedAnswer(error: NodeJS.ErrnoException, nowMs: number): string {
+  const known = new HoldfastError('ARGUMENT_INVALID', 'not an HTTP/1.1 request', {
+    details: { parser: error.code ?? 'unknown' },
+  });
+  const { body } = errorEnvelope(known, { requestId: randomUUID(), path: '', nowMs });
+  const json = `${JSON.stringify(body)}\n`;
+  return [
+    `HTTP/1.1 ${parserStatus[error.code ?? ''] ?? '400 Bad Request'}`,
+    'connection: close',
+    'content-type: application/json; charset=utf-8',
+    `content-length: ${Buffer.byteLength(json)}`,
+    '',
+    json,
+  ].join('\r\n');
 }
