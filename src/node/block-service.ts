@@ -79,7 +79,7 @@ export function serveBlocks(ports: BlockServicePorts): void {
 async function putBlock({ store, providers }: BlockServicePorts, message: Message): Promise<RpcMessage> {
   const cid = cidField(message.head, 'cid');
   const result = await store.put(cid, message.body);
-  await providers.add([cid]);
+  providers.soon(cid);
   return { head: { result } };
 }
 
@@ -133,7 +133,7 @@ async function pullBlock(
     const block = await exchange.fetchBlock(cid, sources, { signal: context.signal });
     if (block === undefined) return failed(`none of ${sources.length} sources gave the block`);
     const result = await store.put(cid, block.bytes);
-    await providers.add([cid]);
+    providers.soon(cid);
     return { head: { result } };
   } catch (error) {
     return failed(describeError(error));
@@ -148,6 +148,8 @@ async function beat(ports: BlockServicePorts, message: Message): Promise<RpcMess
   ports.onBeat(field(message.head, 'beat'));
   const { store, providers, scrubber } = ports;
   const asked = journalField(message.head, 'journal');
+  const { own, due } = await providers.status();
+  // From here on without a pause: changes and digest must describe the same moment.
   const { epoch, seq } = store.changes;
   const since = asked.epoch === epoch ? store.changes.since(asked.seq, changesMax) : 'reset';
   const reset = since === 'reset';
@@ -155,7 +157,6 @@ async function beat(ports: BlockServicePorts, message: Message): Promise<RpcMess
     ? []
     : since.changes.map(({ seq, cid, op, sizeBytes }) => ({ seq, cid, op, size: sizeBytes }));
   const told = changes.at(-1)?.seq ?? (reset ? seq : asked.seq);
-  const { own, due } = await providers.status();
   return {
     head: {
       epoch,

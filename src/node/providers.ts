@@ -90,6 +90,11 @@ export interface ProvidersStatus {
 export interface Providers extends AsyncDisposable {
   /** This node has `cids` now: on disk as own records when it resolves, announced soon after. */
   add(cids: readonly CID[]): Promise<void>;
+  /**
+   * As `add`, but not waited for: gathered for a moment with others, so that a stored block is not acknowledged
+   * later for being announced. What a crash takes with it is found again when the node starts.
+   */
+  soon(cid: CID): void;
   /** This node has `cids` no longer: not announced any more when it resolves, withdrawn from the holders soon after. */
   remove(cids: readonly CID[]): Promise<void>;
   /** Members other than this node that announce the block. */
@@ -108,6 +113,8 @@ export async function startProviders(options: ProvidersOptions): Promise<Provide
   return service;
 }
 
+/** How long new blocks are gathered before they are announced together. */
+const gatherMs = 200;
 /** Records announced in one round: four frames per holder. */
 const chunkCount = 4 * frameCount;
 /** Pause after a first failed attempt on a peer: it may be up and not serving yet. Doubles with each failure. */
@@ -135,6 +142,8 @@ class ProviderService implements Providers {
   #holders: { readonly of: Membership; readonly list: readonly RecordHolder[] } | undefined;
   #lastBeat: number | undefined;
   #announcedCount = 0;
+  readonly #gathered: CID[] = [];
+  #gathering: NodeJS.Timeout | undefined;
   #wake: () => void = () => undefined;
   #woken = false;
   #loop: Promise<void> = Promise.resolve();
@@ -184,7 +193,24 @@ class ProviderService implements Providers {
     if ((await this.#store.addOwn(cids)) > 0) this.#nudge();
   }
 
+  soon(cid: CID): void {
+    this.#gathered.push(cid);
+    this.#gathering ??= setTimeout(() => {
+      this.#gathering = undefined;
+      void this.#flush();
+    }, gatherMs);
+  }
+
+  async #flush(): Promise<void> {
+    try {
+      await this.add(this.#gathered.splice(0));
+    } catch (error) {
+      this.#report(this.#peer.name, describeError(error)); // told; the comparison at the next start mends it
+    }
+  }
+
   async remove(cids: readonly CID[]): Promise<void> {
+    await this.#flush(); // or a gathered one would come back after its removal
     await this.#store.removeOwn(cids);
     const records = cids.map(({ multihash: { digest } }) => ({ digest, key: kadKey(digest) }));
     const sent = withdraw(this.#ports, records, this.#k, this.#stop.signal).finally(() =>
@@ -216,8 +242,9 @@ class ProviderService implements Providers {
     this.#nudge();
   }
 
-  settled(): Promise<void> {
-    return new Promise((resolve) => {
+  async settled(): Promise<void> {
+    await this.#flush();
+    await new Promise<void>((resolve) => {
       this.#settlers.push(resolve);
       this.#nudge();
     });
@@ -242,6 +269,8 @@ class ProviderService implements Providers {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#offPeer();
     clearInterval(this.#timer);
+    clearTimeout(this.#gathering);
+    await this.#flush();
     for (const { timer } of this.#quiet.values()) clearTimeout(timer);
     this.#stop.abort(new HoldfastError('PEER_UNREACHABLE', 'this node is stopping'));
     this.#nudge();

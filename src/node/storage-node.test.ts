@@ -114,6 +114,7 @@ test('a beat brings the journal: reset, then the changes, then nothing', () =>
     );
     const third = await beat(3, { epoch: second['epoch'], seq: second['seq'] });
     assert.deepEqual([third['changes'], Object(third['digest']).count], [[], 1]);
+    await nodes[0]?.node.providers.settled();
     const status = await nodes[0]?.node.status();
     assert.deepEqual([status?.beat?.index, status?.usage.blocks, status?.providers.own], [3, 1, 1]);
   }));
