@@ -14,7 +14,14 @@ import { BranchKeys } from '../custody/keyring.ts';
 import type { KekProvider } from '../custody/provider.ts';
 import type { ContentClass } from '../envelope/aad.ts';
 import { type ByteRange, type ObjectRecords, openObject } from '../flows/get.ts';
-import { type PutPorts, type PutResult, putObject, removeObject, type VersionRef } from '../flows/put.ts';
+import {
+  type Copies,
+  type PutPorts,
+  type PutResult,
+  putObject,
+  removeObject,
+  type VersionRef,
+} from '../flows/put.ts';
 import { carHeader, carSection, readCar } from '../manifest/car.ts';
 import {
   type Citation,
@@ -270,11 +277,16 @@ export class HoldfastClient extends DoorClient {
     blocks: readonly Block[],
     policy: ReplicationPolicy,
     signal: AbortSignal | undefined,
-  ): Promise<StoredAnswer> {
+  ): Promise<Copies> {
     const body = carOf(blocks);
     const call = { method: 'POST', path: '/ucxi/v1/blocks', body, query: { ...policy }, signal } as const;
     // The same blocks stored twice are stored once.
-    return this.http.data({ ...call, headers: carType, idempotent: true });
+    const { copies, wanted } = await this.http.data<StoredAnswer>({
+      ...call,
+      headers: carType,
+      idempotent: true,
+    });
+    return { copies, wanted };
   }
 
   /**

@@ -10,6 +10,7 @@ import { access, type FileHandle, link, lstat, mkdir, open, readdir, rename, rm 
 import { dirname, join, resolve, sep } from 'node:path';
 import { type ErrorCode, HoldfastError } from '../core/errors.ts';
 import { treeEntriesMax } from '../core/limits.ts';
+import { plaintextSegmentBytes } from '../envelope/floe.ts';
 
 export interface SourceFile {
   /** Relative path inside the directory, parts joined by `/`. */
@@ -147,8 +148,8 @@ export class DirectoryWriter {
   }
 }
 
-/** Bytes read at a time; four segments. */
-const readBytes = 1024 * 1024;
+/** Bytes read at a time: whole segments, which put then seals out of this memory without a copy. */
+const readBytes = 2 * plaintextSegmentBytes();
 
 async function walk(
   root: string,

@@ -42,7 +42,7 @@ export const get: Command = {
       signal: context.signal,
       ...(range === undefined ? {} : { range }),
     });
-    if (opened.type === 'tree') return getTree(context, client, opened, output, range !== undefined);
+    if (opened.type === 'tree') return await getTree(context, client, opened, output, range !== undefined);
     using progress = context.screen.progress(basename(opened.key), opened.lengthBytes);
     const bytes = counted(opened.bytes, progress);
     if (output === undefined) {

@@ -35,7 +35,7 @@ export const put: Command = {
     const request = readRequest(context);
     const source = await sourceOf(path);
     await using client = await openClient(context, context.text('by') ?? `${address.agent}:${address.role}`);
-    if (source.type === 'directory') return putDirectory(context, client, path, request);
+    if (source.type === 'directory') return await putDirectory(context, client, path, request);
     using progress = context.screen.progress(basename(path), source.sizeBytes);
     const { readFileBytes } = await import('../../client/directory.ts');
     const { mediaOf } = await import('../../client/media.ts');

@@ -18,7 +18,7 @@ export const status: Command = {
     'Exit status: 0 all well · 1 something is lost, on its last copy or below its minimum · 5 not running.',
   async run(context) {
     await using door = await openDoor(context);
-    if (!context.flag('watch')) return show(context, door);
+    if (!context.flag('watch')) return await show(context, door);
     while (!context.signal.aborted) {
       await redraw(context, door);
       await sleep(1000, undefined, { signal: context.signal }).catch(() => undefined); // Ctrl-C is how it ends
