@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { address, MemoryWorld, putOptions } from '../../test/support/memory-world.ts';
 import { asBuffer, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { rawBlock } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';

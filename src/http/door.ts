@@ -37,6 +37,7 @@ import { IdempotencyKeys } from './idempotency.ts';
 import type { DoorMetrics } from './metrics.ts';
 import { openApi } from './openapi.ts';
 import { readAddress, resolveVersion } from './resolve.ts';
+import { schemas } from './schemas.ts';
 import type { Reply } from './answer.ts';
 import type { Parameter, Request, Route } from './server.ts';
 
@@ -172,6 +173,7 @@ function contentRoutes(ports: DoorPorts, keys: IdempotencyKeys): Route[] {
       method: 'GET',
       path: '/ucxi/v1/get',
       operationId: 'get',
+      head: true,
       summary: 'The content of an address, opened (sealing doors only); HEAD for its facts',
       tag: 'ucxi',
       parameters: [addressParameter, rangeParameter, revisionParameter],
@@ -183,6 +185,7 @@ function contentRoutes(ports: DoorPorts, keys: IdempotencyKeys): Route[] {
       method: 'PUT',
       path: '/ucxi/v1/put',
       operationId: 'put',
+      data: schemas.put,
       summary: 'Store the body as the next version of an address (sealing doors only)',
       tag: 'ucxi',
       parameters: putParameters,
@@ -200,6 +203,7 @@ function contentRoutes(ports: DoorPorts, keys: IdempotencyKeys): Route[] {
       method: 'POST',
       path: '/ucxi/v1/post',
       operationId: 'post',
+      data: schemas.put,
       summary: 'Store the body as the first version of an address; 409 when it has one (sealing doors only)',
       tag: 'ucxi',
       parameters: putParameters.filter(({ name }) => name !== 'expected'),
@@ -217,6 +221,7 @@ function contentRoutes(ports: DoorPorts, keys: IdempotencyKeys): Route[] {
       method: 'DELETE',
       path: '/ucxi/v1/delete',
       operationId: 'delete',
+      data: schemas.registered,
       summary: 'End an address with a tombstone (sealing doors only); its blocks are reclaimed later',
       tag: 'ucxi',
       parameters: [addressParameter, ...putParameters.slice(-3)],
@@ -242,6 +247,7 @@ function registryRoutes(ports: DoorPorts): Route[] {
       method: 'GET',
       path: '/ucxi/v1/query',
       operationId: 'query',
+      data: schemas.query,
       summary: 'Current versions of the addresses that match a pattern',
       tag: 'ucxi',
       parameters: [patternParameter, limitParameter, afterParameter, revisionParameter],
@@ -257,6 +263,7 @@ function registryRoutes(ports: DoorPorts): Route[] {
       method: 'GET',
       path: '/ucxi/v1/navigate',
       operationId: 'navigate',
+      data: schemas.navigate,
       summary: 'Which version an address means, and its neighbours in time',
       tag: 'ucxi',
       parameters: [addressParameter, revisionParameter],
@@ -270,6 +277,7 @@ function registryRoutes(ports: DoorPorts): Route[] {
       method: 'GET',
       path: '/ucxi/v1/log',
       operationId: 'log',
+      data: schemas.history,
       summary: 'The history of an address, newest first',
       tag: 'ucxi',
       parameters: [addressParameter, limitParameter, afterParameter],
@@ -280,6 +288,7 @@ function registryRoutes(ports: DoorPorts): Route[] {
       method: 'GET',
       path: '/ucxi/v1/stat',
       operationId: 'stat',
+      data: schemas.stat,
       summary: 'Manifest, versions, holders and proofs of an address',
       tag: 'ucxi',
       parameters: [addressParameter, revisionParameter],
@@ -313,6 +322,7 @@ function registryRoutes(ports: DoorPorts): Route[] {
       method: 'POST',
       path: '/ucxi/v1/announce',
       operationId: 'announce',
+      data: schemas.announced,
       summary: 'Have the holders of a block announce it again now',
       tag: 'ucxi',
       parameters: [cidParameter],
@@ -326,6 +336,7 @@ function registryRoutes(ports: DoorPorts): Route[] {
       method: 'GET',
       path: '/ucxi/v1/discover',
       operationId: 'discover',
+      data: schemas.discovered,
       summary: 'Peers that announce a block in the DHT',
       tag: 'ucxi',
       parameters: [cidParameter],
@@ -348,6 +359,7 @@ function blockRoutes(ports: DoorPorts): Route[] {
       method: 'POST',
       path: '/ucxi/v1/blocks',
       operationId: 'storeBlocks',
+      data: schemas.stored,
       summary: 'Store sealed blocks (CAR v1) on enough disks',
       tag: 'blocks',
       parameters: policyParameters,
@@ -371,12 +383,12 @@ function blockRoutes(ports: DoorPorts): Route[] {
         const cid = parseCid(request.path['cid'] ?? '');
         const [block] = await ports.load([cid], request.signal);
         if (block === undefined)
-          throw new HoldfastError('BLOCK_UNAVAILABLE', `block ${cid} was not delivered`);
+          throw new HoldfastError('BLOCK_UNAVAILABLE', `block ${cid.toString()} was not delivered`);
         return {
           status: 200,
           headers: {
             'content-type': 'application/vnd.ipld.raw',
-            etag: `"${cid}"`,
+            etag: `"${cid.toString()}"`,
             'cache-control': 'public, max-age=29030400, immutable',
           },
           bytes: block.bytes,
@@ -387,6 +399,13 @@ function blockRoutes(ports: DoorPorts): Route[] {
       method: 'POST',
       path: '/ucxi/v1/blocks/fetch',
       operationId: 'fetchBlocks',
+      bodySchema: {
+        type: 'object',
+        required: ['cids'],
+        properties: {
+          cids: { type: 'array', items: { type: 'string' }, minItems: 1, maxItems: fetchCidsMax },
+        },
+      },
       summary: `Blocks by CID, in the order asked (JSON {"cids": […]}, at most ${fetchCidsMax})`,
       tag: 'blocks',
       accepts: 'application/json',
@@ -416,6 +435,7 @@ function blockRoutes(ports: DoorPorts): Route[] {
       method: 'POST',
       path: '/ucxi/v1/register',
       operationId: 'register',
+      data: schemas.registered,
       summary: 'Register a version whose blocks are stored: its signed records (CAR v1)',
       tag: 'blocks',
       accepts: car,
@@ -436,6 +456,7 @@ function operationRoutes(ports: DoorPorts): Route[] {
       method: 'GET',
       path: '/ucxi/v1/beat',
       operationId: 'beat',
+      data: schemas.beat,
       summary: 'The current beat and the key policy: what a client seals under',
       tag: 'operations',
       statuses: [200],
@@ -450,6 +471,7 @@ function operationRoutes(ports: DoorPorts): Route[] {
       method: 'GET',
       path: '/ucxi/v1/status',
       operationId: 'status',
+      data: schemas.status,
       summary: 'What is lost, at risk, healing and healthy, and how every node does',
       tag: 'operations',
       statuses: [200],
@@ -504,6 +526,7 @@ function operationRoutes(ports: DoorPorts): Route[] {
       method: 'POST',
       path: '/ucxi/v1/beacon/import',
       operationId: 'beaconImport',
+      data: schemas.imported,
       summary: 'Take an exported log into an empty Beacon, or go on with the same one',
       tag: 'operations',
       accepts: 'application/octet-stream',
@@ -553,6 +576,7 @@ function healthRoutes(ports: DoorPorts): Route[] {
     tag: 'health',
     token,
     statuses: [200],
+    data: path === '/health/checks' ? schemas.checks : schemas.health,
     handle,
   });
   return [
@@ -891,7 +915,7 @@ async function recordsReply(view: BeaconQueries, found: RegisteredVersion): Prom
   if (records.branchKeyBlock !== undefined) parts.push(...carSection(records.branchKeyBlock));
   return {
     status: 200,
-    headers: { 'content-type': 'application/vnd.ipld.car', etag: `"${found.record.cid}"` },
+    headers: { 'content-type': 'application/vnd.ipld.car', etag: `"${found.record.cid.toString()}"` },
     bytes: Buffer.concat(parts),
   };
 }

@@ -1,5 +1,6 @@
 // The OpenAPI 3.1 document, made from the route table.
 
+import { errorCatalogue } from '../core/errors.ts';
 import type { Parameter, Route } from './server.ts';
 
 const envelopes = {
@@ -27,11 +28,15 @@ const envelopes = {
     properties: {
       error: {
         type: 'object',
-        required: ['code', 'message', 'source', 'path', 'request_id', 'timestamp'],
+        required: ['code', 'message', 'details', 'source', 'path', 'request_id', 'timestamp'],
         properties: {
           code: { type: 'string', pattern: '^UCXL-\\d{3}-[A-Z_]+$' },
           message: { type: 'string' },
-          details: { type: 'object' },
+          details: {
+            type: 'object',
+            required: ['reason'],
+            properties: { reason: { enum: Object.keys(errorCatalogue) } },
+          },
           source: { type: 'string' },
           path: { type: 'string' },
           request_id: { type: 'string' },
@@ -46,7 +51,11 @@ const envelopes = {
 /** The document served at /openapi.json. */
 export function openApi(routes: readonly Route[], version: string): Record<string, unknown> {
   const paths: Record<string, Record<string, unknown>> = {};
-  for (const route of routes) (paths[route.path] ??= {})[route.method.toLowerCase()] = operation(route);
+  for (const route of routes) {
+    const path = (paths[route.path] ??= {});
+    path[route.method.toLowerCase()] = operation(route);
+    if (route.head === true) path['head'] = headOperation(route);
+  }
   return {
     openapi: '3.1.0',
     info: {
@@ -66,14 +75,11 @@ export function openApi(routes: readonly Route[], version: string): Record<strin
 
 function operation(route: Route): Record<string, unknown> {
   const media = route.produces ?? 'application/json';
-  const schema =
-    media === 'application/json'
-      ? { $ref: '#/components/schemas/Response' }
-      : { type: 'string', format: 'binary' };
+  const schema = media === 'application/json' ? responseSchema(route) : binary;
   const good = Object.fromEntries(
     route.statuses.map((status) => [
       status,
-      { description: route.summary, content: { [media]: { schema } } },
+      { description: route.summary, ...(status === 304 ? {} : { content: { [media]: { schema } } }) },
     ]),
   );
   return {
@@ -87,7 +93,7 @@ function operation(route: Route): Record<string, unknown> {
       : {
           requestBody: {
             required: true,
-            content: { [route.accepts]: { schema: { type: 'string', format: 'binary' } } },
+            content: { [route.accepts]: { schema: route.bodySchema ?? binary } },
           },
         }),
     responses: {
@@ -98,6 +104,22 @@ function operation(route: Route): Record<string, unknown> {
       },
     },
   };
+}
+
+/** HEAD is answered for every GET; it is documented where it is of use by itself. */
+function headOperation(route: Route): Record<string, unknown> {
+  const ok = { description: 'The headers that GET would have' };
+  const responses = { 200: ok, 304: ok, default: { description: 'Any failure' } };
+  return { ...operation({ ...route, operationId: `${route.operationId}Head` }), responses };
+}
+
+const binary = { type: 'string', format: 'binary' } as const;
+
+function responseSchema({ data }: Route): Record<string, unknown> {
+  const envelope = { $ref: '#/components/schemas/Response' };
+  if (data === undefined) return envelope;
+  const response = { type: 'object', required: ['data'], properties: { data } };
+  return { allOf: [envelope, { type: 'object', properties: { response } }] };
 }
 
 function parameter(value: Parameter): Record<string, unknown> {

@@ -53,8 +53,14 @@ export interface Route {
   readonly accepts?: string;
   /** Media type of a good answer; default the JSON envelope. */
   readonly produces?: string;
+  /** JSON Schema of a JSON request body. */
+  readonly bodySchema?: Readonly<Record<string, unknown>>;
+  /** JSON Schema of `data` in the envelope; absent when there is none. */
+  readonly data?: Readonly<Record<string, unknown>>;
   /** Statuses of good answers, beside the error envelopes. */
   readonly statuses: readonly number[];
+  /** True where HEAD is worth a word in the document. */
+  readonly head?: boolean;
   /** False where no token is needed (liveness, the API document): answered also when the door is busy. */
   readonly token?: boolean;
   /** True for an answer that goes on until the caller leaves: counted apart, so that listeners do not keep workers out. */
