@@ -18,6 +18,7 @@ export interface CliOptions {
 
 /** Status of a command that a signal ended, as shells count. */
 const interruptedStatus = 130;
+const badUsage = 2;
 
 /**
  * Runs one command. Results go to standard output, all else to standard error; with --json an error is a result.
@@ -98,11 +99,13 @@ export function reportError(
     error instanceof HoldfastError
       ? error
       : new HoldfastError('INTERNAL', 'a fault in this program', { cause: error });
-  const message = describeError(known).replaceAll(/\s*\n\s*/g, ' ');
+  const { exit } = errorCatalogue[known.code];
+  const text = exit === badUsage ? known.message : describeError(known); // bad usage explains itself
+  const message = text.replaceAll(/\s*\n\s*/g, ' ');
   if (json) screen.value({ error: { code: known.code, message, details: known.details } });
   else screen.streams.stderr.write(`holdfast: ${message}\n`);
   if (env['HOLDFAST_DEBUG'] === '1') screen.streams.stderr.write(`${stackOf(error)}\n`);
-  return errorCatalogue[known.code].exit;
+  return exit;
 }
 
 function stackOf(error: unknown): string {

@@ -63,7 +63,7 @@ export class Progress implements Disposable {
   #total: number | undefined;
   #done = 0;
   readonly #startedMs = performance.now();
-  #drawnMs = 0;
+  #drawnMs = Number.NEGATIVE_INFINITY;
 
   constructor(out: Output, shown: boolean, label: string, totalBytes: number | undefined) {
     this.#out = out;

@@ -6,7 +6,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { access, type FileHandle, link, lstat, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join, resolve, sep } from 'node:path';
 import { type ErrorCode, HoldfastError } from '../core/errors.ts';
 import { treeEntriesMax } from '../core/limits.ts';
@@ -174,10 +174,11 @@ async function walk(
   }
 }
 
+/** Opening it is the only check that says what opening it later will say. */
 async function sourceFile(path: string, name: string): Promise<SourceFile> {
   try {
-    await access(path, constants.R_OK);
-    const { size } = await lstat(path);
+    await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    const { size } = await file.stat();
     return { name, sizeBytes: size, open: () => readFileBytes(path) };
   } catch (cause) {
     throw fileError(path, 'cannot be read', cause);
