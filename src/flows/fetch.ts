@@ -47,7 +47,11 @@ export async function fetchBlock(ports: FetchPorts, cid: CID, signal: AbortSigna
     }
   }
   const why = trouble.length === 0 ? '' : ` (${trouble.join('; ')})`;
-  throw new HoldfastError('BLOCK_UNAVAILABLE', `none of ${asked.size} nodes asked gave block ${cid}${why}`, {
-    details: { cid: cid.toString(), asked: [...asked] },
-  });
+  throw new HoldfastError(
+    'BLOCK_UNAVAILABLE',
+    `none of ${asked.size} nodes asked gave block ${cid.toString()}${why}`,
+    {
+      details: { cid: cid.toString(), asked: [...asked] },
+    },
+  );
 }

@@ -191,7 +191,7 @@ async function* segmentBlocks(
   const loadOne = async (cid: CID): Promise<Uint8Array> => {
     const [block] = await ports.load([cid], signal);
     if (block === undefined)
-      throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid} was not delivered`);
+      throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid.toString()} was not delivered`);
     return block.bytes;
   };
   const cids = segmentsOf(body.size) === 1 ? [root] : walkIndex(root, loadOne, { from, to });

@@ -180,7 +180,10 @@ describe('versions', () => {
     const done = await Promise.all(
       ['a', 'b', 'c', 'd'].map((text) => putObject(world.put, where, [utf8(text)], putOptions)),
     );
-    assert.deepEqual(done.map(({ version }) => version).sort(), [1, 2, 3, 4]);
+    assert.deepEqual(
+      done.map(({ version }) => version).toSorted((a, b) => a - b),
+      [1, 2, 3, 4],
+    );
     const prevs = world.versions(key).map((bytes) => openManifest(bytes).body.prev?.toString());
     assert.equal(new Set(prevs).size, 4);
   });

@@ -116,7 +116,7 @@ function quorumError(
   const reasons = failures.length === 0 ? 'no storage node is reachable' : failures.join('; ');
   return new HoldfastError(
     'QUORUM_UNAVAILABLE',
-    `block ${block.cid} reached ${holders.length} of ${copies} nodes, too few to acknowledge: ${reasons}`,
+    `block ${block.cid.toString()} reached ${holders.length} of ${copies} nodes, too few to acknowledge: ${reasons}`,
     { details: { cid: block.cid.toString(), wanted: copies, got: holders.length } },
   );
 }

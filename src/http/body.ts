@@ -73,8 +73,8 @@ async function* pieces(
       const rung = new Promise<'rung'>((resolve) => {
         ring = () => resolve('rung');
       });
-      const chunk = req.read() as Uint8Array | null;
-      if (chunk !== null) {
+      const chunk: unknown = req.read();
+      if (chunk instanceof Uint8Array) {
         yield chunk;
         continue;
       }

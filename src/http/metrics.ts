@@ -72,7 +72,7 @@ export class DoorMetrics {
   }
 
   /** The exposition. `steward` is undefined when it could not be asked: its gauges then vanish, they do not freeze. */
-  async text(view: BeaconQueries, steward: StewardStatus | undefined): Promise<string> {
+  async text(view: Pick<BeaconQueries, 'position'>, steward: StewardStatus | undefined): Promise<string> {
     this.#beacon.set(view.position().revision);
     this.#stewardUp.set(steward === undefined ? 0 : 1);
     for (const gauge of [this.#objects, this.#nodesUp, this.#nodeBytes]) gauge.reset();

@@ -70,7 +70,7 @@ async function running(
 function ask(door: Running, path: string, init: RequestInit = {}): Promise<Response> {
   return fetch(`${door.url}${path}`, {
     ...init,
-    headers: { authorization: `Bearer ${token}`, ...init.headers },
+    headers: { authorization: `Bearer ${token}`, ...(init.headers as Record<string, string> | undefined) },
   });
 }
 

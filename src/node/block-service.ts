@@ -66,6 +66,7 @@ export function serveBlocks(ports: BlockServicePorts): void {
   on('block.get', anybody, (ports, message) => gate.run(() => getBlock(ports, message)));
   on('block.has', anybody, hasBlocks);
   on('block.list', anybody, listBlocks);
+  on('block.announce', writers, announceBlocks);
   on('block.delete', stewards, deleteBlocks);
   on('block.pull', stewards, pullBlock);
   on('node.beat', stewards, beat);
@@ -97,6 +98,17 @@ async function hasBlocks({ store }: BlockServicePorts, message: Message): Promis
   const have: boolean[] = [];
   for (const cid of cidList(message.head, 'cids', cidsMax)) have.push(await store.has(cid));
   return { head: { have } };
+}
+
+/** Sees to it that what is held of these is on record and announced; how many that are. */
+async function announceBlocks(
+  { store, providers }: BlockServicePorts,
+  message: Message,
+): Promise<RpcMessage> {
+  const held: CID[] = [];
+  for (const cid of cidList(message.head, 'cids', cidsMax)) if (await store.has(cid)) held.push(cid);
+  await providers.add(held);
+  return { head: { announced: held.length } };
 }
 
 async function listBlocks({ store }: BlockServicePorts, message: Message): Promise<RpcMessage> {
