@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { HoldfastError } from '../core/errors.ts';
 import type { Screen } from './screen.ts';
 
-export interface Option {
+interface Option {
   readonly type: 'string' | 'boolean';
   readonly short?: string;
   /** Name of the value in the help, e.g. DIR. */
@@ -48,7 +48,7 @@ export interface Command {
 }
 
 /** Options of every command. */
-export const commonOptions: Readonly<Record<string, Option>> = {
+const commonOptions: Readonly<Record<string, Option>> = {
   data: {
     type: 'string',
     value: 'DIR',
@@ -73,7 +73,7 @@ export function findCommand(
 }
 
 /** Reads the words after the command's name. Throws ARGUMENT_INVALID or ARGUMENT_MISSING with the usage line. */
-export function readArguments(
+function readArguments(
   command: Command,
   words: readonly string[],
 ): { values: Readonly<Record<string, unknown>>; positionals: string[] } {
@@ -148,7 +148,7 @@ function wholeNumber(
   return number;
 }
 
-export function usageLine(command: Command): string {
+function usageLine(command: Command): string {
   return `holdfast ${command.name}${command.usage === '' ? '' : ` ${command.usage}`}`;
 }
 
