@@ -38,6 +38,21 @@ export interface SubscribeRequest extends Signalled {
   readonly from?: number;
 }
 
+export interface WatchedRequest extends Signalled {
+  /** Told how far it is: a text, or numbers by name. Must not throw. */
+  readonly onProgress?: (progress: unknown) => void;
+}
+
+/** What a verification found; more facts may stand beside these. */
+export interface VerifyReport {
+  readonly ok: boolean;
+  /** Beacon revision that was verified. */
+  readonly revision: number;
+  /** Blocks looked up. */
+  readonly blocks: number;
+  readonly problems: readonly string[];
+}
+
 export class DoorClient implements AsyncDisposable {
   protected readonly http: DoorHttp;
   #revision = 0;
@@ -153,14 +168,14 @@ export class DoorClient implements AsyncDisposable {
     }
   }
 
-  /** Proves that chain, view and blocks agree: progress, and the report as the last item. */
-  beaconVerify(options: Signalled = {}): AsyncIterable<unknown> {
-    return this.#lines('/ucxi/v1/beacon/verify', options);
+  /** Proves that chain, view and blocks agree. A disagreement is in the report, not thrown. */
+  async beaconVerify(options: WatchedRequest = {}): Promise<VerifyReport> {
+    return this.#follow('/ucxi/v1/beacon/verify', options);
   }
 
-  /** Reconstructs the registry from the records in the blockstores: progress, and the report as the last item. */
-  beaconRebuild(options: Signalled = {}): AsyncIterable<unknown> {
-    return this.#lines('/ucxi/v1/beacon/rebuild', options);
+  /** Reconstructs the registry from the records in the blockstores. Resolves with what was found. */
+  async beaconRebuild(options: WatchedRequest = {}): Promise<Readonly<Record<string, unknown>>> {
+    return this.#follow('/ucxi/v1/beacon/rebuild', options);
   }
 
   /** The whole log as one checksummed file. */
@@ -192,13 +207,18 @@ export class DoorClient implements AsyncDisposable {
     }
   }
 
-  async *#lines(path: string, options: Signalled): AsyncGenerator<unknown, void, undefined> {
-    const answer: Answer = await this.http.open({ method: 'POST', path, idleMs: 0, ...options });
+  /** Lines `{progress}`, then one `{result}`. */
+  async #follow<T>(path: string, { signal, onProgress }: WatchedRequest): Promise<T> {
+    const answer: Answer = await this.http.open({ method: 'POST', path, idleMs: 0, signal });
+    let last: { readonly progress?: unknown; readonly result?: T } = {};
     for await (const line of readLines(answer.bytes)) {
-      const value: unknown = JSON.parse(line);
-      throwIfFailed(value);
-      yield value;
+      last = JSON.parse(line);
+      throwIfFailed(last);
+      if (last.progress !== undefined) onProgress?.(last.progress);
     }
+    if (last.result === undefined)
+      throw new HoldfastError('PEER_REFUSED', `${this.url}${path} ended without a result`);
+    return last.result;
   }
 
   async #untilSeen(address: string, options: Signalled): Promise<void> {

@@ -38,6 +38,12 @@ export {
   writeFileWhole,
   type WriteOptions,
 } from './directory.ts';
-export { DoorClient, type PageRequest, type SubscribeRequest } from './door-client.ts';
+export {
+  DoorClient,
+  type PageRequest,
+  type SubscribeRequest,
+  type VerifyReport,
+  type WatchedRequest,
+} from './door-client.ts';
 export type { DoorOptions } from './http.ts';
 export type { DirectoryPut, StoredFile } from './put-directory.ts';

@@ -1,7 +1,6 @@
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { HoldfastError } from '../../core/errors.ts';
-import type { DoorClient } from '../../client/door-client.ts';
+import type { DoorClient, WatchedRequest } from '../../client/door-client.ts';
 import type { Command, Context } from '../command.ts';
 import { openDoor } from '../connect.ts';
 
@@ -12,8 +11,8 @@ export const beaconVerify: Command = {
   positionals: [0, 0],
   notes: 'Exit status 6 when they do not.',
   async run(context) {
-    const result = await follow(context, (door) => door.beaconVerify({ signal: context.signal }));
-    return isOk(result) ? 0 : 6;
+    const { ok } = await follow(context, (door, request) => door.beaconVerify(request));
+    return ok ? 0 : 6;
   },
 };
 
@@ -23,7 +22,7 @@ export const beaconRebuild: Command = {
   summary: 'Reconstruct the registry from the records found in the blockstores alone',
   positionals: [0, 0],
   async run(context) {
-    await follow(context, (door) => door.beaconRebuild({ signal: context.signal }));
+    await follow(context, (door, request) => door.beaconRebuild(request));
   },
 };
 
@@ -73,23 +72,18 @@ export const beaconImport: Command = {
   },
 };
 
-/** Shows progress as it comes and returns the result, which it has printed. */
-async function follow(
+/** Says progress as it comes and prints the report. */
+async function follow<Report>(
   context: Context,
-  start: (door: DoorClient) => AsyncIterable<unknown>,
-): Promise<unknown> {
+  start: (door: DoorClient, request: WatchedRequest) => Promise<Report>,
+): Promise<Report> {
+  const { screen, json, signal } = context;
   await using door = await openDoor(context);
-  let last: unknown;
-  for await (const line of start(door)) {
-    last = line;
-    const progress = fieldOf(line, 'progress');
-    if (progress !== undefined) context.screen.say(reportLines(progress).join(' · '));
-  }
-  const result = fieldOf(last, 'result');
-  if (result === undefined) throw new HoldfastError('INTERNAL', 'the door ended without a result');
-  if (context.json) context.screen.value(result);
-  else for (const line of reportLines(result)) context.screen.line(line);
-  return result;
+  const onProgress = (progress: unknown): void => screen.say(reportLines(progress).join(' · '));
+  const report = await start(door, { signal, onProgress });
+  if (json) screen.value(report);
+  else for (const line of reportLines(report)) screen.line(line);
+  return report;
 }
 
 /** Nested reports, one fact a line; long lists are cut. */
@@ -105,16 +99,6 @@ function reportLines(report: unknown): string[] {
       ];
     return [`${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`];
   });
-}
-
-function isOk(result: unknown): boolean {
-  return fieldOf(result, 'ok') === true;
-}
-
-function fieldOf(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null
-    ? Object.entries(value).find(([key]) => key === name)?.[1]
-    : undefined;
 }
 
 async function* counted(
