@@ -22,7 +22,7 @@ import { type Block, CID, parseCid, supportedCid } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import type { Clock } from '../core/clock.ts';
 import { grouped } from '../core/concurrency.ts';
-import { describeError, HoldfastError } from '../core/errors.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { recordBytesMax } from '../core/limits.ts';
 import { type ContentClass, contentClasses } from '../envelope/aad.ts';
 import { type ByteRange, type GetPorts, type ObjectRecords, openObject } from '../flows/get.ts';
@@ -177,7 +177,7 @@ function contentRoutes(ports: DoorPorts, keys: IdempotencyKeys): Route[] {
       summary: 'The content of an address, opened (sealing doors only); HEAD for its facts',
       tag: 'ucxi',
       parameters: [addressParameter, rangeParameter, revisionParameter],
-      produces: 'application/octet-stream',
+      produces: '*/*',
       statuses: [200, 206, 304],
       handle: (request) => getContent(ports, request),
     },
@@ -189,7 +189,7 @@ function contentRoutes(ports: DoorPorts, keys: IdempotencyKeys): Route[] {
       summary: 'Store the body as the next version of an address (sealing doors only)',
       tag: 'ucxi',
       parameters: putParameters,
-      accepts: 'application/octet-stream',
+      accepts: '*/*',
       statuses: [201],
       handle: (request) =>
         keys.once(
@@ -207,7 +207,7 @@ function contentRoutes(ports: DoorPorts, keys: IdempotencyKeys): Route[] {
       summary: 'Store the body as the first version of an address; 409 when it has one (sealing doors only)',
       tag: 'ucxi',
       parameters: putParameters.filter(({ name }) => name !== 'expected'),
-      accepts: 'application/octet-stream',
+      accepts: '*/*',
       statuses: [201],
       handle: (request) =>
         keys.once(
@@ -442,7 +442,7 @@ function blockRoutes(ports: DoorPorts): Route[] {
       statuses: [201],
       handle: async (request) => {
         const blocks: Uint8Array[] = [];
-        for await (const { bytes } of readCar(request.body(8 * recordBytesMax))) blocks.push(bytes);
+        for await (const { bytes } of uploadedBlocks(request, 8 * recordBytesMax)) blocks.push(bytes);
         const data = registeredAnswer(await ports.register(blocks));
         return { status: 201, message: 'registered', data, headers: { location: encodeURI(data.address) } };
       },
@@ -884,7 +884,7 @@ async function versionOfRevision(
 async function storeUpload(ports: DoorPorts, request: Request): Promise<StoredAnswer> {
   const policy = readPolicy(ports, request);
   let stored: StoredAnswer | undefined;
-  for await (const blocks of grouped(readCar(request.body(uploadBytesMax)), storeBatch)) {
+  for await (const blocks of grouped(uploadedBlocks(request, uploadBytesMax), storeBatch)) {
     for (const { cid } of blocks) supportedCid(cid);
     const { copies, wanted } = await ports.storeBlocks(blocks, policy);
     stored = {
@@ -895,6 +895,16 @@ async function storeUpload(ports: DoorPorts, request: Request): Promise<StoredAn
   }
   if (stored === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'the CAR holds no block');
   return stored;
+}
+
+/** The blocks of an uploaded CAR. One that does not hash to its CID is the caller's damage, not ours. */
+async function* uploadedBlocks(request: Request, maxBytes: number): AsyncGenerator<Block, void, undefined> {
+  try {
+    yield* readCar(request.body(maxBytes));
+  } catch (cause) {
+    if (!isHoldfastError(cause, 'BLOCK_CORRUPT')) throw cause;
+    throw new HoldfastError('ARGUMENT_INVALID', cause.message, { details: { field: 'car' }, cause });
+  }
 }
 
 async function* carOf(
