@@ -37,7 +37,7 @@ export interface VersionRef {
 }
 
 /** What the Beacon answered to a registration. */
-export interface Registered {
+interface Registered {
   /** Log revision: a later read that names it sees this write. */
   readonly revision: number;
 }

@@ -83,7 +83,7 @@ export async function registerObject(
 
   // 5. The Beacon takes it: now it exists.
   const keyed = bundle.records.map((record) => ({
-    key: registryKey(record.body),
+    key: registryKey(record.body, manifest.body),
     bytes: record.block.bytes,
   }));
   const revision = await ports.beacon.append(`addr/${address}`, subjectRevision, keyed);
@@ -122,24 +122,13 @@ async function withoutKnownKek(ports: RegisterPorts, bundle: Bundle): Promise<Bu
   return wanted ? bundle : { ...bundle, records: bundle.records.filter(({ body }) => body !== kek) };
 }
 
-/** The key under which a record is filed in the registry. The body must have been parsed. */
-export function registryKey(body: RecordBody): string {
-  if (body.kind === 'manifest') return `addr/${parseManifestAddress(body)}`;
+/** The key under which a record is filed in the registry. */
+function registryKey(body: RecordBody, manifest: ManifestBody): string {
+  if (body.kind === 'manifest') return `addr/${manifest.ucxl_address}`;
   const parsed = parseKeyRecord(body);
-  switch (parsed.kind) {
-    case 'envelope':
-      return `env/${toHex(parsed.objId)}`;
-    case 'branch-key':
-      return `bk/${toHex(parsed.bkId)}`;
-    case 'kek':
-      return `kek/${parsed.cg}/${parsed.ver}`;
-  }
-}
-
-function parseManifestAddress(body: RecordBody): string {
-  const address = (body as Partial<ManifestBody>).ucxl_address;
-  if (address === undefined) throw invalid('a manifest without an address');
-  return address;
+  if (parsed.kind === 'envelope') return `env/${toHex(parsed.objId)}`;
+  if (parsed.kind === 'branch-key') return `bk/${toHex(parsed.bkId)}`;
+  return `kek/${parsed.cg}/${parsed.ver}`;
 }
 
 /** The records must be those of this manifest, all of them and no others: what is filed can be read, and nothing comes in by the way. */

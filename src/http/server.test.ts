@@ -29,10 +29,12 @@ async function running(
   const faults: unknown[] = [];
   const bell = new EventTarget();
   const routes = Object.entries(handlers).map(([line, handle]): Route => {
-    const [method = '', path = ''] = line.split(' ');
+    const [, path = ''] = line.split(' ');
+    const method =
+      (['GET', 'PUT', 'POST', 'DELETE'] as const).find((each) => line.startsWith(`${each} `)) ?? 'HEAD';
     const operationId = path.slice(1).split('/')[0] ?? '';
     return {
-      method: method as Route['method'],
+      method,
       path,
       operationId,
       summary: '',
@@ -67,19 +69,23 @@ async function running(
   return { url: `http://127.0.0.1:${door.port}`, port: door.port, answered, faults, settled };
 }
 
-function ask(door: Running, path: string, init: RequestInit = {}): Promise<Response> {
+type Init = Omit<RequestInit, 'headers'> & { readonly headers?: Record<string, string> };
+
+function ask(door: Running, path: string, init: Init = {}): Promise<Response> {
   return fetch(`${door.url}${path}`, {
     ...init,
-    headers: { authorization: `Bearer ${token}`, ...(init.headers as Record<string, string> | undefined) },
+    headers: { authorization: `Bearer ${token}`, ...init.headers },
   });
 }
 
 async function failure(
   response: Response,
 ): Promise<{ code: string; reason: string; message: string; id: string }> {
-  const { error } = (await response.json()) as {
+  const {
+    error,
+  }: {
     error: { code: string; message: string; request_id: string; details: { reason: string } };
-  };
+  } = JSON.parse(await response.text());
   return { code: error.code, reason: error.details.reason, message: error.message, id: error.request_id };
 }
 

@@ -2,13 +2,13 @@
 
 import assert from 'node:assert/strict';
 
-export interface Sample {
+interface Sample {
   readonly name: string;
   readonly labels: ReadonlyMap<string, string>;
   readonly value: number;
 }
 
-export interface Family {
+interface Family {
   readonly name: string;
   readonly type: string;
   readonly samples: Sample[];
@@ -44,7 +44,7 @@ export function readExposition(text: string): Map<string, Family> {
       current !== undefined && belongs(sample.name, current),
       `${sample.name} stands under ${current?.name}`,
     );
-    const series = `${sample.name} ${[...sample.labels].sort().join(' ')}`;
+    const series = `${sample.name} ${labelText(sample.labels)}`;
     assert.ok(!seen.has(series), `series twice: ${series}`);
     seen.add(series);
     current.samples.push(sample);
@@ -76,7 +76,7 @@ function readSample(line: string): Sample {
 }
 
 function numberOf(text: string): number {
-  if (/Inf$/.test(text)) return text.startsWith('-') ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
+  if (text.endsWith('Inf')) return text.startsWith('-') ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
   return Number(text);
 }
 
@@ -86,14 +86,15 @@ function belongs(name: string, { name: family, type }: Family): boolean {
   return name === family;
 }
 
+/** Labels in one order, but the one named. */
+function labelText(labels: ReadonlyMap<string, string>, without = ''): string {
+  const pairs = [...labels].filter(([key]) => key !== without).map(([key, value]) => `${key}=${value}`);
+  return pairs.toSorted((a, b) => (a < b ? -1 : 1)).join(' ');
+}
+
 /** Buckets rise to +Inf, which equals the count; each label set has sum and count. */
 function checkHistogram(family: Family): void {
-  const groups = Map.groupBy(family.samples, ({ labels }) =>
-    [...labels]
-      .filter(([key]) => key !== 'le')
-      .sort()
-      .join(' '),
-  );
+  const groups = Map.groupBy(family.samples, ({ labels }) => labelText(labels, 'le'));
   for (const [labels, samples] of groups) {
     const where = `${family.name}{${labels}}`;
     const buckets = samples.filter(({ name }) => name.endsWith('_bucket'));
