@@ -28,7 +28,8 @@ const coalesceBytesMax = 32_768;
 export class Outbox {
   readonly #port: OutboxPort;
   #urgent: Waiting[] = [];
-  #waiting: Waiting[] = [];
+  /** In order, from `#next` on. A place that was taken is emptied at once: its frame may hold a whole block. */
+  #waiting: (Waiting | undefined)[] = [];
   #next = 0;
   #scheduled = false;
   #isFull = false;
@@ -110,13 +111,11 @@ export class Outbox {
     const urgent = this.#urgent.shift();
     if (urgent !== undefined) return urgent;
     const next = this.#waiting[this.#next];
-    if (next === undefined) {
-      this.#waiting = [];
-      this.#next = 0;
-      return undefined;
-    }
+    if (next === undefined) return undefined;
+    this.#waiting[this.#next] = undefined;
     this.#next += 1;
-    if (this.#next >= 1024) {
+    // A moving start instead of shift(): a thousand small frames must not cost a thousand copies each.
+    if (this.#next === this.#waiting.length || this.#next >= 1024) {
       this.#waiting = this.#waiting.slice(this.#next);
       this.#next = 0;
     }
