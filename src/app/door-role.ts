@@ -108,6 +108,8 @@ class Door {
   readonly #log: RemoteLog;
   readonly #peer: NodePeer;
   readonly #exchange: Exchange;
+  readonly #leaseNext: CID[] = [];
+  #leasing: Promise<void> | undefined;
   readonly #receipts = new Receipts(() => systemClock.monotonic());
   readonly #storing = new Gate(storesUnderway);
   readonly #fetching = new Gate(fetchesUnderway);
@@ -191,7 +193,7 @@ class Door {
   // Blocks
 
   async #storeBlocks(blocks: readonly Block[], policy: ReplicationPolicy): Promise<Copies> {
-    await this.#refreshFree();
+    await Promise.all([this.#refreshFree(), this.#lease(blocks.map(({ cid }) => cid))]);
     const all = await Promise.all(
       // Index blocks are worth all they list: they get as many copies as records do.
       blocks.map((block) => this.#storeBlock(block, block.cid.code === 0x55 ? policy.min : policy.max, policy.min)),
@@ -316,7 +318,10 @@ class Door {
           if (block === undefined) throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid} was not delivered`);
           return block.bytes;
         },
-        storeRecord: (block, policy) => this.#storeBlock(block, policy.max, policy.min),
+        storeRecord: async (block, policy) => {
+          await this.#lease([block.cid]);
+          return this.#storeBlock(block, policy.max, policy.min);
+        },
       },
       blocks,
     );
@@ -363,8 +368,20 @@ class Door {
     return cids.map((cid) => this.#receipts.copies(cid) ?? counts.get(cid.toString()) ?? 0);
   }
 
-  /** Without a steward there is no lease, and nobody who collects either. */
+  /**
+   * Leases blocks that no address names yet, before they are pushed. Requests of the same moment share a call.
+   * Without a steward there is no lease, and nobody who collects either.
+   */
   async #lease(cids: readonly CID[]): Promise<void> {
+    this.#leaseNext.push(...cids);
+    this.#leasing ??= new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
+      this.#leasing = undefined;
+      return this.#leaseNow(this.#leaseNext.splice(0));
+    });
+    await this.#leasing;
+  }
+
+  async #leaseNow(cids: readonly CID[]): Promise<void> {
     for (let at = 0; at < cids.length; at += leaseCidsMax) {
       const some = cids.slice(at, at + leaseCidsMax);
       try {

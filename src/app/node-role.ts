@@ -20,6 +20,7 @@ export async function startNodeRole(config: ProcessConfig): Promise<RunningRole>
       providerStore,
       clock: systemClock,
       beatMs: config.settings.beatMs,
+      scrub: { periodMs: config.settings.scrubMs },
       onEvent: (event) => console.error(eventLine(event)),
     }),
   );

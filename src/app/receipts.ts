@@ -8,7 +8,7 @@ import type { CID } from '../core/block.ts';
 import { hour, minute } from '../core/clock.ts';
 
 const receiptsMax = 262_144;
-/** The steward's lease is 15 minutes, from the moment a block is first seen. */
+/** What the steward leases lasts 15 minutes. */
 const renewMs = 5 * minute;
 /** An upload that takes longer than this is asked of the nodes when it is registered, and may have to send blocks again. */
 const keptMs = 6 * hour;

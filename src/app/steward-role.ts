@@ -7,7 +7,7 @@ import { minute } from '../core/clock.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import { hasRole, type Membership } from '../node/membership.ts';
 import { LevelLedgerStore } from '../steward/ledger-level.ts';
-import { defaultStewardSettings, Steward, type StewardMember } from '../steward/steward.ts';
+import { defaultStewardSettings, Steward, type StewardMember, type StewardSettings } from '../steward/steward.ts';
 import { BeaconHost } from './beacon-host.ts';
 import { ViewCatalogue } from './catalogue.ts';
 import type { RunningRole } from './daemon.ts';
@@ -45,7 +45,7 @@ export async function startStewardRole(config: ProcessConfig): Promise<RunningRo
         random,
       },
       stewardMembers(peer.membership()),
-      { ...defaultStewardSettings, graceMs: config.settings.graceMs },
+      stewardSettings(config.settings),
     ),
   );
   beacon.onAppended(() => steward.nudge());
@@ -56,6 +56,11 @@ export async function startStewardRole(config: ProcessConfig): Promise<RunningRo
     ended: beacon.replaced,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+function stewardSettings({ graceMs, leaseMs }: ProcessConfig['settings']): StewardSettings {
+  const { budget } = defaultStewardSettings;
+  return { ...defaultStewardSettings, graceMs, budget: { ...budget, leaseMs } };
 }
 
 function stewardMembers(membership: Membership): StewardMember[] {

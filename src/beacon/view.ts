@@ -383,6 +383,8 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     if (head.revision < revision) {
       throw diverged(`the log ends at revision ${head.revision}; it had acknowledged ${revision}`);
     }
+    // Two empty histories agree; there is no entry to prove it by.
+    if (head.revision === 0) this.#follow = { state: 'following', reason: '' };
     // From the entry that the view holds last: seeing it again proves that both tell the same history.
     const entries = log.watch(Math.max(1, revision), { signal });
     for await (const group of grouped(entries, revision < head.revision ? head.revision : 0)) {

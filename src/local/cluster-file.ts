@@ -3,6 +3,7 @@
 // It names every process, its zone, its ports and its peer id. Nothing here is secret and nothing changes
 // while the cluster runs. Pure: the files around it are in layout.ts and layout-create.ts.
 
+import { day, hour, second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { membersMax } from '../core/limits.ts';
 
@@ -29,6 +30,10 @@ export interface ClusterSettings {
   readonly beatMs: number;
   /** A node silent for less than this moves nothing, milliseconds, 0 … 86,400,000. Default 10,000. */
   readonly graceMs: number;
+  /** A block that no entry names is kept at least this long, milliseconds, 0 … 30 days: an upload may still name it. Default 6 h. */
+  readonly leaseMs: number;
+  /** Every block is read and checked once in this time, milliseconds, 1,000 … 90 days. Default one day. */
+  readonly scrubMs: number;
 }
 
 export interface ClusterFile {
@@ -50,7 +55,12 @@ export interface ClusterFile {
   readonly processes: readonly ProcessEntry[];
 }
 
-export const defaultSettings: ClusterSettings = { beatMs: 1000, graceMs: 10_000 };
+export const defaultSettings: ClusterSettings = {
+  beatMs: 1000,
+  graceMs: 10_000,
+  leaseMs: 6 * hour,
+  scrubMs: day,
+};
 
 /** Zones have one letter each. */
 const zonesMax = 26;
@@ -116,8 +126,10 @@ export function parseClusterFile(text: string, where: string): ClusterFile {
       zones: field.integer('zones', 1, zonesMax),
       doorPort: field.integer('doorPort', 1, 65_535),
       settings: {
-        beatMs: settings.integer('beatMs', 20, 3_600_000),
-        graceMs: settings.integer('graceMs', 0, 86_400_000),
+        beatMs: settings.integer('beatMs', 20, hour),
+        graceMs: settings.integer('graceMs', 0, day),
+        leaseMs: settings.integer('leaseMs', 0, 30 * day),
+        scrubMs: settings.integer('scrubMs', second, 90 * day),
       },
       processes,
     }),

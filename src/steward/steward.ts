@@ -97,6 +97,8 @@ export const defaultStewardSettings: StewardSettings = {
 const copiesUnderwayMax = 32;
 const copiesPerTargetUnderwayMax = 8;
 const problemsMax = 50;
+/** What a door leases for an upload, which it renews in good time; apart from how long other garbage is kept. */
+const stagedMs = 15 * minute;
 /** Ten holders of each, with their names, still fit into one RPC head. */
 const holdersAskedMax = 256;
 const cataloguePage = 1024;
@@ -551,7 +553,7 @@ export class Steward implements AsyncDisposable {
   /** Leases blocks of an upload. Returns until when, wall clock ms. Call before pushing, and again before it ends. */
   stage(cids: readonly CID[]): number {
     const now = this.#ports.clock.now();
-    const until = now + this.#settings.budget.leaseMs;
+    const until = now + stagedMs;
     for (const cid of cids) this.#view.ledger.stage(cid, until, now);
     return until;
   }

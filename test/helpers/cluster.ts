@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { StatusAnswer } from '../../src/api/types.ts';
 import { connectControl } from '../../src/local/control.ts';
+import type { ClusterSettings } from '../../src/local/cluster-file.ts';
 import type { ControlClient } from '../../src/local/control-types.ts';
 import type { StewardStatus } from '../../src/steward/status.ts';
 
@@ -18,7 +19,7 @@ const script = fileURLToPath(new URL('./cluster.child.ts', import.meta.url));
 export interface ClusterOptions {
   readonly nodes?: number;
   readonly zones?: number;
-  readonly settings?: { readonly beatMs?: number; readonly graceMs?: number };
+  readonly settings?: Partial<ClusterSettings>;
   /** An existing directory; default a fresh one, removed at the end. */
   readonly dir?: string;
 }
