@@ -50,6 +50,15 @@ test('a block does not share memory with the chunk it came in', async () => {
   assert(block.bytes.buffer.byteLength < 200);
 });
 
+test('a CID is worth keeping: it does not hold the block it came with', async () => {
+  const block = rawBlock(new Uint8Array(262_144).fill(1));
+  for await (const { cid } of readCar(chunks(write([], [block]), 65_536))) {
+    assert(cid.equals(block.cid));
+    assert(cid.bytes.buffer.byteLength <= 64 && cid.multihash.digest.buffer.byteLength <= 64);
+    assert(cid.multihash.bytes.buffer.byteLength <= 64);
+  }
+});
+
 test('a car without roots or blocks', async () => {
   const { roots, blocks } = await openCar(chunks(carHeader([]), 5));
   assert.deepEqual(roots, []);

@@ -98,9 +98,11 @@ async function readSection(reader: ByteReader, length: number): Promise<Block> {
   return verifiedBlock(cid, bytes, 'a CAR');
 }
 
+/** The CID in memory of its own: it is kept in lists long after the block has gone, and a view would keep the block too. */
 function decodeCid(section: Uint8Array): [CID, Uint8Array] {
   try {
-    return CID.decodeFirst(section);
+    const [view, bytes] = CID.decodeFirst(section);
+    return [CID.decode(view.bytes.slice()), bytes];
   } catch (cause) {
     throw malformed('a section does not start with a CID', cause);
   }
