@@ -1,7 +1,7 @@
 // A member of the cluster on the network: identity, allow-list, DHT, and calls to other members.
 
 import { type Identify, identify } from '@libp2p/identify';
-import type { Connection, PeerId } from '@libp2p/interface';
+import type { Connection, PeerId, Stream } from '@libp2p/interface';
 import { type KadDHT, kadDHT, passthroughMapper } from '@libp2p/kad-dht';
 import { noise } from '@libp2p/noise';
 import { peerIdFromString } from '@libp2p/peer-id';
@@ -149,8 +149,9 @@ class NetworkPeer implements NodePeer {
     this.#keeper = new Keeper({
       port: {
         connect: (peer, signal) => this.#connect(peer, signal),
-        isUp: (peer) => this.#links.isUp(peer),
-        dialsFirst: (peer) => this.#links.opens(peer),
+        isUp: (peer) => this.#isKept(peer),
+        // A plain peer may not know our address at all.
+        dialsFirst: (peer) => this.#isPlain(peer) || this.#links.opens(peer),
       },
       clock: systemClock,
       random: Math.random,
@@ -160,11 +161,12 @@ class NetworkPeer implements NodePeer {
 
   async start(): Promise<void> {
     const { libp2p } = this;
-    await libp2p.handle(this.#protocol, (stream, connection) => this.#links.accept(stream, connection), {
+    await libp2p.handle(this.#protocol, (stream, connection) => this.#accept(stream, connection), {
       maxInboundStreams: 8,
       maxOutboundStreams: 8,
     });
     libp2p.addEventListener('connection:open', ({ detail }) => this.#onConnection(detail));
+    libp2p.addEventListener('connection:close', ({ detail }) => this.#onConnectionLost(detail));
     await libp2p.start();
     this.#heartbeat = setInterval(() => this.#links.tick(), this.#options.heartbeatMs ?? heartbeatMsDefault);
     this.#keepMembers();
@@ -190,9 +192,15 @@ class NetworkPeer implements NodePeer {
   updateMembership(candidate: Membership): void {
     const before = this.#membership;
     this.#membership = nextMembership(before, candidate);
-    for (const { peer } of before.members) {
-      if (memberOf(this.#membership, peer) === undefined) this.#expel(peer);
+    const changed = new Set<PeerName>();
+    for (const { peer, roles } of before.members) {
+      const member = memberOf(this.#membership, peer);
+      if (member === undefined) this.#expel(peer);
+      else if ((member.roles.length === 0) !== (roles.length === 0)) changed.add(peer);
     }
+    // What is kept with a plain peer and with one of ours is not the same: those begin anew.
+    for (const peer of changed) this.#links.drop(peer, lost(peer, 'its roles changed'));
+    this.#keepMembers(changed);
     this.#keepMembers();
   }
 
@@ -207,8 +215,25 @@ class NetworkPeer implements NodePeer {
     await Promise.allSettled(this.#chores);
   }
 
-  #keepMembers(): void {
-    this.#keeper.keep(this.#membership.members.map(({ peer }) => peer).filter((peer) => peer !== this.name));
+  #keepMembers(except: ReadonlySet<PeerName> = new Set()): void {
+    const members = this.#membership.members.map(({ peer }) => peer);
+    this.#keeper.keep(members.filter((peer) => peer !== this.name && !except.has(peer)));
+  }
+
+  /** A member without a role: any libp2p peer that the operator lets in. It speaks the DHT's protocol, not ours. */
+  #isPlain(peer: PeerName): boolean {
+    return memberOf(this.#membership, peer)?.roles.length === 0;
+  }
+
+  /** There is all that this peer can have with us: a connection, and lanes with those that speak our protocol. */
+  #isKept(peer: PeerName): boolean {
+    return this.#isPlain(peer) ? this.#connections(peer).length > 0 : this.#links.isUp(peer);
+  }
+
+  #accept(stream: Stream, connection: Connection): void {
+    const peer = connection.remotePeer.toString();
+    if (this.#isPlain(peer)) stream.abort(new Error(`${peer} has no role that makes calls`));
+    else this.#links.accept(stream, connection);
   }
 
   #expel(peer: PeerName): void {
@@ -235,9 +260,16 @@ class NetworkPeer implements NodePeer {
 
   #onConnection(connection: Connection): void {
     const peer = connection.remotePeer.toString();
-    if (this.#links.isUp(peer)) this.#dropDuplicates(peer);
+    if (this.#isPlain(peer)) this.#keeper.up(peer);
+    else if (this.#links.isUp(peer)) this.#dropDuplicates(peer);
     else this.#keeper.nudge(peer);
     this.#wake(peer);
+  }
+
+  /** Of a peer with lanes the lanes tell, before this does. */
+  #onConnectionLost(connection: Connection): void {
+    const peer = connection.remotePeer.toString();
+    if (this.#isPlain(peer) && !this.#isKept(peer)) this.#keeper.down(peer);
   }
 
   /** Both sides may dial at once. The side that opens the lanes decides: the connection with the link stays. */
@@ -251,11 +283,14 @@ class NetworkPeer implements NodePeer {
     this.#chores = this.#chores.slice(-membersMax);
   }
 
-  /** One attempt: a connection if there is none, then the link on it. Throws when it did not come up in time. */
+  /**
+   * One attempt: a connection if there is none, then the link on it, except to a plain peer, which will never
+   * open one. Throws when it did not come up in time.
+   */
   async #connect(peer: PeerName, stopped: AbortSignal): Promise<void> {
     const signal = AbortSignal.any([stopped, AbortSignal.timeout(attemptMsMax)]);
     const connection = await this.#connection(peer, signal);
-    if (this.#links.isUp(peer)) return;
+    if (this.#isKept(peer)) return;
     try {
       if (this.#links.opens(peer)) await this.#links.open(connection, signal);
       else

@@ -2,10 +2,12 @@
 // libp2p over loopback. What is slow or broken in the stock parts must not come back.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { identify } from '@libp2p/identify';
 import { type KadDHT, kadDHT, passthroughMapper } from '@libp2p/kad-dht';
 import { peerIdFromString } from '@libp2p/peer-id';
@@ -31,6 +33,9 @@ import {
   startCluster,
 } from '../helpers/dht-cluster.ts';
 import { freePort, type NodeProcess, startNodeProcess } from '../helpers/dht-processes.ts';
+
+/** A keeper that waits for lanes gives a connection up after 3 to 5 s. */
+const acceptanceMs = 5000;
 
 function blockOf(text: string) {
   return rawBlock(utf8(text));
@@ -200,16 +205,23 @@ test('an unmodified kad-dht peer on the allow-list announces and resolves, both 
   const identity = await identityOf('stranger');
   await using stock = await stockPeer(identity);
   const listen = stock.libp2p.getMultiaddrs().map((addr) => addr.toString().split('/p2p/')[0] ?? '');
+  let closed = 0;
+  const count = (): void => void (closed += 1);
+  stock.libp2p.addEventListener('connection:close', count);
+  for (const { libp2p } of [a.peer, b.peer]) {
+    libp2p.addEventListener('connection:close', ({ detail }) => {
+      if (detail.remotePeer.equals(stock.libp2p.peerId)) count();
+    });
+  }
+  // From here on it is the keepers' to reach it, and to be content with a connection that has no lanes.
   cluster.addMembers(memberFor(identity, 'standard', [], listen));
-  await stock.libp2p.dial(a.peer.libp2p.getMultiaddrs());
-  await stock.libp2p.dial(b.peer.libp2p.getMultiaddrs());
-  while (routingTableSize(stock.dht) < 2) await new Promise((resolve) => setTimeout(resolve, 20));
+  const watchUntil = performance.now() + 3 * acceptanceMs;
+  while (routingTableSize(stock.dht) < 2) await setTimeout(20);
 
   // Its own announcement, by its own walk, lands with us.
   const theirs = blockOf('theirs').cid;
   for await (const _ of stock.dht.provide(theirs, { signal: AbortSignal.timeout(5000) }));
-  while ((await a.node.providers.find(theirs)).length === 0)
-    await new Promise((resolve) => setTimeout(resolve, 20));
+  while ((await a.node.providers.find(theirs)).length === 0) await setTimeout(20);
   assert.deepEqual(
     (await a.node.providers.find(theirs)).map(({ peer }) => peer),
     [identity.name],
@@ -223,6 +235,20 @@ test('an unmodified kad-dht peer on the allow-list announces and resolves, both 
   await kadInternals(stock.dht).providers.removeProvider(ours, peerIdFromString(a.peer.name));
   const found = await searchStock(stock.dht, ours);
   assert.ok((found.get(a.peer.name)?.length ?? 0) > 0);
+
+  // Long enough for each keeper to have given up on lanes several times, if it waited for any.
+  await setTimeout(Math.max(0, watchUntil - performance.now()));
+  assert.equal(closed, 0, 'connections were closed');
+  assert.equal(stock.libp2p.getPeers().length, 2);
+  assert.deepEqual([a.peer.connected(), b.peer.connected()], [[b.peer.name], [a.peer.name]]);
+  await assert.rejects(a.peer.rpc.call(identity.name, 'provide.find', { head: {} }), {
+    code: 'PEER_UNREACHABLE',
+  });
+  // A connection that is lost is made again, though nobody announced anything.
+  const back = once(a.peer.libp2p, 'connection:open');
+  for (const connection of stock.libp2p.getConnections(a.peer.libp2p.peerId))
+    connection.abort(new Error('cable'));
+  await back;
 });
 
 test('kill -9 of all and a restart without bootstrap: records survive; a frozen node keeps finds under 1 s', async (t) => {
@@ -270,7 +296,7 @@ test('kill -9 of all and a restart without bootstrap: records survive; a frozen 
 });
 
 async function connected(each: NodeProcess): Promise<void> {
-  while ((await each.ask({ do: 'connected' })) !== 2) await new Promise((resolve) => setTimeout(resolve, 20));
+  while ((await each.ask({ do: 'connected' })) !== 2) await setTimeout(20);
 }
 
 /** An identity whose place in the key space begins with `bits` zero bits. */
