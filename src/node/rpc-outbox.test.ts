@@ -3,7 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { emptyBytes, type Frame, frameBytes, frameTypes } from './rpc-frames.ts';
 import { Outbox } from './rpc-outbox.ts';
 
