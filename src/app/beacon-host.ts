@@ -7,6 +7,7 @@
 
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isBorn, setAside } from '../beacon/birth.ts';
 import { decodeAppend } from '../beacon/log.ts';
 import { LevelLog } from '../beacon/level.ts';
 import { rebuildBeacon } from '../beacon/rebuild.ts';
@@ -14,19 +15,21 @@ import { serveBeacon } from '../beacon/serve.ts';
 import { verifyBeacon } from '../beacon/verify.ts';
 import { BeaconView, checkAppend } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
-import { CID } from '../core/block.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcMessage } from '../core/rpc.ts';
 import { writeWhole } from '../local/files.ts';
 import { hasRole } from '../node/membership.ts';
 import { isRecordBytes } from '../manifest/record.ts';
 import type { Catalogue } from '../steward/catalogue.ts';
+import { HeldBlocks } from './held-blocks.ts';
 import { type Member, peersWithRole } from './member.ts';
 
 interface OpenBeacon {
   readonly log: LevelLog;
   readonly view: BeaconView;
 }
+
+const problemsMax = 1000;
 
 export class BeaconHost implements AsyncDisposable {
   /** Resolves once a rebuild has put another log in force. */
@@ -35,7 +38,6 @@ export class BeaconHost implements AsyncDisposable {
   readonly #generation: number;
   readonly #open: OpenBeacon | HoldfastError;
   readonly #stop = new AbortController();
-  readonly #listeners = new Set<() => void>();
   #following: Promise<void> = Promise.resolve();
   #replace: () => void = () => undefined;
   #busy = false;
@@ -53,7 +55,8 @@ export class BeaconHost implements AsyncDisposable {
   static async open(member: Member): Promise<BeaconHost> {
     const generation = await readGeneration(member);
     const host = new BeaconHost(member, generation, await openOrDamage(member, generation));
-    if (host.#open instanceof HoldfastError) console.error(`the Beacon is damaged: ${describeError(host.#open)}`);
+    if (host.#open instanceof HoldfastError)
+      console.error(`the Beacon is damaged: ${describeError(host.#open)}`);
     else host.#following = host.#open.view.follow(host.#open.log, host.#stop.signal);
     host.#serve();
     return host;
@@ -80,10 +83,6 @@ export class BeaconHost implements AsyncDisposable {
     };
   }
 
-  onAppended(listener: () => void): void {
-    this.#listeners.add(listener);
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await this.#following;
@@ -93,14 +92,18 @@ export class BeaconHost implements AsyncDisposable {
   }
 
   #serve(): void {
-    const { rpc, membership } = this.#member.peer;
-    const isDoor = (peer: PeerName): boolean => hasRole(membership.call(this.#member.peer), peer, 'door');
+    const { peer: own } = this.#member;
+    const { rpc } = own;
+    const isDoor = (peer: PeerName): boolean => hasRole(own.membership(), peer, 'door');
     const open = this.#open;
     if (open instanceof HoldfastError) {
       const refuse = (): never => {
-        throw new HoldfastError('BEACON_UNAVAILABLE', 'the Beacon is damaged; run: holdfast beacon rebuild', { cause: open });
+        throw new HoldfastError('BEACON_UNAVAILABLE', 'the Beacon is damaged; run: holdfast beacon rebuild', {
+          cause: open,
+        });
       };
-      for (const method of ['beacon.head', 'beacon.append', 'beacon.import', 'beacon.verify']) rpc.handle(method, async () => refuse());
+      for (const method of ['beacon.head', 'beacon.append', 'beacon.import', 'beacon.verify'])
+        rpc.handle(method, async () => refuse());
       for (const method of ['beacon.read', 'beacon.watch'])
         rpc.handleStream(method, async function* () {
           refuse();
@@ -127,26 +130,16 @@ export class BeaconHost implements AsyncDisposable {
     await mkdir(directory, { recursive: true });
     await using scratch = await LevelKv.open(directory, { sync: false });
     try {
-      const report = await verifyBeacon({ log, view, scratch, hasBlock: (cid) => this.#isHeld(cid, signal), signal });
-      return { ...report, counts: { ...report.counts } };
+      const held = new HeldBlocks(this.#member, signal);
+      const report = await verifyBeacon({ log, view, scratch, hasBlock: (cid) => held.has(cid), signal });
+      const content = await held.contentOf(view);
+      const problems = [...report.problems, ...content.problems].slice(0, problemsMax);
+      const blocks = report.blocks + content.blocks;
+      return { ...report, ok: problems.length === 0, problems, blocks, counts: { ...report.counts } };
     } finally {
       await scratch[Symbol.asyncDispose]();
       await rm(directory, { recursive: true, force: true });
     }
-  }
-
-  async #isHeld(cid: CID, signal: AbortSignal): Promise<boolean> {
-    const { peer } = this.#member;
-    const up = new Set(peer.connected());
-    for (const node of peersWithRole(peer.membership(), 'node').filter((each) => up.has(each))) {
-      try {
-        const { head } = await peer.rpc.call(node, 'block.has', { head: { cids: [cid] } }, { signal });
-        if (isMap(head) && Array.isArray(head['have']) && head['have'][0] === true) return true;
-      } catch {
-        signal.throwIfAborted(); // a node that cannot answer is one that does not vouch for the block
-      }
-    }
-    return false;
   }
 
   async *#rebuild(allowed: boolean, signal: AbortSignal): AsyncGenerator<RpcMessage> {
@@ -189,30 +182,22 @@ export class BeaconHost implements AsyncDisposable {
     const { peer } = this.#member;
     const up = new Set(peer.connected());
     const nodes = peersWithRole(peer.membership(), 'node').filter((each) => up.has(each));
-    if (nodes.length === 0) throw new HoldfastError('PEER_UNREACHABLE', 'no storage node is reachable: nothing to rebuild from');
+    if (nodes.length === 0)
+      throw new HoldfastError('PEER_UNREACHABLE', 'no storage node is reachable: nothing to rebuild from');
     for (const node of nodes)
-      for await (const { body } of peer.rpc.stream(node, 'block.records', { head: {} }, { signal, lane: 'bulk', timeoutMs: 60_000 }))
+      for await (const { body } of peer.rpc.stream(
+        node,
+        'block.records',
+        { head: {} },
+        { signal, lane: 'bulk', timeoutMs: 60_000 },
+      ))
         if (isRecordBytes(body)) yield body;
   }
 }
 
 async function openOrDamage(member: Member, generation: number): Promise<OpenBeacon | HoldfastError> {
-  const directory = beaconDirectory(member, generation);
-  const name = `beacon-${generation}`;
   try {
-    if (!member.dir.isBorn(name)) {
-      await mkdir(join(directory, 'log'), { recursive: true });
-      await mkdir(join(directory, 'view'), { recursive: true });
-    }
-    const log = await LevelLog.open(join(directory, 'log'));
-    try {
-      const view = await BeaconView.open(await openView(directory));
-      await member.dir.markBorn(name);
-      return { log, view };
-    } catch (error) {
-      await log[Symbol.asyncDispose]();
-      throw error;
-    }
+    return await openGeneration(member, generation);
   } catch (error) {
     const damage = ['DATA_DIR_DAMAGED', 'RECORD_CORRUPT', 'FILE_UNREADABLE'];
     if (error instanceof HoldfastError && damage.includes(error.code)) return error;
@@ -220,18 +205,37 @@ async function openOrDamage(member: Member, generation: number): Promise<OpenBea
   }
 }
 
-/** A view is a fold of the log: one that is damaged is moved aside and folded again. */
-async function openView(directory: string): Promise<LevelKv> {
-  const path = join(directory, 'view');
-  await mkdir(path, { recursive: true });
+async function openGeneration(member: Member, generation: number): Promise<OpenBeacon> {
+  const directory = join(beaconDirectory(member, generation), 'log');
+  const name = birthName(generation);
+  // A log that was there before and has no mark any more is lost: never begin a new one in its place.
+  if (member.dir.isBorn(name) && !(await isBorn(directory)))
+    throw new HoldfastError('DATA_DIR_DAMAGED', `${directory} is gone although the Beacon was kept there`);
+  await mkdir(directory, { recursive: true });
+  const log = await LevelLog.open(directory);
   try {
-    return await LevelKv.open(path);
+    const view = await openView(beaconDirectory(member, generation));
+    await member.dir.markBorn(name);
+    return { log, view };
   } catch (error) {
-    if (!(error instanceof HoldfastError) || error.code !== 'DATA_DIR_DAMAGED') throw error;
-    console.error(`the view is damaged and folded again: ${error.message}`);
-    await rm(path, { recursive: true, force: true });
-    await mkdir(path, { recursive: true });
-    return LevelKv.open(path);
+    await log[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** A view is a fold of the log: one that is damaged is set aside, for a person to look at, and folded again. */
+async function openView(parent: string): Promise<BeaconView> {
+  const directory = join(parent, 'view');
+  await mkdir(directory, { recursive: true });
+  try {
+    return await BeaconView.open(await LevelKv.open(directory));
+  } catch (error) {
+    const damage = ['DATA_DIR_DAMAGED', 'RECORD_CORRUPT'];
+    if (!(error instanceof HoldfastError) || !damage.includes(error.code)) throw error;
+    const aside = await setAside(directory, String(Date.now()));
+    console.error(`the view is damaged, now at ${aside}, and folded again: ${error.message}`);
+    await mkdir(directory, { recursive: true });
+    return BeaconView.open(await LevelKv.open(directory));
   }
 }
 
@@ -239,19 +243,23 @@ function beaconDirectory(member: Member, generation: number): string {
   return join(member.config.dataDir, `beacon-${generation}`);
 }
 
+function birthName(generation: number): string {
+  return `beacon-${generation}`;
+}
+
 function generationPath(member: Member): string {
   return join(member.config.dataDir, 'beacon-generation');
 }
 
+/** Which log is in force. Without the file it is the newest that was ever opened: an older one has been replaced. */
 async function readGeneration(member: Member): Promise<number> {
   try {
     return Number((await readFile(generationPath(member), 'utf8')).trim());
   } catch (cause) {
-    if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return 1;
-    throw new HoldfastError('FILE_UNREADABLE', `cannot read ${generationPath(member)}`, { cause });
+    if (!(cause instanceof Error && 'code' in cause && cause.code === 'ENOENT'))
+      throw new HoldfastError('FILE_UNREADABLE', `cannot read ${generationPath(member)}`, { cause });
+    let generation = 1;
+    while (member.dir.isBorn(birthName(generation + 1))) generation++;
+    return generation;
   }
-}
-
-function isMap(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
 }

@@ -1,6 +1,7 @@
 // What ought to exist, told to the steward out of the Beacon view.
 
 import type { BeaconQueries, CatalogueEntry } from '../beacon/queries.ts';
+import type { CID } from '../core/block.ts';
 import type { Clock } from '../core/clock.ts';
 import { second } from '../core/clock.ts';
 import type { Catalogue, CatalogueObject, CataloguePage } from '../steward/catalogue.ts';
@@ -23,7 +24,11 @@ export class ViewCatalogue implements Catalogue {
     const now = this.#clock.monotonic();
     if (state === 'following' && revision === logRevision) this.#followingAt = now;
     if (now - this.#followingAt < staleMs) return { revision, fresh: true, reason: '' };
-    return { revision, fresh: false, reason: `the Beacon view is ${state}${reason === '' ? '' : `: ${reason}`}` };
+    return {
+      revision,
+      fresh: false,
+      reason: `the Beacon view is ${state}${reason === '' ? '' : `: ${reason}`}`,
+    };
   }
 
   async changes(after: number, limit: number): Promise<CataloguePage> {
@@ -39,19 +44,34 @@ export class ViewCatalogue implements Catalogue {
 
   /** Says again what a change of these keys may have altered. */
   async #restate(keys: readonly string[], revision: number, objects: CatalogueObject[]): Promise<void> {
-    const addresses = new Set(keys.filter((key) => key.startsWith('addr/')).map((key) => key.slice('addr/'.length)));
+    const addresses = new Set(
+      keys.filter((key) => key.startsWith('addr/')).map((key) => key.slice('addr/'.length)),
+    );
     if (addresses.size === 0)
       for (const key of keys) for (const address of await this.#addressesOf(key)) addresses.add(address);
     for (const address of addresses) await this.#restateAddress(address, revision, objects);
+  }
+
+  /** Without the record of its KEK no branch key opens: every object needs it kept. */
+  async #kekBlocks(): Promise<CID[]> {
+    const found: CID[] = [];
+    let after: string | undefined;
+    do {
+      const page = await this.#view.keks({ limit: 1000, ...(after === undefined ? {} : { after }) });
+      found.push(...page.items.map(({ record }) => record.cid));
+      after = page.next;
+    } while (after !== undefined);
+    return found;
   }
 
   /** A new version alters nothing of the others, unless it is a tombstone, which lets go of their content. */
   async #restateAddress(address: string, revision: number, objects: CatalogueObject[]): Promise<void> {
     const head = await this.#view.head(address);
     if (head === undefined) return;
+    const keks = await this.#kekBlocks();
     const everything = head.record.body.type === 'tombstone' || head.revision !== revision;
     for await (const entry of this.#view.catalogueOf(address))
-      if (everything || entry.version === head.version) objects.push(statement(entry));
+      if (everything || entry.version === head.version) objects.push(statement(entry, keks));
   }
 
   /** Addresses whose objects an envelope or a branch key opens. */
@@ -67,7 +87,10 @@ export class ViewCatalogue implements Catalogue {
     const found: string[] = [];
     let after: string | undefined;
     do {
-      const page = await this.#view.objectsOfBranchKey(bkId, { limit: 1000, ...(after === undefined ? {} : { after }) });
+      const page = await this.#view.objectsOfBranchKey(bkId, {
+        limit: 1000,
+        ...(after === undefined ? {} : { after }),
+      });
       for (const object of page.items)
         if (objId === undefined || Buffer.from(object.objId).equals(objId))
           found.push(...object.uses.map(({ address }) => address));
@@ -77,7 +100,7 @@ export class ViewCatalogue implements Catalogue {
   }
 }
 
-function statement(entry: CatalogueEntry): CatalogueObject {
+function statement(entry: CatalogueEntry, keks: readonly CID[]): CatalogueObject {
   return {
     manifest: entry.manifestCid,
     address: entry.address,
@@ -85,7 +108,7 @@ function statement(entry: CatalogueEntry): CatalogueObject {
     type: entry.type,
     policy: entry.manifest.replication,
     root: entry.retained ? entry.manifest.cid : null,
-    records: entry.records,
+    records: [...entry.records, ...keks],
     sizeBytes: entry.manifest.size,
   };
 }

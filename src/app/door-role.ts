@@ -18,6 +18,7 @@ import { minute, second } from '../core/clock.ts';
 import { Gate } from '../core/concurrency.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
+import { fieldOf } from '../core/shape.ts';
 import { openDevFile } from '../custody/dev-file.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import type { KekProvider } from '../custody/provider.ts';
@@ -37,10 +38,10 @@ import { memberOf } from '../node/membership.ts';
 import type { NodePeer } from '../node/peer.ts';
 import { findProviders } from '../node/providers.ts';
 import { type PlacementMember, rankMembers } from '../steward/place.ts';
-import type { HoldersReport, ObjectReport, StewardStatus } from '../steward/status.ts';
 import type { RunningRole } from './daemon.ts';
-import { type Member, peersWithRole, random, startMember, systemClock } from './member.ts';
+import { type Member, peersWithRole, random, type RoleOptions, startMember, systemClock } from './member.ts';
 import { Receipts } from './receipts.ts';
+import { readHolders, readObject, readStatus } from './steward-answers.ts';
 
 const version = '0.1.0';
 const defaultPolicy: ReplicationPolicy = { min: 3, max: 5, zones: 3 };
@@ -52,10 +53,11 @@ const hedgeAfterMs = 1 * second;
 const callMs = 5 * second;
 const leaseCidsMax = 1024;
 
-export async function startDoorRole(config: ProcessConfig): Promise<RunningRole> {
-  if (config.door === undefined) throw new HoldfastError('ARGUMENT_INVALID', `${config.name} is not configured as a door`);
+export async function startDoorRole(config: ProcessConfig, options: RoleOptions = {}): Promise<RunningRole> {
+  if (config.door === undefined)
+    throw new HoldfastError('ARGUMENT_INVALID', `${config.name} is not configured as a door`);
   await using stack = new AsyncDisposableStack();
-  const member = stack.use(await startMember(config, 'client'));
+  const member = stack.use(await startMember(config, 'client', options));
   const door = new Door(member, config.door, stack.use(await openBeacon(member)));
   await door.followBeacon(stack);
   door.keepLeases(stack);
@@ -74,7 +76,11 @@ export async function startDoorRole(config: ProcessConfig): Promise<RunningRole>
   await door.warmUp();
   const owned = stack.move();
   return {
-    info: { url: `http://${config.door.host}:${http.port}`, sealing: ports.sealing !== undefined, peer: member.peer.name },
+    info: {
+      url: `http://${config.door.host}:${http.port}`,
+      sealing: ports.sealing !== undefined,
+      peer: member.peer.name,
+    },
     ended: door.replaced,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -116,6 +122,8 @@ class Door {
   readonly #free = new Map<PeerName, number>();
   #freeAt = Number.NEGATIVE_INFINITY;
   #beat: { index: number; at: number; beatMs: number } | undefined;
+  #seals = false;
+  #kekPolicy = 'unknown';
   #replace: () => void = () => undefined;
 
   constructor(member: Member, config: DoorConfig, view: BeaconView) {
@@ -151,7 +159,9 @@ class Door {
     const wanted = this.#peer.membership().members.length - 1;
     const deadline = AbortSignal.timeout(5 * second);
     const settled = (): boolean =>
-      this.#peer.connected().length >= wanted && this.#beat !== undefined && this.#view.health().state === 'following';
+      this.#peer.connected().length >= wanted &&
+      this.#beat !== undefined &&
+      this.#view.health().state === 'following';
     while (!settled() && !deadline.aborted) await new Promise((resolve) => setTimeout(resolve, 50));
   }
 
@@ -170,8 +180,8 @@ class Door {
       register: (blocks) => this.#register(blocks),
       ...(sealing === undefined ? {} : { sealing }),
       steward: {
-        status: async () => (await this.#callSteward('steward.status', {})) as StewardStatus,
-        object: async (manifest) => (await this.#callSteward('steward.object', { manifest })) as ObjectReport,
+        status: async () => readStatus(await this.#callSteward('steward.status', {})),
+        object: async (manifest) => readObject(await this.#callSteward('steward.object', { manifest })),
         heal: async () => void (await this.#callSteward('steward.heal', {})),
       },
       dht: {
@@ -196,7 +206,9 @@ class Door {
     await Promise.all([this.#refreshFree(), this.#lease(blocks.map(({ cid }) => cid))]);
     const all = await Promise.all(
       // Index blocks are worth all they list: they get as many copies as records do.
-      blocks.map((block) => this.#storeBlock(block, block.cid.code === 0x55 ? policy.min : policy.max, policy.min)),
+      blocks.map((block) =>
+        this.#storeBlock(block, block.cid.code === 0x55 ? policy.min : policy.max, policy.min),
+      ),
     );
     const copies = Math.min(...all.map((each) => each.copies));
     return { copies, wanted: policy.min };
@@ -263,15 +275,16 @@ class Door {
     if (now - this.#freeAt < 5 * second) return;
     this.#freeAt = now;
     try {
-      const { nodes } = (await this.#callSteward('steward.status', {})) as StewardStatus;
-      for (const node of nodes) this.#free.set(node.peer, node.state === 'read-only' ? 0 : (node.freeBytes ?? 1));
+      const { nodes } = readStatus(await this.#callSteward('steward.status', {}));
+      for (const node of nodes)
+        this.#free.set(node.peer, node.state === 'read-only' ? 0 : (node.freeBytes ?? 1));
     } catch {
       // Without a steward nobody knows how full they are: a full node refuses, and the next one is asked.
     }
   }
 
   async #holders(cid: CID): Promise<PeerName[]> {
-    const { holders } = (await this.#callSteward('steward.holders', { cids: [cid] })) as HoldersReport;
+    const { holders } = readHolders(await this.#callSteward('steward.holders', { cids: [cid] }));
     return (holders[0] ?? []).filter(({ up }) => up).map(({ node }) => node);
   }
 
@@ -289,7 +302,8 @@ class Door {
         this.#peer.rpc.call(peer, 'block.announce', { head: { cids: [cid] } }, { timeoutMs: callMs }),
       ),
     );
-    return asked.filter((each) => each.status === 'fulfilled' && fieldOf(each.value.head, 'announced') === 1).length;
+    return asked.filter((each) => each.status === 'fulfilled' && fieldOf(each.value.head, 'announced') === 1)
+      .length;
   }
 
   // Registry
@@ -306,7 +320,9 @@ class Door {
             return { version: head?.version ?? 0, subjectRevision };
           },
           knowsBranchKey: async (bkId, bkVer) => (await this.#view.branchKey(bkId, bkVer)) !== undefined,
-          append: (subject, expected, records) => this.#append({ subject, expected, records, at: systemClock.now() }),
+          knowsKek: async (group, ver) => (await this.#view.kek(group, ver)) !== undefined,
+          append: (subject, expected, records) =>
+            this.#append({ subject, expected, records, at: systemClock.now() }),
         },
         copiesOf: (cids) => {
           checked.push(...cids.filter((cid) => this.#receipts.copies(cid) !== undefined));
@@ -315,7 +331,8 @@ class Door {
         copiesFloor: () => Math.min(2, this.#nodes().length),
         load: async (cid) => {
           const [block] = await this.#load([cid], AbortSignal.timeout(minute));
-          if (block === undefined) throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid} was not delivered`);
+          if (block === undefined)
+            throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid.toString()} was not delivered`);
           return block.bytes;
         },
         storeRecord: async (block, policy) => {
@@ -337,7 +354,9 @@ class Door {
       return revision;
     } catch (error) {
       // A writer who retries must find the version that was in his way.
-      const { head } = isHoldfastError(error, 'VERSION_CONFLICT') ? { head: await this.#log.head() } : { head: undefined };
+      const { head } = isHoldfastError(error, 'VERSION_CONFLICT')
+        ? { head: await this.#log.head() }
+        : { head: undefined };
       if (head !== undefined) await this.#visible(head.revision);
       throw error;
     }
@@ -355,7 +374,12 @@ class Door {
       this.#nodes().map(async (node) => {
         if (unknown.length === 0) return;
         try {
-          const { head } = await this.#peer.rpc.call(node, 'block.has', { head: { cids: unknown } }, { timeoutMs: callMs });
+          const { head } = await this.#peer.rpc.call(
+            node,
+            'block.has',
+            { head: { cids: unknown } },
+            { timeoutMs: callMs },
+          );
           const have = fieldOf(head, 'have');
           if (!Array.isArray(have)) return;
           for (const [index, cid] of unknown.entries())
@@ -417,6 +441,8 @@ class Door {
       console.error(`this door handles ciphertext only: ${describeError(error)}`);
       return undefined;
     }
+    this.#seals = true;
+    this.#kekPolicy = provider.id;
     const { signer } = await openIdentity(this.#config.writerKeyPath);
     const keys = stack.use(new BranchKeys({ provider, writer: signer.publicKey, random }));
     const put: PutPorts = {
@@ -432,6 +458,7 @@ class Door {
       store: (blocks, policy) => this.#storeBlocks(blocks, policy),
       writerKey: (scope) => keys.current(scope),
       kekPolicy: provider.id,
+      kek: provider.kek(),
       signer,
       random,
       now: () => systemClock.now(),
@@ -440,7 +467,12 @@ class Door {
     const get = {
       load: (cids: readonly CID[], signal: AbortSignal) => this.#load(cids, signal),
       readerKey: (body: Parameters<BranchKeys['open']>[0], signal: AbortSignal) =>
-        keys.open(body, { purpose: 'read' as const, requester: signer.publicKey, beat: this.#beatIndex(), signal }),
+        keys.open(body, {
+          purpose: 'read' as const,
+          requester: signer.publicKey,
+          beat: this.#beatIndex(),
+          signal,
+        }),
     };
     return { put, get, text: provider.describe().text };
   }
@@ -462,24 +494,35 @@ class Door {
   #beatAnswer(): BeatAnswer | undefined {
     if (this.#beat === undefined) return undefined;
     const silent = systemClock.monotonic() - this.#beat.at > 3 * this.#beat.beatMs;
-    return { index: this.#beatIndex(), state: silent ? 'degraded' : 'locked', kekPolicy: 'dev-file' };
+    return { index: this.#beatIndex(), state: silent ? 'degraded' : 'locked', kekPolicy: this.#kekPolicy };
   }
 
   // The Beacon as a whole
 
-  async *#verify(signal: AbortSignal): AsyncGenerator<unknown> {
+  async *#verify(signal: AbortSignal): AsyncGenerator {
     yield { progress: 'folding the log again and looking every block up' };
     const result = await this.#callSteward('beacon.verify', {}, { signal, timeoutMs: 60 * minute });
     yield { result };
   }
 
-  async *#rebuild(signal: AbortSignal): AsyncGenerator<unknown> {
+  async *#rebuild(signal: AbortSignal): AsyncGenerator {
     const options = { signal, timeoutMs: 60 * minute };
-    for await (const { head } of this.#peer.rpc.stream(this.#stewardPeer(), 'beacon.rebuild', { head: {} }, options)) {
+    for await (const { head } of this.#peer.rpc.stream(
+      this.#stewardPeer(),
+      'beacon.rebuild',
+      { head: {} },
+      options,
+    )) {
       yield head;
       if (fieldOf(head, 'result') === undefined) continue;
       // This view tells the history of the log that was replaced: it is fetched anew at the next start.
-      setTimeout(() => void rm(join(viewDirectory(this.#member), 'born.json'), { force: true }).then(() => this.#dropView()), 100);
+      setTimeout(
+        () =>
+          void rm(join(viewDirectory(this.#member), 'born.json'), { force: true }).then(() =>
+            this.#dropView(),
+          ),
+        100,
+      );
     }
   }
 
@@ -492,7 +535,7 @@ class Door {
     const path = await this.#scratchPath('export');
     try {
       await exportLog((from) => this.#view.entriesSince(from, { signal }), path, { signal });
-      for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) yield chunk as Uint8Array;
+      yield* fileBytes(path);
     } finally {
       await rm(path, { force: true });
     }
@@ -519,7 +562,10 @@ class Door {
       watch: (from: number, options: { readonly signal: AbortSignal }) => log.watch(from, options),
       append: async (append: Append): Promise<LogEntry> => {
         const payload = encodeAppend(append);
-        const answer = await this.#peer.rpc.call(this.#stewardPeer(), 'beacon.import', { head: {}, body: payload });
+        const answer = await this.#peer.rpc.call(this.#stewardPeer(), 'beacon.import', {
+          head: {},
+          body: payload,
+        });
         const position: LogPosition = parsePosition(answer.head);
         return { ...append, ...position, payload };
       },
@@ -543,7 +589,8 @@ class Door {
     const checks: HealthCheck[] = [
       {
         name: 'nodes',
-        status: reachable === nodes.length ? 'ok' : reachable >= Math.min(2, nodes.length) ? 'degraded' : 'failed',
+        status:
+          reachable === nodes.length ? 'ok' : reachable >= Math.min(2, nodes.length) ? 'degraded' : 'failed',
         text: `${reachable} of ${nodes.length} storage nodes reachable`,
       },
       {
@@ -559,18 +606,25 @@ class Door {
       {
         name: 'sealing',
         status: 'ok',
-        text: 'this door seals for plain HTTP callers: plaintext and content keys are in its memory while a request lasts',
+        text: this.#seals
+          ? 'this door seals for plain HTTP callers: plaintext and content keys are in its memory while a request lasts'
+          : 'this door handles ciphertext only',
       },
     ];
     try {
-      const { objects, alarms } = (await this.#callSteward('steward.status', {})) as StewardStatus;
+      const { objects, alarms } = readStatus(await this.#callSteward('steward.status', {}));
       const bad = objects.lost > 0 ? 'failed' : objects.lastCopy + objects.belowMin > 0 ? 'degraded' : 'ok';
       checks.push({
         name: 'objects',
         status: bad,
         text: `${objects.total} objects: ${objects.lost} lost, ${objects.lastCopy} on their last copy, ${objects.belowMin} below minimum`,
       });
-      for (const alarm of alarms) checks.push({ name: `alarm:${alarm.name}`, status: 'degraded', text: alarm.text });
+      // Collecting waits whenever the catalogue is being read; that is work, and only its lasting is a condition.
+      const lasting = alarms.filter(
+        ({ name, since }) => name !== 'suspended' || systemClock.now() - since > minute,
+      );
+      for (const alarm of lasting)
+        checks.push({ name: `alarm:${alarm.name}`, status: 'degraded', text: alarm.text });
     } catch (error) {
       checks.push({ name: 'steward', status: 'degraded', text: `does not answer: ${describeError(error)}` });
     }
@@ -590,7 +644,12 @@ class Door {
     head: unknown,
     options: { readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
   ): Promise<unknown> {
-    const answer = await this.#peer.rpc.call(this.#stewardPeer(), method, { head }, { timeoutMs: callMs, ...options });
+    const answer = await this.#peer.rpc.call(
+      this.#stewardPeer(),
+      method,
+      { head },
+      { timeoutMs: callMs, ...options },
+    );
     return answer.head;
   }
 }
@@ -605,6 +664,7 @@ function delay(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-function fieldOf(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[name] : undefined;
+async function* fileBytes(path: string): AsyncGenerator<Uint8Array, void, undefined> {
+  const chunks: AsyncIterable<Uint8Array> = createReadStream(path, { highWaterMark: 1024 * 1024 });
+  yield* chunks;
 }

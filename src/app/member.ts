@@ -10,7 +10,7 @@ import type { ProcessConfig } from '../local/layout.ts';
 import { type Identity, openIdentity } from '../node/identity.ts';
 import type { MemberRole, Membership } from '../node/membership.ts';
 import { openMembershipFile } from '../node/membership-file.ts';
-import { type NodePeer, startPeer } from '../node/peer.ts';
+import { type NodePeer, type RpcTap, startPeer } from '../node/peer.ts';
 import { openPeerDatastore } from '../node/peer-datastore.ts';
 import { type DataDir, openDataDir } from '../node/stores.ts';
 
@@ -18,6 +18,11 @@ export const systemClock: Clock = { now: () => Date.now(), monotonic: () => perf
 
 export function random(bytes: number): Uint8Array {
   return new Uint8Array(randomBytes(bytes));
+}
+
+export interface RoleOptions {
+  /** Sees the plain bytes of every message between processes: for tests that look for secrets. */
+  readonly tap?: RpcTap;
 }
 
 export interface Member extends AsyncDisposable {
@@ -34,11 +39,18 @@ export interface Member extends AsyncDisposable {
  *
  * @throws DATA_DIR_*, PORT_IN_USE, FILE_NOT_FOUND or RECORD_CORRUPT for the identity key
  */
-export async function startMember(config: ProcessConfig, dht: 'server' | 'client'): Promise<Member> {
+export async function startMember(
+  config: ProcessConfig,
+  dht: 'server' | 'client',
+  options: RoleOptions = {},
+): Promise<Member> {
   await using stack = new AsyncDisposableStack();
   const identity = await openIdentity(config.identityPath);
   if (identity.name !== config.peer)
-    throw new HoldfastError('DATA_DIR_FOREIGN', `${config.identityPath} is ${identity.name}; ${config.name} is ${config.peer}`);
+    throw new HoldfastError(
+      'DATA_DIR_FOREIGN',
+      `${config.identityPath} is ${identity.name}; ${config.name} is ${config.peer}`,
+    );
   await refuseLostDirectory(config);
   const owner = { node: config.name, peer: config.peer, cluster: config.cluster };
   const dir = stack.use(await openDataDir(config.dataDir, owner));
@@ -56,7 +68,14 @@ export async function startMember(config: ProcessConfig, dht: 'server' | 'client
     }),
   );
   const peer = stack.use(
-    await startPeer({ identity, membership: file.current(), listen: { host: '127.0.0.1', port: config.port }, datastore, dht }),
+    await startPeer({
+      identity,
+      membership: file.current(),
+      listen: { host: '127.0.0.1', port: config.port },
+      datastore,
+      dht,
+      ...options,
+    }),
   );
   listeners.add((membership) => peer.updateMembership(membership));
   const owned = stack.move();
@@ -78,7 +97,7 @@ async function refuseLostDirectory(config: ProcessConfig): Promise<void> {
   } catch (cause) {
     throw new HoldfastError(
       'DATA_DIR_DAMAGED',
-      `${config.dataDir} is gone although ${config.name} has stored there; put it back, or start empty with: holdfast node wipe ${config.name}`,
+      `${config.dataDir} is gone although ${config.name} has stored there; put it back${config.roles.includes('node') ? `, or start empty with: holdfast node wipe ${config.name}` : ''}`,
       { cause },
     );
   }

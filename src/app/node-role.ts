@@ -5,12 +5,12 @@ import type { ProcessConfig } from '../local/layout.ts';
 import { openBlockStore } from '../node/blockstore.ts';
 import { openProviderStore } from '../node/provider-store.ts';
 import { startStorageNode, type StorageEvent } from '../node/storage-node.ts';
-import { startMember, systemClock } from './member.ts';
+import { type RoleOptions, startMember, systemClock } from './member.ts';
 import type { RunningRole } from './daemon.ts';
 
-export async function startNodeRole(config: ProcessConfig): Promise<RunningRole> {
+export async function startNodeRole(config: ProcessConfig, options: RoleOptions = {}): Promise<RunningRole> {
   await using stack = new AsyncDisposableStack();
-  const member = stack.use(await startMember(config, 'server'));
+  const member = stack.use(await startMember(config, 'server', options));
   const blockstore = stack.use(await openBlockStore(member.dir));
   const providerStore = stack.use(await openProviderStore(member.dir, { clock: systemClock }));
   const node = stack.use(
@@ -38,7 +38,7 @@ function eventLine(event: StorageEvent): string {
     case 'block-corrupt':
       return `corrupt blocks moved to quarantine: ${event.cids.map(String).join(', ')}`;
     case 'wrong-bytes':
-      return `${event.peer} sent wrong bytes for ${event.cid}`;
+      return `${event.peer} sent wrong bytes for ${event.cid.toString()}`;
     case 'announce-missed':
       return `could not announce to ${event.peer}: ${event.reason}`;
     case 'reconciled':

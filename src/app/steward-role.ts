@@ -7,18 +7,26 @@ import { minute } from '../core/clock.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import { hasRole, type Membership } from '../node/membership.ts';
 import { LevelLedgerStore } from '../steward/ledger-level.ts';
-import { defaultStewardSettings, Steward, type StewardMember, type StewardSettings } from '../steward/steward.ts';
+import {
+  defaultStewardSettings,
+  Steward,
+  type StewardMember,
+  type StewardSettings,
+} from '../steward/steward.ts';
 import { BeaconHost } from './beacon-host.ts';
 import { ViewCatalogue } from './catalogue.ts';
 import type { RunningRole } from './daemon.ts';
-import { random, startMember, systemClock } from './member.ts';
+import { random, type RoleOptions, startMember, systemClock } from './member.ts';
 
 /** A local bar is short, so that what happens once a bar can be watched. */
 const barBeats = 60;
 
-export async function startStewardRole(config: ProcessConfig): Promise<RunningRole> {
+export async function startStewardRole(
+  config: ProcessConfig,
+  options: RoleOptions = {},
+): Promise<RunningRole> {
   await using stack = new AsyncDisposableStack();
-  const member = stack.use(await startMember(config, 'client'));
+  const member = stack.use(await startMember(config, 'client', options));
   const { peer, dir } = member;
   const beacon = stack.use(await BeaconHost.open(member));
   const pulse = stack.use(
@@ -39,7 +47,8 @@ export async function startStewardRole(config: ProcessConfig): Promise<RunningRo
         rpc: peer.rpc,
         server: peer.rpc,
         tempo: pulse,
-        catalogue: beacon.view === undefined ? beacon.emptyCatalogue() : new ViewCatalogue(beacon.view, systemClock),
+        catalogue:
+          beacon.view === undefined ? beacon.emptyCatalogue() : new ViewCatalogue(beacon.view, systemClock),
         store: ledger,
         clock: systemClock,
         random,
@@ -48,7 +57,6 @@ export async function startStewardRole(config: ProcessConfig): Promise<RunningRo
       stewardSettings(config.settings),
     ),
   );
-  beacon.onAppended(() => steward.nudge());
   member.onMembership((membership) => steward.setMembers(stewardMembers(membership)));
   const owned = stack.move();
   return {

@@ -61,7 +61,7 @@ export const zeroBeatCounters: BeatCounters = {
 };
 
 /** A frame of text is refused above this: known frames have some 400 bytes. */
-export const beatBytesMax = 16_384;
+const beatBytesMax = 16_384;
 
 /**
  * Reads a frame from JSON text.

@@ -97,7 +97,7 @@ export function stateRow(state: ViewState): readonly [string, Uint8Array] {
 }
 
 /** True when versions may be left out. */
-export function mayLeaveOut(append: Append): boolean {
+function mayLeaveOut(append: Append): boolean {
   return append.subject.startsWith(rebuildPrefix);
 }
 
@@ -273,7 +273,7 @@ class EntryFold {
 }
 
 /** `path␀project␀task␀path␀agent␀role` of a canonical address. */
-export function pathKey(address: string): string {
+function pathKey(address: string): string {
   const [, agent = '', role = '', project = '', task = '', path = ''] = keyShape.exec(address) ?? [];
   return rowKey('path', project, task, path, agent, role);
 }

@@ -21,7 +21,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { decodeEntry, type LogEntry, type LogPosition } from './log.ts';
 import type { RegistryCounts, VersionLine } from './queries.ts';
 
-export const separator = '\0';
+const separator = '\0';
 export const positionKey = 'pos';
 
 /** A row key from its parts; numbers so that they sort. */

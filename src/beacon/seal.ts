@@ -9,7 +9,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 
 /** Bytes in front of every value. */
-export const sealBytes = 16;
+const sealBytes = 16;
 
 /** `value` with its checksum in front. */
 export function sealValue(key: Uint8Array, value: Uint8Array): Uint8Array {

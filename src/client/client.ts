@@ -109,7 +109,7 @@ const registerAttemptsMax = 4;
 export class HoldfastClient extends DoorClient {
   readonly #options: ClientOptions;
   readonly #keys: BranchKeys;
-  #beat: { readonly index: number; readonly kekPolicy: string; readonly atMs: number } | undefined;
+  #beat: { readonly index: number; readonly atMs: number } | undefined;
 
   constructor(options: ClientOptions) {
     super(options);
@@ -185,7 +185,7 @@ export class HoldfastClient extends DoorClient {
         this.#keys.open(record, {
           purpose: 'read',
           requester: this.#options.signer.publicKey,
-          beat: (await this.#currentBeat(signal)).index,
+          beat: await this.#currentBeat(signal),
           signal,
         }),
     };
@@ -251,18 +251,17 @@ export class HoldfastClient extends DoorClient {
   }
 
   async #putPorts(signal: AbortSignal | undefined): Promise<PutPorts> {
-    const { index, kekPolicy } = await this.#currentBeat(signal);
     const { provider, signer } = this.#options;
     return {
       registry: this.#registry(signal),
       store: (blocks, policy) => this.#store(blocks, policy, signal),
       writerKey: (scope) => this.#keys.current(scope),
-      kekPolicy,
+      kekPolicy: provider.id,
       kek: provider.kek(),
       signer,
       random: freshBytes,
       now: Date.now,
-      beat: async () => index,
+      beat: () => this.#currentBeat(signal),
     };
   }
 
@@ -388,13 +387,13 @@ export class HoldfastClient extends DoorClient {
     return verifiedBlock(cid, await collect(answer.bytes, blockBytesMax), this.http.url.origin);
   }
 
-  async #currentBeat(signal: AbortSignal | undefined): Promise<{ index: number; kekPolicy: string }> {
+  async #currentBeat(signal: AbortSignal | undefined): Promise<number> {
     const now = performance.now();
     if (this.#beat === undefined || now - this.#beat.atMs > beatFreshMs) {
-      const { index, kekPolicy } = await this.beat({ signal });
-      this.#beat = { index, kekPolicy, atMs: now };
+      const { index } = await this.beat({ signal });
+      this.#beat = { index, atMs: now };
     }
-    return this.#beat;
+    return this.#beat.index;
   }
 }
 

@@ -52,7 +52,9 @@ export function parseCid(text: string): CID {
   try {
     cid = CID.parse(text);
   } catch (cause) {
-    throw new HoldfastError('ARGUMENT_INVALID', `not a CID: ${JSON.stringify(text.slice(0, 120))}`, { cause });
+    throw new HoldfastError('ARGUMENT_INVALID', `not a CID: ${JSON.stringify(text.slice(0, 120))}`, {
+      cause,
+    });
   }
   return supportedCid(cid);
 }
@@ -65,7 +67,10 @@ export function supportedCid(cid: CID): CID {
     cid.multihash.digest.length !== 32 ||
     (cid.code !== codecRaw && cid.code !== codecDagCbor)
   ) {
-    throw new HoldfastError('ARGUMENT_INVALID', `unsupported CID ${cid}: CIDv1, sha2-256, raw or dag-cbor expected`);
+    throw new HoldfastError(
+      'ARGUMENT_INVALID',
+      `unsupported CID ${cid.toString()}: CIDv1, sha2-256, raw or dag-cbor expected`,
+    );
   }
   return cid;
 }
@@ -78,7 +83,7 @@ export function matchesCid(cid: CID, bytes: Uint8Array): boolean {
 /** Returns the block or throws BLOCK_CORRUPT naming the CID and `origin` (a node, a file, a caller). */
 export function verifiedBlock(cid: CID, bytes: Uint8Array, origin: string): Block {
   if (!matchesCid(cid, bytes)) {
-    throw new HoldfastError('BLOCK_CORRUPT', `bytes from ${origin} do not hash to ${cid}`, {
+    throw new HoldfastError('BLOCK_CORRUPT', `bytes from ${origin} do not hash to ${cid.toString()}`, {
       details: { cid: cid.toString(), origin, sizeBytes: bytes.length },
     });
   }

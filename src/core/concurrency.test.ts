@@ -50,15 +50,19 @@ test('Gate admits its width and serves in order', async () => {
 
 test('chunked loses nothing, cuts evenly and marks exactly the last piece', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.array(fc.uint8Array({ maxLength: 20 })), fc.integer({ min: 1, max: 16 }), async (parts, size) => {
-      const whole = Buffer.concat(parts);
-      const pieces = await collect(chunked(parts, size));
-      assert.deepEqual(Buffer.concat(pieces.map((piece) => piece.bytes)), whole);
-      assert.equal(pieces.length, Math.max(1, Math.ceil(whole.length / size)));
-      pieces.forEach((piece, index) => {
-        assert.equal(piece.last, index === pieces.length - 1);
-        if (!piece.last) assert.equal(piece.bytes.length, size);
-      });
-    }),
+    fc.asyncProperty(
+      fc.array(fc.uint8Array({ maxLength: 20 })),
+      fc.integer({ min: 1, max: 16 }),
+      async (parts, size) => {
+        const whole = Buffer.concat(parts);
+        const pieces = await collect(chunked(parts, size));
+        assert.deepEqual(Buffer.concat(pieces.map((piece) => piece.bytes)), whole);
+        assert.equal(pieces.length, Math.max(1, Math.ceil(whole.length / size)));
+        pieces.forEach((piece, index) => {
+          assert.equal(piece.last, index === pieces.length - 1);
+          if (!piece.last) assert.equal(piece.bytes.length, size);
+        });
+      },
+    ),
   );
 });

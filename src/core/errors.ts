@@ -4,6 +4,8 @@
 // HoldfastError: a stable code, the fields that say what and where, and the cause. The HTTP status and
 // the UCXL code stand in the same row so that the door never has to guess.
 
+import { inspect } from 'node:util';
+
 interface CatalogueRow {
   /** HTTP status the door answers with. */
   readonly status: number;
@@ -31,42 +33,101 @@ export const errorCatalogue = {
     text: 'a wildcard address was given where one stored key is needed',
   },
   ARGUMENT_INVALID: { ...invalid, text: 'an argument, option or field has a value that cannot be used' },
-  ARGUMENT_MISSING: { ...invalid, ucxl: 'UCXL-400-MISSING_FIELD', text: 'a required argument or field is absent' },
-  UNAUTHORIZED: { status: 401, ucxl: 'UCXL-401-UNAUTHORIZED', exit: 1, text: 'the token is missing or wrong' },
+  ARGUMENT_MISSING: {
+    ...invalid,
+    ucxl: 'UCXL-400-MISSING_FIELD',
+    text: 'a required argument or field is absent',
+  },
+  UNAUTHORIZED: {
+    status: 401,
+    ucxl: 'UCXL-401-UNAUTHORIZED',
+    exit: 1,
+    text: 'the token is missing or wrong',
+  },
   FORBIDDEN: { status: 403, ucxl: 'UCXL-403-FORBIDDEN', exit: 1, text: 'this caller may not do that' },
   NOT_FOUND: { ...missing, text: 'nothing is stored under that address, version or CID' },
   GONE: { ...missing, text: 'the newest version is a tombstone: the object was removed' },
   FILE_NOT_FOUND: { ...missing, text: 'a local file or directory does not exist' },
   FILE_UNREADABLE: { ...internal, exit: 1, text: 'a local file or directory cannot be read or written' },
-  FILE_EXISTS: { ...conflict, text: 'a local file or directory is there already and is not replaced unless forced' },
-  METHOD_NOT_ALLOWED: { status: 405, ucxl: 'UCXL-400-INVALID_FORMAT', exit: 2, text: 'this path takes another HTTP method' },
-  VERSION_CONFLICT: { ...conflict, text: 'somebody wrote a newer version first; the current one is in the details' },
+  FILE_EXISTS: {
+    ...conflict,
+    text: 'a local file or directory is there already and is not replaced unless forced',
+  },
+  METHOD_NOT_ALLOWED: {
+    status: 405,
+    ucxl: 'UCXL-400-INVALID_FORMAT',
+    exit: 2,
+    text: 'this path takes another HTTP method',
+  },
+  VERSION_CONFLICT: {
+    ...conflict,
+    text: 'somebody wrote a newer version first; the current one is in the details',
+  },
   IDEMPOTENCY_MISMATCH: { ...conflict, text: 'the same Idempotency-Key came with another request' },
-  TOO_LARGE: { status: 413, ucxl: 'UCXL-422-UNPROCESSABLE_ENTITY', exit: 2, text: 'the body or message exceeds its limit' },
-  RANGE_INVALID: { status: 416, ucxl: 'UCXL-400-INVALID_FORMAT', exit: 2, text: 'the range lies outside the object' },
-  UPLOAD_TRUNCATED: { ...unprocessable, text: 'the upload ended before it was complete; nothing was registered' },
+  TOO_LARGE: {
+    status: 413,
+    ucxl: 'UCXL-422-UNPROCESSABLE_ENTITY',
+    exit: 2,
+    text: 'the body or message exceeds its limit',
+  },
+  RANGE_INVALID: {
+    status: 416,
+    ucxl: 'UCXL-400-INVALID_FORMAT',
+    exit: 2,
+    text: 'the range lies outside the object',
+  },
+  UPLOAD_TRUNCATED: {
+    ...unprocessable,
+    text: 'the upload ended before it was complete; nothing was registered',
+  },
   BLOCKS_MISSING: { ...unprocessable, text: 'a manifest names blocks that are not stored on enough nodes' },
   RECORD_INVALID: { ...unprocessable, text: 'a signed record is malformed or its signature does not verify' },
-  RATE_LIMITED: { status: 429, ucxl: 'UCXL-429-RATE_LIMIT', exit: 5, text: 'too many requests at once; retry later' },
+  RATE_LIMITED: {
+    status: 429,
+    ucxl: 'UCXL-429-RATE_LIMIT',
+    exit: 5,
+    text: 'too many requests at once; retry later',
+  },
   INTERNAL: { ...internal, text: 'a fault in this program' },
   BLOCK_CORRUPT: { ...damaged, text: 'bytes do not match their CID' },
   RECORD_CORRUPT: { ...damaged, text: 'a stored record does not match its checksum or chain' },
   DECRYPT_FAILED: { ...damaged, text: 'ciphertext, header or key do not belong together' },
   DATA_DIR_FOREIGN: { ...damaged, text: 'the data directory belongs to another node or cluster' },
-  DATA_DIR_NEWER: { ...damaged, text: 'the data directory was written by a newer format than this program reads' },
-  DATA_DIR_DAMAGED: { ...damaged, text: 'the data directory lost files it had; it is not replaced by an empty one' },
+  DATA_DIR_NEWER: {
+    ...damaged,
+    text: 'the data directory was written by a newer format than this program reads',
+  },
+  DATA_DIR_DAMAGED: {
+    ...damaged,
+    text: 'the data directory lost files it had; it is not replaced by an empty one',
+  },
   DATA_DIR_LOCKED: { ...conflict, text: 'another process uses this data directory' },
   PORT_IN_USE: { ...conflict, text: 'another program listens on this port' },
-  DISK_FULL: { status: 507, ucxl: 'UCXL-503-SERVICE_UNAVAILABLE', exit: 5, text: 'no space left: the node is read-only until space returns' },
+  DISK_FULL: {
+    status: 507,
+    ucxl: 'UCXL-503-SERVICE_UNAVAILABLE',
+    exit: 5,
+    text: 'no space left: the node is read-only until space returns',
+  },
   KEY_UNAVAILABLE: { ...unavailable, text: 'the key provider cannot unwrap this key now' },
-  NOT_SEALING: { status: 403, ucxl: 'UCXL-403-FORBIDDEN', exit: 1, text: 'this door does not handle plaintext' },
+  NOT_SEALING: {
+    status: 403,
+    ucxl: 'UCXL-403-FORBIDDEN',
+    exit: 1,
+    text: 'this door does not handle plaintext',
+  },
   QUORUM_UNAVAILABLE: { ...unavailable, text: 'not enough nodes took the write' },
   BLOCK_UNAVAILABLE: { ...unavailable, text: 'no reachable node has the block' },
   PEER_UNREACHABLE: { ...unavailable, text: 'a peer could not be reached or its connection was lost' },
   PEER_REFUSED: { ...unavailable, text: 'a peer answered with an error' },
   BEACON_UNAVAILABLE: { ...unavailable, text: 'the Beacon cannot be reached or refuses writes' },
   CLUSTER_NOT_RUNNING: { ...unavailable, text: 'no cluster is running on this data directory' },
-  TIMEOUT: { status: 504, ucxl: 'UCXL-504-GATEWAY_TIMEOUT', exit: 5, text: 'the operation did not finish in its time' },
+  TIMEOUT: {
+    status: 504,
+    ucxl: 'UCXL-504-GATEWAY_TIMEOUT',
+    exit: 5,
+    text: 'the operation did not finish in its time',
+  },
 } as const satisfies Record<string, CatalogueRow>;
 
 export type ErrorCode = keyof typeof errorCatalogue;
@@ -101,7 +162,7 @@ export function describeError(error: unknown): string {
   const parts: string[] = [];
   let current: unknown = error;
   for (let depth = 0; depth < 8 && current !== undefined && current !== null; depth++) {
-    parts.push(current instanceof Error ? current.message : String(current));
+    parts.push(current instanceof Error ? current.message : inspect(current));
     current = current instanceof Error ? current.cause : undefined;
   }
   return parts.join(': ');

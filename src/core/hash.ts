@@ -67,7 +67,11 @@ function verifyKey(publicKey: Uint8Array): KeyObject {
   const id = asBuffer(publicKey).toString('base64');
   let key = verifyKeys.get(id);
   if (key === undefined) {
-    key = createPublicKey({ key: asBuffer(concat(ed25519SpkiPrefix, publicKey)), format: 'der', type: 'spki' });
+    key = createPublicKey({
+      key: asBuffer(concat(ed25519SpkiPrefix, publicKey)),
+      format: 'der',
+      type: 'spki',
+    });
     if (verifyKeys.size >= verifyKeysMax) verifyKeys.clear();
     verifyKeys.set(id, key);
   }

@@ -19,7 +19,7 @@ export const addressPartBytesMax = 256;
 /** Members of one cluster: the algorithms sort all of them per block. */
 export const membersMax = 256;
 /** One Beacon append, encoded: it travels as one RPC body. */
-export const appendBytesMax = blockBytesMax;
+export const appendBytesMax = 1024 * 1024;
 /** A Beacon subject or record key: an address and its prefix. */
 export const subjectBytesMax = addressBytesMax + 64;
 /** Compliance tags and citations of one manifest: together with the rest they must stay below `recordBytesMax`. */

@@ -30,13 +30,26 @@ export interface RpcCallOptions {
 }
 
 export type RpcHandler = (message: Required<RpcMessage>, context: RpcContext) => Promise<RpcMessage>;
-export type RpcStreamHandler = (message: Required<RpcMessage>, context: RpcContext) => AsyncIterable<RpcMessage>;
+export type RpcStreamHandler = (
+  message: Required<RpcMessage>,
+  context: RpcContext,
+) => AsyncIterable<RpcMessage>;
 
 /** The calling side. Throws PEER_UNREACHABLE, TIMEOUT, or the error the other side threw. */
 export interface RpcClient {
-  call(peer: PeerName, method: string, message: RpcMessage, options?: RpcCallOptions): Promise<Required<RpcMessage>>;
+  call(
+    peer: PeerName,
+    method: string,
+    message: RpcMessage,
+    options?: RpcCallOptions,
+  ): Promise<Required<RpcMessage>>;
   /** Items arrive in order, at the pace they are taken (credit). Leaving the loop early cancels the other side. */
-  stream(peer: PeerName, method: string, message: RpcMessage, options?: RpcCallOptions): AsyncIterable<Required<RpcMessage>>;
+  stream(
+    peer: PeerName,
+    method: string,
+    message: RpcMessage,
+    options?: RpcCallOptions,
+  ): AsyncIterable<Required<RpcMessage>>;
 }
 
 /** The answering side. A method is named once; naming it twice is a fault of ours. */

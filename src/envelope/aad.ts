@@ -14,8 +14,8 @@ export const contentClasses = ['public', 'internal', 'confidential', 'restricted
 export type ContentClass = (typeof contentClasses)[number];
 
 export const objectIdBytes = 16;
-/** RFC 6838 allows 127 + 1 + 127 characters; the rest is room for parameters. */
-const mediaBytesMax = 512;
+/** RFC 6838 allows 127 + 1 + 127 characters. */
+const mediaBytesMax = 256;
 
 export interface FloeAad {
   readonly v: 1;

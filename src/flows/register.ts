@@ -166,7 +166,9 @@ async function checkContent(ports: RegisterPorts, body: ManifestBody): Promise<v
   if (body.cid === null) return;
   const cids = body.blocks === 1 ? [body.cid] : indexBlocks(body.cid, (cid) => ports.load(cid));
   const missing: string[] = [];
-  for await (const bad of mapInOrder(grouped(cids, checkBatch), 2, (group) => missingOf(ports, group)))
+  for await (const bad of mapInOrder(grouped(cids, checkBatch), 2, (group) =>
+    missingOf(ports, group, body.replication),
+  ))
     missing.push(...bad.slice(0, 16 - missing.length));
   if (missing.length > 0)
     throw new HoldfastError(
@@ -176,9 +178,13 @@ async function checkContent(ports: RegisterPorts, body: ManifestBody): Promise<v
     );
 }
 
-async function missingOf(ports: RegisterPorts, cids: readonly CID[]): Promise<string[]> {
+async function missingOf(
+  ports: RegisterPorts,
+  cids: readonly CID[],
+  { min }: ReplicationPolicy,
+): Promise<string[]> {
   const copies = await ports.copiesOf(cids);
-  const floor = ports.copiesFloor();
+  const floor = Math.min(ports.copiesFloor(), min);
   return cids.filter((_, index) => (copies[index] ?? 0) < floor).map((cid) => cid.toString());
 }
 

@@ -592,8 +592,10 @@ function healthRoutes(ports: DoorPorts): Route[] {
       false,
       async () => {
         const { status, checks } = await answer();
-        const failed = checks.filter((check) => check.status === 'failed').map((check) => check.name);
-        if (status === 'failed')
+        // A lost object is an alarm, and no reason to send readers of all the others away.
+        const vital = checks.filter(({ name }) => name === 'nodes' || name === 'beacon');
+        const failed = vital.filter((check) => check.status === 'failed').map((check) => check.name);
+        if (failed.length > 0)
           throw new HoldfastError('BEACON_UNAVAILABLE', `not ready: ${failed.join(', ')}`, {
             details: { failed },
           });

@@ -75,8 +75,15 @@ export class TestCluster implements AsyncDisposable {
       });
     const started = Date.now();
     while (!this.#output.includes('running\n')) {
-      assert.ok(child.exitCode === null && Date.now() - started < 60_000, `the cluster did not start:\n${this.#output}`);
-      await Promise.race([once(child.stdout, 'data'), once(child, 'exit'), new Promise((resolve) => setTimeout(resolve, 1000))]);
+      assert.ok(
+        child.exitCode === null && Date.now() - started < 60_000,
+        `the cluster did not start:\n${this.#output}`,
+      );
+      await Promise.race([
+        once(child.stdout, 'data'),
+        once(child, 'exit'),
+        new Promise((resolve) => setTimeout(resolve, 1000)),
+      ]);
     }
   }
 
@@ -122,7 +129,11 @@ export class TestCluster implements AsyncDisposable {
   }
 
   /** Waits until the steward's view satisfies `wanted`. */
-  async until(what: string, wanted: (steward: StewardStatus) => boolean, timeoutMs = 60_000): Promise<StewardStatus> {
+  async until(
+    what: string,
+    wanted: (steward: StewardStatus) => boolean,
+    timeoutMs = 60_000,
+  ): Promise<StewardStatus> {
     const started = Date.now();
     let last: unknown;
     while (Date.now() - started < timeoutMs) {

@@ -56,8 +56,7 @@ async function settled({ screen, signal }: Context, door: DoorClient): Promise<S
         `healing, ${bytesText(healing.pendingBytes)} to go`,
       );
       done = healing.copiesDone;
-      const quiet =
-        queue.waiting + queue.underway + queue.backingOff === 0 && objects.healing + objects.unchecked === 0;
+      const quiet = queue.waiting + queue.underway === 0 && objects.healing + objects.unchecked === 0;
       if (!quiet) quietSince = undefined;
       else quietSince ??= beat.sequence;
       if (quietSince !== undefined && beat.sequence - quietSince >= quietRounds) return steward;

@@ -1,0 +1,98 @@
+// Which blocks the reachable nodes hold, asked of the nodes themselves: the last third of `beacon verify`.
+
+import type { BeaconView } from '../beacon/view.ts';
+import type { CID } from '../core/block.ts';
+import { grouped, mapInOrder } from '../core/concurrency.ts';
+import { describeError, HoldfastError } from '../core/errors.ts';
+import type { PeerName } from '../core/rpc.ts';
+import { fieldOf } from '../core/shape.ts';
+import { indexBlocks, segmentsOf } from '../manifest/segments.ts';
+import type { NodePeer } from '../node/peer.ts';
+import { type Member, peersWithRole } from './member.ts';
+
+/** CIDs in one question. */
+const askedAtOnce = 512;
+const problemsMax = 1000;
+
+export class HeldBlocks {
+  readonly #peer: NodePeer;
+  readonly #nodes: readonly PeerName[];
+  readonly #signal: AbortSignal;
+
+  constructor(member: Member, signal: AbortSignal) {
+    const up = new Set(member.peer.connected());
+    this.#peer = member.peer;
+    this.#nodes = peersWithRole(member.peer.membership(), 'node').filter((node) => up.has(node));
+    this.#signal = signal;
+  }
+
+  /** True when a reachable node holds it. */
+  async has(cid: CID): Promise<boolean> {
+    return (await this.#missing([cid])).length === 0;
+  }
+
+  /** Looks up every content block of every version that must be kept. */
+  async contentOf(
+    view: BeaconView,
+  ): Promise<{ readonly blocks: number; readonly problems: readonly string[] }> {
+    const problems: string[] = [];
+    let blocks = 0;
+    for await (const entry of view.catalogue({ signal: this.#signal })) {
+      const { cid: root, encryption } = entry.manifest;
+      if (!entry.retained || root === null || encryption === null) continue;
+      if (segmentsOf(encryption.ctLen) === 1) continue; // the root is the content, and was looked up
+      const what = `${entry.address} version ${entry.version}`;
+      try {
+        const cids = indexBlocks(root, (cid) => this.#index(cid));
+        for await (const { asked, missing } of mapInOrder(grouped(cids, askedAtOnce), 2, async (group) => ({
+          asked: group.length,
+          missing: await this.#missing(group),
+        }))) {
+          blocks += asked;
+          for (const cid of missing)
+            problems.push(`${what}: no reachable node holds block ${cid.toString()}`);
+        }
+      } catch (error) {
+        this.#signal.throwIfAborted();
+        problems.push(`${what}: its index cannot be read: ${describeError(error)}`);
+      }
+      if (problems.length >= problemsMax) break;
+    }
+    return { blocks, problems };
+  }
+
+  async #missing(cids: readonly CID[]): Promise<CID[]> {
+    const found = new Set<number>();
+    await Promise.all(
+      this.#nodes.map(async (node) => {
+        try {
+          const options = { signal: this.#signal };
+          const { head } = await this.#peer.rpc.call(node, 'block.has', { head: { cids } }, options);
+          const have = fieldOf(head, 'have');
+          if (Array.isArray(have))
+            for (const index of cids.keys()) if (have[index] === true) found.add(index);
+        } catch {
+          this.#signal.throwIfAborted(); // a node that cannot answer does not vouch for anything
+        }
+      }),
+    );
+    return cids.filter((_, index) => !found.has(index));
+  }
+
+  async #index(cid: CID): Promise<Uint8Array> {
+    for (const node of this.#nodes) {
+      try {
+        const { head, body } = await this.#peer.rpc.call(
+          node,
+          'block.get',
+          { head: { cid } },
+          { signal: this.#signal },
+        );
+        if (fieldOf(head, 'found') === true) return body; // checked against the CID by whoever walks the index
+      } catch {
+        this.#signal.throwIfAborted();
+      }
+    }
+    throw new HoldfastError('BLOCK_UNAVAILABLE', `no reachable node has index block ${cid.toString()}`);
+  }
+}
