@@ -4,12 +4,15 @@ import * as fc from 'fast-check';
 import { hour, minute } from '../core/clock.ts';
 import { sha256 } from '../core/hash.ts';
 import {
-  dueRecords,
+  type Lane,
+  laneOf,
+  placesDue,
   regionOf,
   regionsCount,
   regionsDue,
   regionStart,
   scheduleOptions,
+  spanOf,
 } from './provider-schedule.ts';
 
 const options = scheduleOptions(48 * hour, minute);
@@ -20,12 +23,27 @@ function record(seed: number, announcedAt: number) {
   return { key: sha256(Uint8Array.of(seed >> 8, seed & 0xff)), announcedAt };
 }
 
+/** What a node announces that looks where it is told and takes what it is told, with a list for a store. */
+function dueRecords<T extends OwnAge>(records: readonly T[], region: number | undefined, at: number) {
+  const byAge = records.toSorted((a, b) => a.announcedAt - b.announcedAt || Buffer.compare(a.key, b.key));
+  return placesDue(region, at, options).flatMap((place) =>
+    byAge
+      .filter((each) =>
+        place.lane === 'scheduled'
+          ? regionOf(each.key) === place.region
+          : each.announcedAt >= place.from && each.announcedAt < place.before,
+      )
+      .filter((each) => laneOf(each, region, at, options) === place.lane)
+      .map((each) => ({ record: each, lane: place.lane })),
+  );
+}
+
 test('new goes before overdue, and overdue goes by least remaining lease', () => {
   const fresh = record(1, now - minute);
   const old = record(2, now - 25 * hour);
   const older = record(3, now - 47 * hour);
   const never = record(4, 0);
-  const due = dueRecords([fresh, old, older, never], undefined, own, now, options);
+  const due = dueRecords([fresh, old, older, never], undefined, now);
   assert.deepEqual(
     due.map(({ record, lane }) => [record, lane]),
     [
@@ -37,7 +55,34 @@ test('new goes before overdue, and overdue goes by least remaining lease', () =>
 });
 
 test('a record announced in the future, by a clock that was set back, is announced again', () => {
-  assert.equal(dueRecords([record(1, now + hour)], undefined, own, now, options)[0]?.lane, 'overdue');
+  assert.equal(dueRecords([record(1, now + hour)], undefined, now)[0]?.lane, 'overdue');
+  assert.deepEqual(dueRecords([record(1, now + 1)], undefined, now), [], 'a little is no reason');
+});
+
+test('the places hold everything that is due, once, and by urgency: compared with judging every record', () => {
+  const ages = fc.oneof(
+    fc.constantFrom(0, 1, now, now + minute, now + minute + 1, now - 6 * hour, now - 24 * hour),
+    fc.integer({ min: now - 50 * hour, max: now + 2 * hour }),
+  );
+  const rank: Record<Lane, number> = { new: 0, overdue: 1, scheduled: 2 };
+  fc.assert(
+    fc.property(fc.array(fc.tuple(fc.nat(2000), ages)), fc.nat(2000), fc.boolean(), (list, seed, hasBeat) => {
+      const records = list.map(([each, announcedAt]) => record(each, announcedAt));
+      const region = hasBeat ? regionOf(record(seed, 0).key) : undefined;
+      const found = dueRecords(records, region, now);
+      const due = records.filter((each) => laneOf(each, region, now, options) !== undefined);
+      assert.equal(found.length, due.length);
+      assert.deepEqual(new Set(found.map(({ record: each }) => each)), new Set(due));
+      const ranks = found.map(({ lane }) => rank[lane]);
+      assert.deepEqual(ranks, ranks.toSorted());
+    }),
+  );
+});
+
+test('a first beat, and one of a Pulse that began again, stands for itself; a gap is made good', () => {
+  assert.deepEqual(spanOf(undefined, 7), { after: 6, upTo: 7 });
+  assert.deepEqual(spanOf(5000, 3), { after: 2, upTo: 3 });
+  assert.deepEqual(spanOf(7, 10), { after: 7, upTo: 10 });
 });
 
 test('over one period every record is scheduled exactly once, evenly, wherever the period begins', () => {
@@ -85,7 +130,7 @@ test('no record ever outlives its lease, though no beat comes at all', () => {
   let announcedAt = now;
   for (let at = now; at < now + 200 * hour; at += hour) {
     assert.ok(at - announcedAt < options.validityMs);
-    const due = dueRecords([record(1, announcedAt)], undefined, own, at, options);
+    const due = dueRecords([record(1, announcedAt)], undefined, at);
     if (due.length > 0) announcedAt = at;
   }
 });

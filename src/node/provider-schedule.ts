@@ -11,7 +11,11 @@
 //
 // The overdue lane is the floor: beats may stop, jump, start from 0 again or come once in two hours, and
 // still no record outlives its lease unannounced. It is also the catch-up of a node that was down.
+//
+// Of a million own records nearly none are due. So the decision has two halves: `placesDue` says in which
+// ranges of age and key what is due can lie, and `laneOf` judges each record found there.
 
+import { minute } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 
 export interface ScheduleOptions {
@@ -24,6 +28,9 @@ export interface ScheduleOptions {
   /** Beats over which all regions are spread. From 1. */
   readonly beatsPerPeriod: number;
 }
+
+/** A clock may be set back a little all the time; from here on it is a jump, ms. */
+const skewMsMax = minute;
 
 /** Half the validity is the floor; a quarter of it, in beats, is the period. */
 export function scheduleOptions(validityMs: number, beatMs: number): ScheduleOptions {
@@ -51,38 +58,51 @@ export interface OwnAge {
 
 export type Lane = 'new' | 'overdue' | 'scheduled';
 
-/** The beats that passed since the last look: `after` exclusive, `upTo` inclusive. `undefined` = no beat. */
-export type BeatSpan = { readonly after: number; readonly upTo: number } | undefined;
-
-/** Everything that is due, most urgent first. Two records of equal urgency come in the order of their keys. */
-export function dueRecords<T extends OwnAge>(
-  records: Iterable<T>,
-  span: BeatSpan,
-  ownKey: Uint8Array,
-  now: number,
-  options: ScheduleOptions,
-): { record: T; lane: Lane }[] {
-  const regions = new Set(regionsDue(span, ownKey, options));
-  const due: { record: T; lane: Lane }[] = [];
-  for (const record of records) {
-    const lane = laneOf(record, regions, now, options);
-    if (lane !== undefined) due.push({ record, lane });
-  }
-  return due.sort((a, b) => laneRank[a.lane] - laneRank[b.lane] || byUrgency(a.record, b.record));
+/** The beats that passed since the last look: `after` exclusive, `upTo` inclusive. */
+export interface BeatSpan {
+  readonly after: number;
+  readonly upTo: number;
 }
 
-/** The lane of one record, or `undefined` when it is not due. `regions` comes from `regionsDue`. */
+/**
+ * The span that beat `index` ends when the one before was `last`. The first beat after a start, or one of a Pulse
+ * that began again, stands for itself alone: of what was missed the wall clock tells.
+ */
+export function spanOf(last: number | undefined, index: number): BeatSpan {
+  return last === undefined || index <= last
+    ? { after: index - 1, upTo: index }
+    : { after: last, upTo: index };
+}
+
+/** A range of own records in which some of `lane` may lie; `laneOf` says which. */
+export type Place =
+  /** By the time of the last announcement, ms since 1970: `from` inclusive, `before` exclusive, the oldest first. */
+  | { readonly lane: 'new' | 'overdue'; readonly from: number; readonly before: number }
+  | { readonly lane: 'scheduled'; readonly region: number };
+
+/** Where everything lies that is due, the most urgent first. `region` is the next one whose beat has come, if any. */
+export function placesDue(region: number | undefined, now: number, options: ScheduleOptions): Place[] {
+  const places: Place[] = [
+    { lane: 'new', from: 0, before: 1 },
+    { lane: 'overdue', from: 1, before: Math.max(1, now - options.overdueMs + 1) },
+    { lane: 'overdue', from: now + skewMsMax + 1, before: Number.POSITIVE_INFINITY },
+  ];
+  if (region !== undefined) places.push({ lane: 'scheduled', region });
+  return places;
+}
+
+/** The lane of one record, or `undefined` when it is not due. `region` as for `placesDue`. */
 export function laneOf(
   record: OwnAge,
-  regions: ReadonlySet<number>,
+  region: number | undefined,
   now: number,
   options: ScheduleOptions,
 ): Lane | undefined {
   if (record.announcedAt === 0) return 'new';
   // A clock that was set back makes ages negative: announcing again is harmless, waiting may not be.
   const age = now - record.announcedAt;
-  if (age < 0 || age >= options.overdueMs) return 'overdue';
-  if (age >= options.freshMs && regions.has(regionOf(record.key))) return 'scheduled';
+  if (age < -skewMsMax || age >= options.overdueMs) return 'overdue';
+  if (age >= options.freshMs && regionOf(record.key) === region) return 'scheduled';
   return undefined;
 }
 
@@ -92,7 +112,7 @@ export function regionsDue(
   ownKey: Uint8Array,
   options: Pick<ScheduleOptions, 'beatsPerPeriod'>,
 ): number[] {
-  if (span === undefined || span.upTo <= span.after) return [];
+  if (span.upTo <= span.after) return [];
   const beats = options.beatsPerPeriod;
   const count = Math.min(beats, span.upTo - span.after);
   const regions: number[] = [];
@@ -124,10 +144,4 @@ export function regionStart(region: number): Uint8Array {
 // Slot s owns the positions p with ⌊beats · p / regions⌋ = s: shares differ by one at most.
 function firstPosition(slot: number, beats: number): number {
   return Math.ceil((slot * regionsCount) / beats);
-}
-
-const laneRank: Record<Lane, number> = { new: 0, overdue: 1, scheduled: 2 };
-
-function byUrgency(a: OwnAge, b: OwnAge): number {
-  return a.announcedAt - b.announcedAt || Buffer.compare(a.key, b.key);
 }

@@ -117,13 +117,13 @@ test('everything survives closing: records, counts, addresses, own records and w
   withStore({}, async (store, clock, reopen) => {
     await store.add('alice', [addr], [digest(1), digest(2)]);
     await store.addOwn([block(3).cid, block(4).cid]);
-    await store.announced(await store.oldestOwn(1, 1));
+    await store.announced(await store.ownByAge(0, 1, 1));
     await store.setSynced('alice', true);
     const again = await reopen();
     assert.deepEqual(again.counts(), { own: 2, records: 2, providers: 1, corruptCount: 0, refusedCount: 0 });
     assert.equal((await again.find(digest(1)))[0]?.addrs.length, 1);
-    assert.equal((await again.oldestOwn(1, 10)).length, 1);
-    assert.equal((await again.oldestOwn(clock.at + 1, 10)).length, 2);
+    assert.equal((await again.ownByAge(0, 1, 10)).length, 1);
+    assert.equal((await again.ownByAge(0, clock.at + 1, 10)).length, 2);
     assert.deepEqual(await again.syncedPeers(), ['alice']);
   }));
 
@@ -131,23 +131,23 @@ test('own records come by age, and again only when announced', () =>
   withStore({}, async (store, clock) => {
     await store.addOwn([block(1).cid, block(2).cid]);
     assert.equal(await store.addOwn([block(1).cid]), 0, 'known already');
-    await store.announced(await store.oldestOwn(1, 1));
+    await store.announced(await store.ownByAge(0, 1, 1));
     clock.at += hour;
-    const [never, once] = await store.oldestOwn(clock.at, 10);
+    const [never, once] = await store.ownByAge(0, clock.at, 10);
     assert.deepEqual([never?.announcedAt, once?.announcedAt], [0, start]);
     clock.at = start - hour;
-    assert.equal((await store.futureOwn(clock.at, 10)).length, 1);
+    assert.equal((await store.ownByAge(clock.at + 1, Number.POSITIVE_INFINITY, 10)).length, 1);
     assert.equal(await store.removeOwn([block(1).cid, block(2).cid, block(3).cid]), 2);
-    assert.deepEqual(await store.oldestOwn(clock.at + 9 * hour, 10), []);
+    assert.deepEqual(await store.ownByAge(0, clock.at + 9 * hour, 10), []);
   }));
 
 test('a record removed while it was being announced stays removed', () =>
   withStore({}, async (store, clock) => {
     await store.addOwn([block(1).cid]);
-    const taken = await store.oldestOwn(1, 1);
+    const taken = await store.ownByAge(0, 1, 1);
     await store.removeOwn([block(1).cid]);
     await store.announced(taken);
-    assert.deepEqual(await store.oldestOwn(clock.at + 1, 1), []);
+    assert.deepEqual(await store.ownByAge(0, clock.at + 1, 1), []);
   }));
 
 test('the regions together are all own records, each once', () =>
@@ -179,12 +179,12 @@ test('a flipped bit in a record is not served, is counted, and heals with the ne
     await flipRecords(dir.storePath('providers'));
     await using store = await openProviderStore(dir, { clock });
     assert.deepEqual(await store.find(digest(1)), []);
-    assert.deepEqual(await store.oldestOwn(1, 9), []);
+    assert.deepEqual(await store.ownByAge(0, 1, 9), []);
     assert.equal(store.counts().corruptCount, 2);
     await store.add('alice', [addr], [digest(1)]);
     assert.equal(await store.addOwn([block(2).cid]), 1);
     assert.equal((await store.find(digest(1))).length, 1);
-    assert.equal((await store.oldestOwn(1, 9)).length, 1);
+    assert.equal((await store.ownByAge(0, 1, 9)).length, 1);
   } finally {
     await rm(path, { recursive: true });
   }

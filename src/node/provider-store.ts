@@ -334,17 +334,10 @@ export class ProviderStore implements AsyncDisposable {
     });
   }
 
-  /** Own records last announced before `before` (ms), the oldest first, never announced ones foremost. */
-  async oldestOwn(before: number, limit: number): Promise<OwnRecord[]> {
-    return this.#exclusive(() =>
-      this.#ownsByAge({ gte: tags.age, lt: concat(tags.age, time6(before)), limit }),
-    );
-  }
-
-  /** Own records whose last announcement is later than `after`: the clock was set back. At most `limit`. */
-  async futureOwn(after: number, limit: number): Promise<OwnRecord[]> {
-    const range = { gt: concat(tags.age, time6(after), last32), lt: next(tags.age), limit };
-    return this.#exclusive(() => this.#ownsByAge(range));
+  /** Own records last announced at `from` or later and before `before` (ms; 0 = never announced), the oldest first. */
+  async ownByAge(from: number, before: number, limit: number): Promise<OwnRecord[]> {
+    const lt = before === Number.POSITIVE_INFINITY ? next(tags.age) : concat(tags.age, time6(before));
+    return this.#exclusive(() => this.#ownsByAge({ gte: concat(tags.age, time6(from)), lt, limit }));
   }
 
   /** Own records of one region of the key space, in the order of their keys, in pages. */
@@ -498,7 +491,6 @@ const tags = {
 } as const;
 
 const empty = new Uint8Array(0);
-const last32 = new Uint8Array(32).fill(0xff);
 
 function put(key: Uint8Array, value: Uint8Array): Put {
   return { type: 'put', key, value: concat(value, uint32(crc32(value, crc32(key)))) };

@@ -32,7 +32,7 @@ import {
   peerMultihash,
   textAddrs,
 } from './provider-kad.ts';
-import { regionsDue, scheduleOptions } from './provider-schedule.ts';
+import { laneOf, type Place, placesDue, regionsDue, scheduleOptions, spanOf } from './provider-schedule.ts';
 import { checkedDigest, kadKey, type OwnRecord, type ProviderStore } from './provider-store.ts';
 import { addrBytesMax, peerAddrsMax } from './provider-wire.ts';
 
@@ -229,14 +229,9 @@ class ProviderService implements Providers {
   }
 
   beat(index: number): void {
-    const last = this.#lastBeat;
+    const span = spanOf(this.#lastBeat, index);
     this.#lastBeat = index;
-    // The first beat after a start, or a Pulse that began again, says nothing about what was missed: the
-    // wall clock does.
-    const span =
-      last === undefined || index <= last ? { after: index - 1, upTo: index } : { after: last, upTo: index };
-    const schedule = this.#schedule();
-    for (const region of regionsDue(span, this.#ownKey, schedule)) {
+    for (const region of regionsDue(span, this.#ownKey, this.#schedule())) {
       if (!this.#regions.includes(region)) this.#regions.push(region);
     }
     this.#nudge();
@@ -252,7 +247,7 @@ class ProviderService implements Providers {
 
   async status(): Promise<ProvidersStatus> {
     const { own, records, providers, corruptCount, refusedCount } = this.#store.counts();
-    const due = (await this.#store.oldestOwn(1, chunkCount)).length;
+    const due = (await this.#store.ownByAge(0, 1, chunkCount)).length;
     const outOfStep = [...this.#outOfStep];
     return {
       own,
@@ -306,35 +301,35 @@ class ProviderService implements Providers {
     this.#wake();
   }
 
-  /** One unit of the most urgent work. */
+  /** One unit of the most urgent work: the schedule says where it is, and a peer out of step comes after what is new. */
   async #round(): Promise<'busy' | 'idle'> {
     const now = this.#clock.now();
-    const fresh = await this.#store.oldestOwn(1, chunkCount);
-    if (fresh.length > 0 && (await this.#announce(fresh))) return 'busy';
     const returned = this.#recordHolders().find(
       (each) => !this.#inStep.has(each.peer) && this.#reachable(each),
     );
-    if (returned !== undefined) return this.#bringInStep(returned);
-    const { overdueMs } = this.#schedule();
-    const overdue = (await this.#store.oldestOwn(now - overdueMs, chunkCount)).filter(
-      ({ announcedAt }) => announcedAt > 0,
-    );
-    if (overdue.length > 0 && (await this.#announce(overdue))) return 'busy';
-    const future = await this.#store.futureOwn(now + minute, chunkCount);
-    if (future.length > 0 && (await this.#announce(future))) return 'busy';
-    return this.#nextRegion(now);
+    for (const place of placesDue(this.#regions[0], now, this.#schedule())) {
+      if (place.lane !== 'new' && returned !== undefined) return this.#bringInStep(returned);
+      if (await this.#announceAt(place, now)) return 'busy';
+    }
+    return 'idle';
   }
 
-  async #nextRegion(now: number): Promise<'busy' | 'idle'> {
-    const region = this.#regions[0];
-    if (region === undefined) return 'idle';
-    const { freshMs } = this.#schedule();
-    for await (const page of this.#store.ownInRegion(region)) {
-      const due = page.filter(({ announcedAt }) => announcedAt > 0 && now - announcedAt >= freshMs);
-      if (due.length > 0 && !(await this.#announce(due))) return 'idle';
+  /** Announces what is due in one place: a chunk of an age, all of a region. False: nothing is, or nothing gets through. */
+  async #announceAt(place: Place, now: number): Promise<boolean> {
+    const options = this.#schedule();
+    const region = place.lane === 'scheduled' ? place.region : undefined;
+    const dueOf = (records: readonly OwnRecord[]): OwnRecord[] =>
+      records.filter((record) => laneOf(record, region, now, options) === place.lane);
+    if (place.lane !== 'scheduled') {
+      const due = dueOf(await this.#store.ownByAge(place.from, place.before, chunkCount));
+      return due.length > 0 && this.#announce(due);
+    }
+    for await (const page of this.#store.ownInRegion(place.region)) {
+      const due = dueOf(page);
+      if (due.length > 0 && !(await this.#announce(due))) return false;
     }
     this.#regions.shift();
-    return 'busy';
+    return true;
   }
 
   /** True when something got through: else there is no use in going on now. */
