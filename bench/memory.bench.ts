@@ -1,10 +1,10 @@
 // Memory of a process that pushes blocks to three nodes, and of the nodes: what passes through must not stay.
 //
-//   node --max-semi-space-size=2 bench/memory.bench.ts [MiB to push, default 2048]
+//   MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=131072 node --max-semi-space-size=2 bench/memory.bench.ts [MiB, default 2048]
 //
 // Blocks are buffers that live for a moment. V8 frees them with the objects of its young generation, which by
-// default may grow until hundreds of megabytes of them wait; so run it with and without the flag. The nodes
-// inherit it.
+// default may grow until many of them wait; and glibc, after the first large buffer was freed, keeps the memory of
+// the next ones in its heaps. So run it with and without the three settings. The nodes inherit them.
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomFillSync } from 'node:crypto';

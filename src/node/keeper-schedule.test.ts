@@ -27,6 +27,35 @@ test('pauses double, are bounded, and an absent member is dialled for ever', () 
   assert.deepEqual(pauses, [200, 400, 800, 1600, 3200, 5000, 5000, 5000, 5000]);
 });
 
+test('a member that comes up late, a minute or an hour after, is dialled within one longest pause of it', () => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom(60_000, 3_600_000),
+      fc.infiniteStream(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })),
+      fc.integer({ min: 0, max: 5000 }),
+      (upAt, chance, attemptMs) => {
+        let now = 0;
+        let dials = 0;
+        let state = dialNew(true, now, chance.next().value, times);
+        while (now < upAt) {
+          assert.equal(state.status, 'waiting');
+          const begun = state.status === 'waiting' ? state.dueAt : now;
+          if (begun >= upAt) now = begun;
+          else {
+            now = begun + attemptMs;
+            state = dialFailed(dialStarted(state), now, chance.next().value, times);
+            dials += 1;
+          }
+        }
+        const next = state.status === 'waiting' ? Math.max(now, state.dueAt) : now;
+        assert.ok(next - upAt <= times.pauseMsMax + attemptMs, `dialled ${next - upAt} ms after it was up`);
+        assert.ok(dials <= 6 + upAt / (times.pauseMsMax / 2), `${dials} dials`);
+      },
+    ),
+    { numRuns: 20 },
+  );
+});
+
 test('the second dialler waits, a lost member is redialled soon, one that shows itself at once', () => {
   assert.deepEqual(dialNew(false, 1000, 0, times), { status: 'waiting', attempts: 0, dueAt: 1100 });
   const down = dialDown(dialUp(), 1000, 0, times);

@@ -45,6 +45,8 @@ export interface PeerOptions {
   readonly heartbeatMs?: number;
   /** A peer that answers nothing for this long is `down`, milliseconds. Default 4,000. */
   readonly silenceMsMax?: number;
+  /** How often libp2p measures the round trip of every connection, milliseconds. Default 10,000. */
+  readonly pingIntervalMs?: number;
   /** Sees the plain bytes of every RPC frame: for tests that look for secrets. */
   readonly tap?: RpcTap;
 }
@@ -396,7 +398,11 @@ function libp2pOptions(options: PeerOptions, isMember: (peer: PeerName) => boole
     },
     // Measures only. It takes any failed ping for a dead peer, also one that found the one ping stream taken
     // by the DHT, and cut healthy connections under load; our own heartbeats decide.
-    connectionMonitor: { abortConnectionOnPingFailure: false, pingTimeout: { minTimeout: 15 * second } },
+    connectionMonitor: {
+      abortConnectionOnPingFailure: false,
+      pingInterval: options.pingIntervalMs ?? 10 * second,
+      pingTimeout: { minTimeout: 15 * second },
+    },
     services: {
       identify: identify(),
       // Both the monitor and the DHT ping: one stream each way, libp2p's default, is one too few.

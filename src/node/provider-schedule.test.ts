@@ -6,6 +6,7 @@ import { sha256 } from '../core/hash.ts';
 import {
   type Lane,
   laneOf,
+  type OwnAge,
   placesDue,
   regionOf,
   regionsCount,
@@ -74,7 +75,10 @@ test('the places hold everything that is due, once, and by urgency: compared wit
       assert.equal(found.length, due.length);
       assert.deepEqual(new Set(found.map(({ record: each }) => each)), new Set(due));
       const ranks = found.map(({ lane }) => rank[lane]);
-      assert.deepEqual(ranks, ranks.toSorted());
+      assert.deepEqual(
+        ranks,
+        ranks.toSorted((a, b) => a - b),
+      );
     }),
   );
 });

@@ -4,12 +4,15 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startPeer } from '../../src/node/peer.ts';
 import {
   freePorts,
+  startPeers,
+  stopPeers,
   testIdentities,
   testMember,
   testMembership,
@@ -134,3 +137,81 @@ test('a frozen peer costs its own calls their time limit, others nothing; it is 
   await peer[Symbol.asyncDispose]();
   await Promise.all(children.map(kill));
 });
+
+test('a bootstrap node that comes late, after many dials, joins all who know only its address', {
+  timeout,
+}, async (context) => {
+  const identities = await testIdentities(4);
+  const ports = await freePorts(4);
+  // As after a first start from one address: the three know where the bootstrap node is, and nobody else.
+  const [bootstrap, ...waiting] = identities.map((identity, index) => ({
+    identity,
+    port: ports[index] ?? 0,
+  }));
+  assert.ok(bootstrap !== undefined);
+  const knocks = await countKnocks(bootstrap.port, 3 * 6);
+  const membership = testMembership(
+    identities.map(({ name }, index) =>
+      testMember(name, index, index === 0 ? [`/ip4/127.0.0.1/tcp/${bootstrap.port}`] : []),
+    ),
+  );
+  const start = ({ identity, port }: typeof bootstrap) =>
+    startPeer({ identity, membership, listen: { host: '127.0.0.1', port }, dialPauseMsMax: 200 });
+  const peers = await Promise.all(waiting.map(start));
+  context.after(() => Promise.all(peers.map((peer) => peer[Symbol.asyncDispose]())));
+  await knocks();
+  assert.deepEqual(
+    peers.map((peer) => peer.connected()),
+    [[], [], []],
+  );
+
+  const late = await start(bootstrap);
+  peers.push(late);
+  await untilConnected(late, 3);
+  for (const peer of peers.slice(0, 3)) {
+    await untilPeers(peer, () => peer.connected().includes(late.name));
+    late.rpc.handle(`for-${peer.name}`, async (message) => message);
+    assert.equal((await peer.rpc.call(late.name, `for-${peer.name}`, { head: 1 })).head, 1);
+  }
+});
+
+test('a failed ping of the connection monitor does not cut a healthy connection', {
+  timeout,
+}, async (context) => {
+  const [a, b] = await startPeers(2, () => ({ pingIntervalMs: 50 }));
+  assert.ok(a !== undefined && b !== undefined);
+  context.after(() => stopPeers([a, b]));
+  let closed = 0;
+  for (const { libp2p } of [a, b]) libp2p.addEventListener('connection:close', () => void (closed += 1));
+  // What load does now and then: the other side refuses the one more ping stream.
+  let pings = 0;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  for (const { libp2p } of [a, b]) {
+    await libp2p.unhandle('/ipfs/ping/1.0.0');
+    await libp2p.handle('/ipfs/ping/1.0.0', (stream) => {
+      stream.abort(new Error('too many streams'));
+      if (++pings === 20) resolve();
+    });
+  }
+  await promise;
+  b.rpc.handle('echo', async (message) => message);
+  assert.equal((await a.rpc.call(b.name, 'echo', { head: 1 })).head, 1);
+  assert.equal(closed, 0);
+});
+
+/** Listens on `port` and hangs up. What is returned resolves when somebody came `count` times and the port is free again. */
+async function countKnocks(port: number, count: number): Promise<() => Promise<void>> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let knocks = 0;
+  const server = createServer((socket) => {
+    socket.destroy();
+    if (++knocks === count) resolve();
+  });
+  server.listen(port, '127.0.0.1');
+  await once(server, 'listening');
+  return async () => {
+    await promise;
+    server.close();
+    await once(server, 'close');
+  };
+}
