@@ -3,6 +3,10 @@
 
 import { fileURLToPath } from 'node:url';
 
+// A reader that went away (`holdfast ls … | head`) ends a command, which hears of it itself; what is still in the
+// pipe at the end of the program is nobody's fault.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
+
 const [first, ...rest] = process.argv.slice(2);
 if (first === 'daemon') {
   const [dir, name] = [valueOf(rest, '--data'), valueOf(rest, '--name')];

@@ -5,13 +5,14 @@ import type { StatusAnswer } from '../api/types.ts';
 import type { NodeStatus, StewardStatus } from '../steward/status.ts';
 import { bytesText, durationText, type Paint, table } from './screen.ts';
 
-/** `problem`: lost, last copy or below the minimum. `unknown`: the steward cannot be asked. */
+/** `problem`: lost, last copy or below the minimum. `unknown`: the steward cannot be asked, or has no Beacon to go by. */
 export type Verdict = 'well' | 'problem' | 'unknown';
 
 export function verdictOf({ steward }: StatusAnswer<StewardStatus>): Verdict {
   if (steward === null) return 'unknown';
   const { lost, lastCopy, belowMin } = steward.objects;
-  return lost + lastCopy + belowMin > 0 ? 'problem' : 'well';
+  if (lost + lastCopy + belowMin > 0) return 'problem';
+  return steward.catalogue.fresh ? 'well' : 'unknown';
 }
 
 /** Lines of the page. `url` is where the door was reached. */
@@ -24,7 +25,7 @@ export function statusPage(status: StatusAnswer<StewardStatus>, url: string, pai
       ? [paint('red', `The steward does not answer: ${status.stewardError ?? 'no reason given'}`)]
       : headline(steward, paint)),
     '',
-    beaconLine(door, steward, paint),
+    beaconLine(door, paint),
     `Door     ${url} · ${door.peersConnected} peers connected`,
     ...(door.sealing
       ? [
@@ -42,7 +43,7 @@ function beatText(steward: StewardStatus | null): string {
   return `  beat ${index ?? '-'} (${durationText(intervalMs / 1000)}${tempo === 'locked' ? '' : `, ${tempo}`})`;
 }
 
-function headline({ objects }: StewardStatus, paint: Paint): string[] {
+function headline({ objects, catalogue }: StewardStatus, paint: Paint): string[] {
   const { total, healthy, healing, short, belowMin, lastCopy, lost, unchecked } = objects;
   const count = (style: 'red' | 'yellow' | 'green' | 'bold', number: number, text: string): string =>
     number === 0 ? paint('dim', `0 ${text}`) : paint(style, `${number} ${text}`);
@@ -65,19 +66,19 @@ function headline({ objects }: StewardStatus, paint: Paint): string[] {
           ),
           paint('red', '!!! Bring stopped or missing nodes back before anything else; do not wipe anything.'),
         ];
-  return [...loud, `${total} objects: ${counts}`];
+  const blind = catalogue.fresh
+    ? []
+    : [paint('red', `The steward cannot know what ought to exist now: ${catalogue.reason}`)];
+  return [...loud, ...blind, `${total} objects: ${counts}`];
 }
 
-function beaconLine({ beacon }: StatusAnswer['door'], steward: StewardStatus | null, paint: Paint): string {
+function beaconLine({ beacon }: StatusAnswer['door'], paint: Paint): string {
   const { revision, state, reason, addresses, removed, versions, sizeBytes, missing } = beacon;
   const facts = [
     `revision ${revision}`,
     state === 'following' ? state : paint('red', `${state}${reason === '' ? '' : `: ${reason}`}`),
     `${addresses} addresses, ${removed} removed, ${versions} versions, ${bytesText(sizeBytes)}`,
     ...(missing === 0 ? [] : [paint('red', `${missing} versions missing`)]),
-    ...(steward === null || steward.catalogue.fresh
-      ? []
-      : [paint('yellow', `steward behind: ${steward.catalogue.reason}`)]),
   ];
   return `Beacon   ${facts.join(' · ')}`;
 }

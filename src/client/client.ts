@@ -173,7 +173,7 @@ export class HoldfastClient extends DoorClient {
    *
    * @param address its temporal segment says which version; default the newest
    * @throws NOT_FOUND, GONE, RANGE_INVALID, KEY_UNAVAILABLE, DECRYPT_FAILED, RECORD_INVALID, CLUSTER_NOT_RUNNING,
-   *   PEER_UNREACHABLE; and while iterating BLOCK_UNAVAILABLE or DECRYPT_FAILED
+   *   PEER_UNREACHABLE; and while iterating BLOCK_UNAVAILABLE, GONE (reclaimed after a removal) or DECRYPT_FAILED
    */
   async get(address: string | UcxlAddress, request: GetRequest = {}): Promise<OpenedVersion> {
     const wanted = readAddress(address);
@@ -190,7 +190,36 @@ export class HoldfastClient extends DoorClient {
         }),
     };
     const opened = await openObject(ports, records, { range: request.range, signal });
-    return { ...describe(opened.manifest), lengthBytes: opened.lengthBytes, bytes: opened.bytes };
+    const facts = describe(opened.manifest);
+    return {
+      ...facts,
+      lengthBytes: opened.lengthBytes,
+      bytes: this.#unlessGone(facts, opened.bytes, signal),
+    };
+  }
+
+  /** Blocks that nobody has, of a version that a tombstone let go of, are no outage: they were reclaimed. */
+  async *#unlessGone(
+    { key, address, version }: Pick<OpenedVersion, 'key' | 'address' | 'version'>,
+    bytes: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    try {
+      yield* bytes;
+    } catch (cause) {
+      if (!isHoldfastError(cause, 'BLOCK_UNAVAILABLE')) throw cause;
+      let tombstone: number | undefined;
+      for await (const line of this.log(key, { signal })) {
+        if (line.version <= version) break;
+        if (line.type === 'tombstone') tombstone = line.version;
+      }
+      if (tombstone === undefined) throw cause;
+      throw new HoldfastError(
+        'GONE',
+        `the content of ${address} was removed by version ${tombstone} and has been reclaimed`,
+        { details: { version: tombstone }, cause },
+      );
+    }
   }
 
   /** The list of files of a stored directory. Throws as `get`, and ARGUMENT_INVALID when it is no directory. */

@@ -4,7 +4,8 @@
 // connection may sit when the cluster starts again. So we pick below that range (Linux 32,768, others 49,152).
 
 import { randomInt } from 'node:crypto';
-import { createServer } from 'node:net';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
 import { HoldfastError } from '../core/errors.ts';
 import { errnoOf } from './files.ts';
 
@@ -45,6 +46,23 @@ export async function isPortFree(port: number): Promise<boolean> {
   }
   await new Promise<void>((resolve) => server.close(() => resolve()));
   return true;
+}
+
+/**
+ * True when something accepts connections on `port` of 127.0.0.1. A port that is neither free nor listened on
+ * belongs to one end of an outgoing connection, which keeps it for up to a minute after it was closed.
+ */
+export async function isListening(port: number): Promise<boolean> {
+  const socket = connect({ port, host: '127.0.0.1' });
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch (error) {
+    // What is neither accepted nor refused is taken for a program that is busy.
+    return errnoOf(error) !== 'ECONNREFUSED';
+  } finally {
+    socket.destroy();
+  }
 }
 
 /** The error that names the port and who wanted it. */

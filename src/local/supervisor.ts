@@ -16,7 +16,7 @@ import { makeDirectory } from './files.ts';
 import { type Guard, startGuard } from './guard.ts';
 import { doorUrl, type Layout, layoutPaths, processEntry } from './layout.ts';
 import { logCheckMs, rotateLog } from './log-file.ts';
-import { isPortFree, portInUse } from './ports.ts';
+import { isListening, isPortFree, portInUse } from './ports.ts';
 import { endOrphans, removeRunFiles, writeChildren, writeRunFile, writeStartError } from './run-file.ts';
 import { type ProcessMemory, readStateFile, remember, type StateFile, writeStateFile } from './state-file.ts';
 import { finishWipe, wipeData } from './wipe.ts';
@@ -60,6 +60,8 @@ export interface Supervisor extends AsyncDisposable {
 const endingsMax = 3;
 /** After a supervisor that was killed: a process it had just started may hold its port for this long. */
 const uncleanMs = 6 * second;
+/** An outgoing connection keeps its port for a minute after its end (TIME_WAIT); ports from 32,768 on may be such. */
+const lingeringMs = 65 * second;
 const pollMs = 100;
 
 /**
@@ -136,13 +138,18 @@ class Cluster {
     this.#stopRequest.abort(this.#options.signal?.reason ?? new Error('asked to stop'));
   }
 
-  /** Throws PORT_IN_USE for the first port that is still taken after `patienceMs`. */
+  /** Throws PORT_IN_USE for the first port that is listened on after `patienceMs`, or not free after a minute. */
   async freePorts(patienceMs: number): Promise<void> {
-    const deadline = performance.now() + patienceMs;
+    const startedMs = performance.now();
     for (const child of this.#wanted()) {
       for (const port of this.#portsOf(child.entry)) {
         while (!(await isPortFree(port))) {
-          if (performance.now() >= deadline) throw portInUse(port, child.entry.name);
+          this.#stopRequest.signal.throwIfAborted();
+          const waitedMs = performance.now() - startedMs;
+          const lingering = !(await isListening(port));
+          if (waitedMs >= (lingering ? lingeringMs : patienceMs)) throw portInUse(port, child.entry.name);
+          if (lingering)
+            this.#tell('supervisor', 'starting', `waiting for port ${port}: an outgoing connection has it`);
           await sleep(pollMs);
         }
       }

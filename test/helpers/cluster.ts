@@ -4,7 +4,6 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,6 +11,7 @@ import type { StatusAnswer } from '../../src/api/types.ts';
 import { connectControl } from '../../src/local/control.ts';
 import type { ClusterSettings } from '../../src/local/cluster-file.ts';
 import type { ControlClient } from '../../src/local/control-types.ts';
+import { choosePorts } from '../../src/local/ports.ts';
 import type { StewardStatus } from '../../src/steward/status.ts';
 
 const script = fileURLToPath(new URL('./cluster.child.ts', import.meta.url));
@@ -40,7 +40,9 @@ export class TestCluster implements AsyncDisposable {
   /** Starts it and waits until every process is ready. */
   static async start(options: ClusterOptions = {}): Promise<TestCluster> {
     const dir = options.dir ?? (await mkdtemp(join(tmpdir(), 'holdfast-cluster-')));
-    const cluster = new TestCluster(dir, await freePort(), options);
+    // Below the range of outgoing connections, so that it is still free when the cluster starts again.
+    const [port = 0] = await choosePorts(1, []);
+    const cluster = new TestCluster(dir, port, options);
     await cluster.up();
     return cluster;
   }
@@ -161,17 +163,6 @@ function killHard(pid: number): void {
   } catch (error) {
     assert.ok(error instanceof Error && 'code' in error && error.code === 'ESRCH', String(error));
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  assert.ok(typeof address === 'object' && address !== null);
-  return address.port;
 }
 
 /** True when every object is healthy. */

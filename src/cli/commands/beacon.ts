@@ -1,6 +1,10 @@
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { DoorClient, WatchedRequest } from '../../client/door-client.ts';
+import { minute } from '../../core/clock.ts';
+import { describeError, HoldfastError } from '../../core/errors.ts';
+import type { StewardStatus } from '../../steward/status.ts';
 import type { Command, Context } from '../command.ts';
 import { openDoor } from '../connect.ts';
 
@@ -21,8 +25,11 @@ export const beaconRebuild: Command = {
   usage: '',
   summary: 'Reconstruct the registry from the records found in the blockstores alone',
   positionals: [0, 0],
+  notes: 'Returns when steward and door have started again on the new log. The old one stays beside it.',
   async run(context) {
+    const before = await stewardStart(context);
     await follow(context, (door, request) => door.beaconRebuild(request));
+    await untilStartedAgain(context, before);
   },
 };
 
@@ -84,6 +91,50 @@ async function follow<Report>(
   if (json) screen.value(report);
   else for (const line of reportLines(report)) screen.line(line);
   return report;
+}
+
+/** When the present steward started, ms since 1970; undefined when it does not answer. */
+async function stewardStart(context: Context): Promise<number | undefined> {
+  await using door = await openDoor(context);
+  const { steward } = await door.status<StewardStatus>({ signal: context.signal });
+  return steward?.startedAt;
+}
+
+const startedAgainMs = minute;
+const pollMs = 200;
+
+/** Waits for another steward than the one that started at `before`, and a door whose view follows its log. */
+async function untilStartedAgain(context: Context, before: number | undefined): Promise<void> {
+  const deadline = performance.now() + startedAgainMs;
+  context.screen.say('steward and door start again on the new log …');
+  for (;;) {
+    const lacking = await whatIsLacking(context, before);
+    if (lacking === undefined) return;
+    if (performance.now() >= deadline)
+      throw new HoldfastError('TIMEOUT', `the new log is in force, but ${describeError(lacking)}`, {
+        cause: lacking,
+      });
+    await sleep(pollMs, undefined, { signal: context.signal });
+  }
+}
+
+async function whatIsLacking(context: Context, before: number | undefined): Promise<unknown> {
+  await using door = await openDoor(context);
+  try {
+    const {
+      steward,
+      door: facts,
+      stewardError,
+    } = await door.status<StewardStatus>({ signal: context.signal });
+    if (steward === null || steward.startedAt === before)
+      return new Error(`the steward has not started again: ${stewardError ?? 'the old one answers'}`);
+    if (!steward.catalogue.fresh) return new Error(`the steward is behind: ${steward.catalogue.reason}`);
+    const { state, reason } = facts.beacon;
+    return state === 'following' ? undefined : new Error(`the door is ${state}: ${reason}`);
+  } catch (error) {
+    context.signal.throwIfAborted();
+    return error; // the door is starting
+  }
 }
 
 /** Nested reports, one fact a line; long lists are cut. */

@@ -10,7 +10,10 @@ export const rm: Command = {
     by: { type: 'string', value: 'NAME', text: 'who removes it' },
   },
   positionals: [1, 1],
-  notes: 'The history stays readable with `log`. A later `put` to the address makes the next version.',
+  notes: [
+    'The history stays readable with `log`. The content of earlier versions (*~N) can be read until its blocks are',
+    'reclaimed, six hours later or more; then it is GONE. A later `put` makes the next version.',
+  ].join('\n'),
   async run(context) {
     const { positionals, json, screen, signal } = context;
     const expectedVersion = context.whole('expect', { min: 1, max: Number.MAX_SAFE_INTEGER });

@@ -15,7 +15,8 @@ export const status: Command = {
   options: { watch: { type: 'boolean', text: 'draw again every second until Ctrl-C' } },
   positionals: [0, 0],
   notes:
-    'Exit status: 0 all well · 1 something is lost, on its last copy or below its minimum · 5 not running.',
+    'Exit status: 0 all well · 1 something is lost, on its last copy or below its minimum · 5 not running, or nothing\n' +
+    'can be said because the Beacon is damaged or out of reach.',
   async run(context) {
     await using door = await openDoor(context);
     if (!context.flag('watch')) return await show(context, door);

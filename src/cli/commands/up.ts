@@ -16,7 +16,7 @@ import { table } from '../screen.ts';
 
 export const up: Command = {
   name: 'up',
-  usage: '[--nodes N] [--zones N] [--port P] [--detach]',
+  usage: '[--nodes N] [--zones N] [--port P] [--detach] [--no-docs]',
   summary: 'Start the local cluster, creating it at the first time; Ctrl-C stops it in order',
   options: {
     nodes: { type: 'string', value: 'N', text: 'storage nodes (default 5; may grow later)' },
@@ -27,6 +27,7 @@ export const up: Command = {
       text: `HTTP port of the door (default ${defaultDoorPort}; 0: any free one)`,
     },
     detach: { type: 'boolean', text: 'return when the cluster is ready; stop it with `holdfast down`' },
+    'no-docs': { type: 'boolean', text: 'do not store the documents of this project at the first start' },
   },
   positionals: [0, 0],
   ownSignals: true,
@@ -70,10 +71,15 @@ async function openLayout({ data }: Context, options: LayoutOptions): Promise<Op
 
 async function detached(context: Context, layout: OpenedLayout): Promise<number> {
   const { startDetached } = await import('../../local/detach.ts');
+  const startedMs = performance.now();
+  sayBeginning(context, layout);
   const state = await startDetached(layout.dir, {
-    command: [process.execPath, context.mainPath, 'up', '--data', layout.dir],
+    // The documents are stored from here: whoever waits for the cluster finds them in it.
+    command: [process.execPath, context.mainPath, 'up', '--data', layout.dir, '--no-docs'],
     signal: context.signal,
   });
+  sayReady(context, startedMs);
+  await storeDocuments(context, layout);
   present(context, layout, state);
   return 0;
 }
@@ -82,10 +88,11 @@ async function foreground(context: Context, layout: OpenedLayout): Promise<numbe
   const { screen, signal, hurry } = context;
   const { startSupervisor } = await import('../../local/supervisor.ts');
   const startedMs = performance.now();
-  screen.say(`${layout.created ? 'creating' : 'starting'} ${layout.file.cluster} in ${layout.dir} …`);
+  sayBeginning(context, layout);
   let ready = false;
   const onEvent = (event: SupervisorEvent): void => {
-    if (ready || event.status === 'failed') screen.say(`${event.name} is ${event.status}: ${event.text}`);
+    if (ready || event.status === 'failed' || event.name === 'supervisor')
+      screen.say(`${event.name} is ${event.status}: ${event.text}`);
   };
   await using supervisor = await startSupervisor(layout, {
     command: [process.execPath, context.mainPath, 'daemon'],
@@ -93,7 +100,7 @@ async function foreground(context: Context, layout: OpenedLayout): Promise<numbe
     hurry,
     onEvent,
   });
-  screen.say(`ready after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+  sayReady(context, startedMs);
   await storeDocuments(context, layout);
   present(context, layout, supervisor.state());
   ready = true;
@@ -101,9 +108,18 @@ async function foreground(context: Context, layout: OpenedLayout): Promise<numbe
   return 0;
 }
 
+function sayBeginning({ screen }: Context, { created, file, dir }: OpenedLayout): void {
+  screen.say(`${created ? 'creating' : 'starting'} ${file.cluster} in ${dir} …`);
+}
+
+function sayReady({ screen }: Context, startedMs: number): void {
+  screen.say(`ready after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+}
+
 /** A cluster without its own documents works as well; so a failure is said and not fatal. */
 async function storeDocuments(context: Context, { dir }: OpenedLayout): Promise<void> {
   const { screen, signal } = context;
+  if (context.flag('no-docs')) return;
   try {
     const stored = await storeFirstDocuments({ data: dir, screen, signal });
     if (stored !== undefined) screen.say(`stored ${stored} documents under ${docsRoot}`);
