@@ -41,6 +41,19 @@ test('without a steward the page says so and shows what the door knows', () => {
   assert.match(page, /revision 9/);
 });
 
+test('a steward without a Beacon to go by is not well, whatever it counts', () => {
+  const { steward, ...rest } = answer({});
+  if (steward === null) throw new TypeError('a steward was made');
+  const catalogue = { ...steward.catalogue, fresh: false, reason: 'damaged: log lost' };
+  const blind = { ...rest, steward: { ...steward, catalogue } };
+  assert.equal(verdictOf(blind), 'unknown');
+  const lines = statusPage(blind, 'u', paint);
+  assert.ok(
+    lines.includes('<The steward cannot know what ought to exist now: damaged: log lost>'),
+    lines.join('\n'),
+  );
+});
+
 function answer(objects: Partial<StewardStatus['objects']>): StatusAnswer<StewardStatus> {
   const none = {
     lost: 0,

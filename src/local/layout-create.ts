@@ -63,7 +63,10 @@ export async function createOrOpenLayout(dir: string, options: LayoutOptions = {
   checkOptions(options, await whatIsThere(dir));
   await makeDirectory(paths.run);
   await using _claim = await claimDirectory(paths.root, paths.run);
-  return (await whatIsThere(dir)) === 'cluster' ? openLayout(dir, options) : createLayout(dir, options);
+  // Awaited here: the claim is held until it is done.
+  return await ((await whatIsThere(dir)) === 'cluster'
+    ? openLayout(dir, options)
+    : createLayout(dir, options));
 }
 
 // Before anything is written.

@@ -86,16 +86,20 @@ async function detached(context: Context, layout: OpenedLayout): Promise<number>
 
 async function foreground(context: Context, layout: OpenedLayout): Promise<number> {
   const { screen, signal, hurry } = context;
-  const { startSupervisor } = await import('../../local/supervisor.ts');
+  const [{ startSupervisor }, { daemonCommand }] = await Promise.all([
+    import('../../local/supervisor.ts'),
+    import('../../local/child.ts'),
+  ]);
   const startedMs = performance.now();
   sayBeginning(context, layout);
   let ready = false;
   const onEvent = (event: SupervisorEvent): void => {
-    if (ready || event.status === 'failed' || event.name === 'supervisor')
+    const delayed = event.name === 'supervisor' && event.status === 'starting';
+    if (ready || delayed || event.status === 'failed')
       screen.say(`${event.name} is ${event.status}: ${event.text}`);
   };
   await using supervisor = await startSupervisor(layout, {
-    command: [process.execPath, context.mainPath, 'daemon'],
+    command: daemonCommand(context.mainPath),
     signal,
     hurry,
     onEvent,
