@@ -49,6 +49,8 @@ const objectBytesMax = 1024 ** 4;
 /** Blocks under way to the nodes, over all requests: each is up to 256 KiB times its copies. */
 const storesUnderway = 32;
 const fetchesUnderway = 32;
+/** Bytes on their way to and from nodes, copies counted: half of what the nodes can take keeps them busy. */
+const exchangeWindowBytes = 16 * 1024 * 1024;
 const hedgeAfterMs = 1 * second;
 const callMs = 5 * second;
 const leaseCidsMax = 1024;
@@ -132,7 +134,7 @@ class Door {
     this.#view = view;
     this.#peer = member.peer;
     this.#log = new RemoteLog(member.peer.rpc, () => this.#stewardPeer());
-    this.#exchange = createExchange(member.peer.rpc);
+    this.#exchange = createExchange(member.peer.rpc, { windowBytes: exchangeWindowBytes });
     this.replaced = new Promise((resolve) => {
       this.#replace = resolve;
     });

@@ -66,6 +66,25 @@ type Status =
 // A process that was ready for this long was healthy: its next end is a first one again.
 const healthyMs = 30 * second;
 
+/**
+ * How a process of the cluster is started: `main` is the program's own file. Blocks are buffers that live for a
+ * moment; V8 frees them with the objects of its young generation, and lets that grow until gigabytes have passed
+ * through, unless told not to.
+ */
+export function daemonCommand(main: string): string[] {
+  return [process.execPath, '--max-semi-space-size=2', main, 'daemon'];
+}
+
+/**
+ * What passes through a process must not stay in it. glibc, once a large buffer was freed, keeps the next ones in
+ * the heaps of its threads: a fixed threshold and few heaps give them back. The environment may say otherwise.
+ */
+const memorySettings = {
+  MALLOC_ARENA_MAX: '2',
+  MALLOC_MMAP_THRESHOLD_: '131072',
+  MALLOC_TRIM_THRESHOLD_: '262144',
+} as const;
+
 export class Child {
   readonly #options: ChildOptions;
   readonly #changes = new EventEmitter();
@@ -186,19 +205,19 @@ export class Child {
     if (this.#status !== launching) return; // Stopped meanwhile, maybe started again.
     if (taken !== undefined) return this.#ended(taken);
     this.#failure = undefined;
-    const process = this.#spawn();
-    process.on('message', (message) => this.#hear(process, message));
-    process.once('error', (cause) => {
-      if (process.pid === undefined) this.#exited(process, `it cannot be started: ${describeError(cause)}`);
+    const child = this.#spawn();
+    child.on('message', (message) => this.#hear(child, message));
+    child.once('error', (cause) => {
+      if (child.pid === undefined) this.#exited(child, `it cannot be started: ${describeError(cause)}`);
     });
-    process.once('exit', (code, signal) => {
+    child.once('exit', (code, signal) => {
       const how = signal === null ? `code ${code}` : `signal ${signal}`;
       // Its last message may still be in the channel.
-      if (process.connected) process.once('disconnect', () => this.#exited(process, how));
-      else this.#exited(process, how);
+      if (child.connected) child.once('disconnect', () => this.#exited(child, how));
+      else this.#exited(child, how);
     });
-    this.#become({ is: 'starting', since: launching.since, process, text: 'starting' });
-    this.#expectWord(process);
+    this.#become({ is: 'starting', since: launching.since, process: child, text: 'starting' });
+    this.#expectWord(child);
   }
 
   async #takenPort(): Promise<ChildFailure | undefined> {
@@ -212,7 +231,11 @@ export class Child {
   #spawn(): ChildProcess {
     const [program = '', ...rest] = this.#options.command;
     return withLogFile(this.#options.logPath, (log) =>
-      spawn(program, rest, { stdio: ['ignore', log, log, 'ipc'], detached: true }),
+      spawn(program, rest, {
+        stdio: ['ignore', log, log, 'ipc'],
+        detached: true,
+        env: { ...memorySettings, ...process.env },
+      }),
     );
   }
 

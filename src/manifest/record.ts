@@ -60,11 +60,12 @@ export function openRecord(bytes: Uint8Array): SignedRecord<RecordBody> {
   const body = decodeCbor(encoded, 'record');
   checkBody(body);
   checkCanonical(body, encoded);
+  const cid = cidOf(bytes, codecDagCbor);
   const signature = bytes.subarray(bytes.length - signatureBytes);
-  if (!verifySignature(body.writer, preimage(domain, encoded), signature)) {
+  if (!verified.has(cid) && !verifySignature(body.writer, preimage(domain, encoded), signature)) {
     throw invalid('s', 'the signature does not verify');
   }
-  const cid = cidOf(bytes, codecDagCbor);
+  verified.add(cid);
   return { block: { cid, bytes }, cid, body };
 }
 
@@ -79,6 +80,32 @@ export function isRecordBytes(bytes: Uint8Array): boolean {
   );
 }
 
+/**
+ * Records whose signature verified lately, by CID, which names every byte of them: a record on its way into the
+ * registry is opened several times in one process, and verifying is most of the cost. Bounded.
+ */
+class VerifiedRecords {
+  readonly #cids = new Set<string>();
+
+  has(cid: CID): boolean {
+    return this.#cids.has(nameOf(cid));
+  }
+
+  add(cid: CID): void {
+    const name = nameOf(cid);
+    this.#cids.delete(name);
+    this.#cids.add(name);
+    const oldest = this.#cids.values().next().value;
+    if (this.#cids.size > verifiedMax && oldest !== undefined) this.#cids.delete(oldest);
+  }
+}
+
+function nameOf(cid: CID): string {
+  return asBuffer(cid.multihash.digest).toString('latin1');
+}
+
+const verifiedMax = 4096;
+const verified = new VerifiedRecords();
 const domain = 'holdfast/record/v1';
 const signatureBytes = 64;
 const head = Uint8Array.of(0xa2, 0x61, 0x72);

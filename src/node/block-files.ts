@@ -125,7 +125,7 @@ export class BlockFiles {
 }
 
 /** The directory of a key: its digest's first six bits, so that shards are ranges of the index. */
-export function shardOf(key: BlockKey): number {
+function shardOf(key: BlockKey): number {
   return (key[0] ?? 0) >> 2;
 }
 

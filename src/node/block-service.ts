@@ -4,10 +4,10 @@
 // (delete, pull, beat), take content from doors and stewards, and show any member what they have. All
 // input is bounded before it costs anything.
 
-import { type CID, codecDagCbor } from '../core/block.ts';
+import { type Block, type CID, codecDagCbor } from '../core/block.ts';
 import { concat } from '../core/bytes.ts';
 import { Gate } from '../core/concurrency.ts';
-import { describeError, HoldfastError } from '../core/errors.ts';
+import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 import { recordBytesMax } from '../core/limits.ts';
 import type { PeerName, RpcContext, RpcMessage, RpcServer } from '../core/rpc.ts';
@@ -17,6 +17,7 @@ import type { BlockStore } from './blockstore.ts';
 import type { Exchange } from './exchange.ts';
 import { hasRole, type Membership, memberOf } from './membership.ts';
 import type { Providers } from './providers.ts';
+import { batchBlocksMax, pushTogetherBytesMax } from './push-batch.ts';
 import type { Scrubber } from './scrub.ts';
 
 export interface BlockServicePorts {
@@ -32,10 +33,10 @@ export interface BlockServicePorts {
 }
 
 /** CIDs in one request or list. */
-export const cidsMax = 1024;
-export const listMax = 4096;
+const cidsMax = 1024;
+const listMax = 4096;
 /** Changes in one beat's answer: about 67 bytes each, below the bound of an RPC head. */
-export const changesMax = 3000;
+const changesMax = 3000;
 /** Blocks read or written at once for others: memory stays below this times the largest block. */
 const blocksAtOnce = 32;
 
@@ -63,6 +64,7 @@ export function serveBlocks(ports: BlockServicePorts): void {
   };
 
   on('block.put', writers, (ports, message) => gate.run(() => putBlock(ports, message)));
+  on('block.putMany', writers, (ports, message) => gate.run(() => putBlocks(ports, message)));
   on('block.get', anybody, (ports, message) => gate.run(() => getBlock(ports, message)));
   on('block.has', anybody, hasBlocks);
   on('block.list', anybody, listBlocks);
@@ -82,6 +84,37 @@ async function putBlock({ store, providers }: BlockServicePorts, message: Messag
   const result = await store.put(cid, message.body);
   providers.soon(cid);
   return { head: { result } };
+}
+
+/** Small blocks, one after the other in the body. Each is stored, or refused, by itself; they share a flush. */
+async function putBlocks({ store, providers }: BlockServicePorts, message: Message): Promise<RpcMessage> {
+  const blocks = blockSlices(message);
+  const outcomes = await Promise.allSettled(blocks.map(({ cid, bytes }) => store.put(cid, bytes)));
+  const results = outcomes.map((outcome, index) => {
+    const cid = blocks[index]?.cid;
+    if (outcome.status === 'fulfilled') {
+      if (cid !== undefined) providers.soon(cid);
+      return outcome.value;
+    }
+    const error = asHoldfastError(outcome.reason, 'INTERNAL', 'the block could not be stored');
+    return { code: error.code, message: describeError(error) };
+  });
+  return { head: { results } };
+}
+
+function blockSlices({ head, body }: Message): Block[] {
+  const listed = field(head, 'blocks');
+  if (!Array.isArray(listed) || listed.length === 0 || listed.length > batchBlocksMax)
+    throw new HoldfastError('ARGUMENT_INVALID', `blocks: a list of 1 to ${batchBlocksMax} expected`);
+  let offset = 0;
+  const blocks = listed.map((each: unknown) => {
+    const size = limitField(each, 'size', pushTogetherBytesMax);
+    offset += size;
+    return { cid: cidField(each, 'cid'), bytes: body.subarray(offset - size, offset) };
+  });
+  if (offset !== body.length)
+    throw new HoldfastError('ARGUMENT_INVALID', `blocks: ${offset} bytes listed, ${body.length} sent`);
+  return blocks;
 }
 
 async function getBlock({ store, providers }: BlockServicePorts, message: Message): Promise<RpcMessage> {

@@ -131,12 +131,40 @@ test('5,000 wants at once all arrive, and no more are under way than the window 
   assert.equal(exchange.status().windowPeakBytes, 16 * blockBytesMax);
 });
 
+const large = rawBlock(new Uint8Array(70_000).fill(7));
+
 test('a push says what the node did, and an answer that is none is an error', async () => {
   const { rpc } = peers({ a: async () => ({ head: { result: 'stored' } }), b: async () => ({ head: {} }) });
   const exchange = createExchange(rpc);
-  assert.equal(await exchange.pushBlock('a', block), 'stored');
-  await assert.rejects(exchange.pushBlock('b', block), { code: 'PEER_REFUSED' });
-  await assert.rejects(exchange.pushBlock('gone', block), { code: 'PEER_UNREACHABLE' });
+  assert.equal(await exchange.pushBlock('a', large), 'stored');
+  for (const each of [large, block]) {
+    await assert.rejects(exchange.pushBlock('b', each), { code: 'PEER_REFUSED' });
+    await assert.rejects(exchange.pushBlock('gone', each), { code: 'PEER_UNREACHABLE' });
+  }
+  assert.equal(exchange.status().windowUsedBytes, 0);
+});
+
+test('small blocks of one moment share a call; each keeps its own answer', async () => {
+  const seen: unknown[] = [];
+  const answers = ['stored', { code: 'DISK_FULL', message: 'no space' }, 'present'];
+  const rpc: RpcClient = {
+    async call(peer, method, { head, body = new Uint8Array() }) {
+      seen.push([peer, method, head, body.length]);
+      return { head: { results: answers }, body: new Uint8Array() };
+    },
+    stream() {
+      throw new HoldfastError('INTERNAL', 'the exchange uses no streams');
+    },
+  };
+  const exchange = createExchange(rpc);
+  const blocks = [1, 2, 3].map((n) => rawBlock(new Uint8Array(100 * n).fill(n)));
+  const outcomes = await Promise.allSettled(blocks.map((each) => exchange.pushBlock('a', each)));
+  assert.deepEqual(
+    outcomes.map((each) => (each.status === 'fulfilled' ? each.value : each.reason.code)),
+    ['stored', 'DISK_FULL', 'present'],
+  );
+  const listed = blocks.map(({ cid, bytes }) => ({ cid, size: bytes.length }));
+  assert.deepEqual(seen, [['a', 'block.putMany', { blocks: listed }, 600]]);
   assert.equal(exchange.status().windowUsedBytes, 0);
 });
 

@@ -12,6 +12,7 @@ import { type Block, type CID, verifiedBlock } from '../core/block.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { blockBytesMax } from '../core/limits.ts';
 import type { PeerName, RpcClient } from '../core/rpc.ts';
+import { PushBatches, pushTogetherBytesMax } from './push-batch.ts';
 
 export interface ExchangeOptions {
   /** Bytes that fetches and pushes under way may hold together. Default 64 MiB; at least one block. */
@@ -85,6 +86,7 @@ class BlockExchange implements Exchange {
   readonly #rpc: RpcClient;
   readonly #options: ExchangeOptions;
   readonly #window: ByteWindow;
+  readonly #batches: PushBatches;
   readonly #flights = new Map<string, Flight>();
   readonly #wrong = new Set<string>();
   #wrongBytesCount = 0;
@@ -95,6 +97,7 @@ class BlockExchange implements Exchange {
   constructor(rpc: RpcClient, options: ExchangeOptions) {
     this.#rpc = rpc;
     this.#options = options;
+    this.#batches = new PushBatches(rpc, () => this.#callOptions(undefined));
     this.#window = new ByteWindow(Math.max(blockBytesMax, options.windowBytes ?? windowBytesDefault));
   }
 
@@ -129,6 +132,11 @@ class BlockExchange implements Exchange {
   ): Promise<'stored' | 'present'> {
     const release = await this.#window.take(block.bytes.length, options.signal);
     try {
+      if (block.bytes.length < pushTogetherBytesMax) {
+        const pushed = await unlessAborted(this.#batches.push(peer, block), options.signal);
+        this.#pushedBytes += block.bytes.length;
+        return pushed;
+      }
       const answer = await this.#rpc.call(
         peer,
         'block.put',
@@ -422,4 +430,18 @@ function badAnswer(peer: PeerName, method: string): HoldfastError {
 
 function asError(reason: unknown): Error {
   return reason instanceof Error ? reason : new HoldfastError('TIMEOUT', 'aborted', { cause: reason });
+}
+
+/** The outcome of `work`, or the reason of `signal`; the work itself goes on. */
+async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(signal.reason);
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
 }

@@ -4,6 +4,7 @@ import { access } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from '../../src/app/member.ts';
 import { openDevFile } from '../../src/custody/dev-file.ts';
+import { daemonCommand } from '../../src/local/child.ts';
 import { createOrOpenLayout } from '../../src/local/layout-create.ts';
 import { devKeyPath, layoutPaths } from '../../src/local/layout.ts';
 import { stopOnSignals } from '../../src/local/signals.ts';
@@ -20,7 +21,7 @@ const exists = await access(path).then(
 );
 await using _provider = await openDevFile({ path, clock: systemClock, create: !exists });
 await using supervisor = await startSupervisor(layout, {
-  command: [process.execPath, main, 'daemon'],
+  command: daemonCommand(main),
   signal: signals.stop,
   hurry: signals.hurry,
 });
