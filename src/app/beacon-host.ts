@@ -2,7 +2,7 @@
 //
 // A log that cannot be trusted is not opened and never replaced by an empty one: the process starts without a
 // Beacon, says so to everybody who asks, and offers `rebuild`, which makes a new log out of the records found
-// in the blockstores beside the old one. Which of them is in force stands in one small file; the switch is a
+// in the blockstores beside the old one, and `import`, which makes it out of an exported one. Which is in force stands in one small file; the switch is a
 // rename, after which the process ends and is started again on the new one. The old one stays for inspection.
 
 import { mkdir, readFile, rm } from 'node:fs/promises';
@@ -24,12 +24,19 @@ import type { Catalogue } from '../steward/catalogue.ts';
 import { HeldBlocks } from './held-blocks.ts';
 import { type Member, peersWithRole } from './member.ts';
 
+/** A log that is being made beside the damaged one, out of an export. */
+interface Restoring {
+  readonly log: LevelLog;
+  readonly generation: number;
+}
+
 interface OpenBeacon {
   readonly log: LevelLog;
   readonly view: BeaconView;
 }
 
 const problemsMax = 1000;
+const replaceAfterMs = 200;
 
 export class BeaconHost implements AsyncDisposable {
   /** Resolves once a rebuild has put another log in force. */
@@ -41,6 +48,7 @@ export class BeaconHost implements AsyncDisposable {
   #following: Promise<void> = Promise.resolve();
   #replace: () => void = () => undefined;
   #busy = false;
+  #restoring: Restoring | undefined;
 
   private constructor(member: Member, generation: number, open: OpenBeacon | HoldfastError) {
     this.#member = member;
@@ -86,6 +94,7 @@ export class BeaconHost implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await this.#following;
+    await this.#dropRestoring();
     if (this.#open instanceof HoldfastError) return;
     await this.#open.view[Symbol.asyncDispose]();
     await this.#open.log[Symbol.asyncDispose]();
@@ -102,7 +111,7 @@ export class BeaconHost implements AsyncDisposable {
           cause: open,
         });
       };
-      for (const method of ['beacon.head', 'beacon.append', 'beacon.import', 'beacon.verify'])
+      for (const method of ['beacon.head', 'beacon.append', 'beacon.verify'])
         rpc.handle(method, async () => refuse());
       for (const method of ['beacon.read', 'beacon.watch'])
         rpc.handleStream(method, async function* () {
@@ -115,14 +124,84 @@ export class BeaconHost implements AsyncDisposable {
         mayAppend: isDoor,
         check: (append) => checkAppend(view, append),
       });
-      rpc.handle('beacon.import', async ({ body }, { peer, signal }) => {
-        if (!isDoor(peer)) throw new HoldfastError('FORBIDDEN', `${peer} may not append to the Beacon`);
-        const { revision, chain } = await log.append(decodeAppend(body), { signal });
-        return { head: { revision, chain } };
-      });
       rpc.handle('beacon.verify', async (_, { signal }) => ({ head: await this.#verify(open, signal) }));
     }
     rpc.handleStream('beacon.rebuild', (_, { peer, signal }) => this.#rebuild(isDoor(peer), signal));
+    this.#serveImport(isDoor);
+  }
+
+  /** An import goes into the log in force, or, where that is damaged, into a new one that takes its place at the end. */
+  #serveImport(isDoor: (peer: PeerName) => boolean): void {
+    const { rpc } = this.#member.peer;
+    const checkCaller = (peer: PeerName): void => {
+      if (!isDoor(peer)) throw new HoldfastError('FORBIDDEN', `${peer} may not append to the Beacon`);
+    };
+    rpc.handle('beacon.importBegin', async (_, { peer }) => {
+      checkCaller(peer);
+      const { revision, chain } = await (await this.#beginImport()).head();
+      return { head: { revision, chain, restoring: this.#restoring !== undefined } };
+    });
+    rpc.handle('beacon.import', async ({ body }, { peer, signal }) => {
+      checkCaller(peer);
+      const { revision, chain } = await this.#importLog().append(decodeAppend(body), { signal });
+      return { head: { revision, chain } };
+    });
+    rpc.handle('beacon.importEnd', async (_, { peer }) => {
+      checkCaller(peer);
+      await this.#endImport();
+      return { head: {} };
+    });
+  }
+
+  /** Begins from nothing each time: what an interrupted restore left is thrown away. */
+  async #beginImport(): Promise<LevelLog> {
+    if (!(this.#open instanceof HoldfastError)) return this.#open.log;
+    if (this.#busy) throw new HoldfastError('RATE_LIMITED', 'a rebuild or an import is under way already');
+    this.#busy = true;
+    try {
+      await this.#dropRestoring();
+      const { generation, directory } = await this.#emptyGeneration();
+      const log = await LevelLog.open(join(directory, 'log'));
+      this.#restoring = { log, generation };
+      return log;
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  #importLog(): LevelLog {
+    if (!(this.#open instanceof HoldfastError)) return this.#open.log;
+    if (this.#restoring !== undefined) return this.#restoring.log;
+    throw new HoldfastError('BEACON_UNAVAILABLE', 'the import was interrupted; begin it again', {
+      cause: this.#open,
+    });
+  }
+
+  async #endImport(): Promise<void> {
+    if (this.#restoring === undefined) return;
+    const { generation } = this.#restoring;
+    await this.#dropRestoring();
+    await this.#putInForce(generation);
+  }
+
+  async #dropRestoring(): Promise<void> {
+    const restoring = this.#restoring;
+    this.#restoring = undefined;
+    await restoring?.log[Symbol.asyncDispose]();
+  }
+
+  async #emptyGeneration(): Promise<{ readonly generation: number; readonly directory: string }> {
+    const generation = this.#generation + 1;
+    const directory = beaconDirectory(this.#member, generation);
+    await rm(directory, { recursive: true, force: true }); // what an interrupted attempt left
+    await mkdir(join(directory, 'log'), { recursive: true });
+    return { generation, directory };
+  }
+
+  /** The process ends once its answer is out, and starts again on the other log. */
+  async #putInForce(generation: number): Promise<void> {
+    await writeWhole(generationPath(this.#member), `${generation}\n`, 0o600);
+    setTimeout(() => this.#replace(), replaceAfterMs);
   }
 
   async #verify({ log, view }: OpenBeacon, signal: AbortSignal): Promise<Record<string, unknown>> {
@@ -144,29 +223,26 @@ export class BeaconHost implements AsyncDisposable {
 
   async *#rebuild(allowed: boolean, signal: AbortSignal): AsyncGenerator<RpcMessage> {
     if (!allowed) throw new HoldfastError('FORBIDDEN', 'only a door may ask for a rebuild');
-    if (this.#busy) throw new HoldfastError('RATE_LIMITED', 'a rebuild is under way already');
+    if (this.#busy) throw new HoldfastError('RATE_LIMITED', 'a rebuild or an import is under way already');
     this.#busy = true;
     try {
-      const next = this.#generation + 1;
-      const directory = beaconDirectory(this.#member, next);
-      await rm(directory, { recursive: true, force: true }); // what an interrupted rebuild left
-      await mkdir(join(directory, 'log'), { recursive: true });
+      await this.#dropRestoring();
+      const { generation, directory } = await this.#emptyGeneration();
       await mkdir(join(directory, 'scratch'), { recursive: true });
       yield { head: { progress: 'reading the records of every reachable node' } };
       const report = await this.#rebuildInto(directory, signal);
       await rm(join(directory, 'scratch'), { recursive: true, force: true });
-      await writeWhole(generationPath(this.#member), `${next}\n`, 0o600);
+      await this.#putInForce(generation);
       yield {
         head: {
           result: {
             ...report,
             forks: report.forks.map((fork) => ({ ...fork, cid: fork.cid.toString() })),
             missing: report.missing.map((gap) => ({ ...gap })),
-            generation: next,
+            generation,
           },
         },
       };
-      setTimeout(() => this.#replace(), 200); // once the answer is out
     } finally {
       this.#busy = false;
     }

@@ -10,10 +10,11 @@ import { parseBeat } from '../backbeat/beat.ts';
 import { type Append, encodeAppend, type LogEntry, type LogPosition } from '../beacon/log.ts';
 import { RemoteLog } from '../beacon/remote.ts';
 import { parsePosition } from '../beacon/serve.ts';
-import { exportLog, importLog } from '../beacon/transfer.ts';
+import { exportLog, importLog, readLogFile } from '../beacon/transfer.ts';
 import { BeaconView } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
 import { type Block, CID } from '../core/block.ts';
+import { sameBytes } from '../core/bytes.ts';
 import { minute, second } from '../core/clock.ts';
 import { Gate } from '../core/concurrency.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
@@ -47,8 +48,8 @@ const version = '0.1.0';
 const defaultPolicy: ReplicationPolicy = { min: 3, max: 5, zones: 3 };
 const objectBytesMax = 1024 ** 4;
 /** Blocks under way to the nodes, over all requests: each is up to 256 KiB times its copies. */
-const storesUnderway = 32;
-const fetchesUnderway = 32;
+const storesUnderway = 16;
+const fetchesUnderway = 16;
 /** Bytes on their way to and from nodes, copies counted: half of what the nodes can take keeps them busy. */
 const exchangeWindowBytes = 16 * 1024 * 1024;
 const hedgeAfterMs = 1 * second;
@@ -547,19 +548,40 @@ class Door {
     const path = await this.#scratchPath('import');
     try {
       await pipeline(Readable.from(body, { objectMode: false }), createWriteStream(path));
-      const report = await importLog(path, this.#importTarget(), { signal });
-      await this.#visible(report.position.revision);
-      return { entries: report.entries, revision: report.position.revision };
+      const begun = await this.#callSteward('beacon.importBegin', {}, { signal });
+      const restored = fieldOf(begun, 'restoring') === true;
+      if (restored) await this.#checkRestores(path, signal);
+      const { entries, position } = await importLog(path, this.#importTarget(parsePosition(begun)), {
+        signal,
+      });
+      await this.#callSteward('beacon.importEnd', {}, { signal });
+      if (!restored) await this.#visible(position.revision);
+      return { entries, revision: position.revision, restored };
     } finally {
       await rm(path, { force: true });
     }
   }
 
+  /** A log in place of a damaged one must hold all that this view has seen acknowledged. Throws VERSION_CONFLICT. */
+  async #checkRestores(path: string, signal: AbortSignal): Promise<void> {
+    const seen = this.#view.position();
+    let holds = seen.revision === 0;
+    for await (const { revision, chain } of readLogFile(path, signal))
+      if (revision === seen.revision) holds = sameBytes(chain, seen.chain);
+    if (holds) return;
+    throw new HoldfastError(
+      'VERSION_CONFLICT',
+      `the file does not hold the history that this door has seen up to revision ${seen.revision}; ` +
+        '`holdfast beacon export` writes a file that does',
+      { details: { current: seen.revision } },
+    );
+  }
+
   /** The log without the check against the current view: an import brings its own history, which the fold judges. */
-  #importTarget() {
+  #importTarget(head: LogPosition) {
     const log = this.#log;
     return {
-      head: () => log.head(),
+      head: async () => head,
       read: (from: number) => log.read(from),
       watch: (from: number, options: { readonly signal: AbortSignal }) => log.watch(from, options),
       append: async (append: Append): Promise<LogEntry> => {

@@ -96,6 +96,15 @@ export async function importLog(
   return { entries, position };
 }
 
+/** The entries of the file at `path`, each checked. Throws RECORD_CORRUPT, UPLOAD_TRUNCATED, FILE_NOT_FOUND. */
+export async function* readLogFile(path: string, signal?: AbortSignal): AsyncGenerator<LogEntry> {
+  await using file = await openFile(path, false);
+  for await (const entry of readEntries(file, path)) {
+    signal?.throwIfAborted();
+    yield entry;
+  }
+}
+
 const magic = utf8('holdfast beacon log 1\n');
 const endMark = uint32(0xffffffff);
 const frameHeadBytes = 36;

@@ -32,7 +32,7 @@ export const branchKeysOpenMax = 1024;
 /** Branch keys in one request to custodians (CUSTODY.md 2.5). */
 export const unwrapItemsMax = 256;
 /** Bytes of requests that one peer may have with us before we give credit. Bulk: a few blocks hide a round trip. */
-export const rpcRequestWindowBytes = { control: 2 * 1_048_576, bulk: 8 * 1_048_576 } as const;
+export const rpcRequestWindowBytes = { control: 2 * 1_048_576, bulk: 4 * 1_048_576 } as const;
 /** Bytes of items of one stream on the way to a consumer that does not take them; one item more may follow. */
 export const rpcItemWindowBytes = 1_048_576;
 /** Handlers of one peer running or with an answer not written yet; × `rpcBodyBytesMax` is what it can make us hold. */

@@ -83,7 +83,7 @@ export interface DoorPorts {
 const fetchCidsMax = 1024;
 const uploadBytesMax = 64 * 1024 * 1024;
 const exportBytesMax = 1024 * 1024 * 1024 * 1024;
-const storeBatch = 32;
+const storeBatch = 16;
 const heartbeatMs = 15_000;
 
 const addressParameter: Parameter = {

@@ -38,7 +38,7 @@ const listMax = 4096;
 /** Changes in one beat's answer: about 67 bytes each, below the bound of an RPC head. */
 const changesMax = 3000;
 /** Blocks read or written at once for others: memory stays below this times the largest block. */
-const blocksAtOnce = 32;
+const blocksAtOnce = 16;
 
 type Message = Required<RpcMessage>;
 

@@ -60,7 +60,7 @@ export interface ProviderCounts {
   readonly refusedCount: number;
 }
 
-export const validityMsDefault = 48 * hour;
+const validityMsDefault = 48 * hour;
 const recordsPerProviderMaxDefault = 4_000_000;
 const providersMaxDefault = 512;
 /** Rows read at once by sweeps and scans: keeps each step short and its memory small. */

@@ -28,7 +28,7 @@ export interface KadMessage {
 }
 
 /** One message on the stream. An answer with 256 peers of 16 addresses stays below. */
-export const kadMessageBytesMax = 1_048_576;
+const kadMessageBytesMax = 1_048_576;
 /** Peers in one list of a message: the members of a cluster. */
 const peersMax = 256;
 /** Addresses of one peer that are kept; a message with more is refused. */

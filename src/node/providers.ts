@@ -505,7 +505,7 @@ async function askHolder(
 }
 
 /** Members other than `self` that hold provider records: our nodes, and members without a role (standard peers). */
-export function recordHolders(membership: Membership, self: PeerName): RecordHolder[] {
+function recordHolders(membership: Membership, self: PeerName): RecordHolder[] {
   return membership.members.flatMap(({ peer, roles }) => {
     if (peer === self || (roles.length > 0 && !roles.includes('node'))) return [];
     const lane = roles.includes('node') ? 'batch' : 'standard';

@@ -14,7 +14,7 @@ import { fieldOf } from '../core/shape.ts';
 export const pushTogetherBytesMax = 65_536;
 /** One call: together less than an RPC body, and not more than the node writes at once. */
 const batchBytesMax = 512 * 1024;
-export const batchBlocksMax = 32;
+export const batchBlocksMax = 16;
 
 type PushResult = 'stored' | 'present';
 

@@ -43,9 +43,9 @@ export interface Frame {
   readonly body: Uint8Array;
 }
 
-export const frameHeaderBytes = 12;
+const frameHeaderBytes = 12;
 export const emptyBytes: Uint8Array = new Uint8Array(0);
-export const methodBytesMax = 128;
+const methodBytesMax = 128;
 /** A question that opens a stream is held as long as the stream: it must be small. */
 export const subscribeBodyBytesMax = 65_536;
 const errorHeadBytesMax = 16_384;
@@ -69,7 +69,7 @@ const bounds: readonly (readonly [head: number, body: number])[] = [
 ];
 
 /** The most one frame can hold in memory. */
-export const frameBytesMax = frameHeaderBytes + callHeadBytesMax + rpcBodyBytesMax;
+const frameBytesMax = frameHeaderBytes + callHeadBytesMax + rpcBodyBytesMax;
 
 /** What a frame costs against a credit window: its bytes, and a little so that empty ones are not free. */
 export function frameCost(frame: Frame): number {

@@ -153,7 +153,7 @@ async function startNode(
 }
 
 /** Resolves when `peer` can call `count` others. */
-export async function connectedTo(peer: NodePeer, count: number): Promise<void> {
+async function connectedTo(peer: NodePeer, count: number): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const look = () => {
     if (peer.connected().length >= count) resolve();

@@ -8,7 +8,7 @@ import { collect } from './beacon-log.suite.ts';
 import { contentOf, putAppend, someAddress, someId, someManifest } from './beacon-records.ts';
 import { catchUp } from './beacon-view.suite.ts';
 
-export const filledCount = 30;
+const filledCount = 30;
 const appends = Array.from({ length: filledCount }, (_, index) =>
   putAppend(someManifest(addressOf(index)), someId('bk')),
 );

@@ -65,15 +65,22 @@ export const beaconImport: Command = {
   usage: 'FILE',
   summary: 'Take an exported log into an empty Beacon, or go on with the same one',
   positionals: [1, 1],
+  notes: [
+    'A damaged Beacon is replaced by the one in the file, which must hold all that the door has seen of it: see',
+    '`beacon export`. Then this returns when steward and door have started again on it.',
+  ].join('\n'),
   async run(context) {
     const { positionals, json, screen, signal } = context;
     const { readFileBytes } = await import('../../client/directory.ts');
     await using door = await openDoor(context);
+    const before = await stewardStart(context);
     using progress = screen.progress('import', undefined);
     const source = counted(readFileBytes(positionals[0] ?? '', { follow: true }), (more) =>
       progress.add(more),
     );
     const report = await door.beaconImport(source, { signal });
+    if (typeof report === 'object' && report !== null && 'restored' in report && report.restored === true)
+      await untilStartedAgain(context, before);
     if (json) screen.value(report);
     else for (const line of reportLines(report)) screen.line(line);
   },
@@ -106,7 +113,7 @@ const pollMs = 200;
 /** Waits for another steward than the one that started at `before`, and a door whose view follows its log. */
 async function untilStartedAgain(context: Context, before: number | undefined): Promise<void> {
   const deadline = performance.now() + startedAgainMs;
-  context.screen.say('steward and door start again on the new log …');
+  context.screen.say('the new log takes its place …');
   for (;;) {
     const lacking = await whatIsLacking(context, before);
     if (lacking === undefined) return;
