@@ -53,7 +53,9 @@ await using client = new HoldfastClient({ url: cluster.url, token: await cluster
 const address = (name: string): string => `ucxl://bench:writer@cluster:run/*^/${name}`;
 
 await measured(32, 16, (index) => client.put(address(`warm-${index}`), [content.subarray(0, 1024)])); // compile first
-const putSeconds = await measured(objectsCount, 4, (index) => client.put(address(`large-${index}`), [content]));
+const putSeconds = await measured(objectsCount, 4, (index) =>
+  client.put(address(`large-${index}`), [content]),
+);
 const put = show(`put ${objectsCount} × 16 MiB, 4 at once`, (objectsCount * 16) / putSeconds, 'MiB/s');
 const getSeconds = await measured(objectsCount, 4, async (index) => {
   const { bytes } = await client.get(address(`large-${index}`));
@@ -75,9 +77,14 @@ const control = await cluster.control();
 const lost = (await cluster.status()).steward?.nodes.find(({ name }) => name === 'node-5')?.bytes ?? 0;
 const healStartMs = performance.now();
 await control.wipeNode('node-5');
-const bytesOfNode5 = ({ nodes }: StewardStatus): number => nodes.find(({ name }) => name === 'node-5')?.bytes ?? 0;
+const bytesOfNode5 = ({ nodes }: StewardStatus): number =>
+  nodes.find(({ name }) => name === 'node-5')?.bytes ?? 0;
 await cluster.until('the loss was seen', (steward) => bytesOfNode5(steward) < lost / 2);
-await cluster.until('healed', (steward) => allHealthy(steward) && bytesOfNode5(steward) > 0.95 * lost, 600_000);
+await cluster.until(
+  'healed',
+  (steward) => allHealthy(steward) && bytesOfNode5(steward) > 0.95 * lost,
+  600_000,
+);
 const healSeconds = (performance.now() - healStartMs) / 1000;
 const healedBytes = (await cluster.status()).steward?.nodes.find(({ name }) => name === 'node-5')?.bytes ?? 0;
 show('heal a wiped node', healedBytes / mebibyte / healSeconds, 'MiB/s');
@@ -113,7 +120,11 @@ async function rate(mebibytes: number, pass: (bytes: number) => Promise<void>): 
   return rates.sort((a, b) => a - b)[2] ?? Number.NaN;
 }
 
-async function measured(count: number, width: number, work: (index: number) => Promise<unknown>): Promise<number> {
+async function measured(
+  count: number,
+  width: number,
+  work: (index: number) => Promise<unknown>,
+): Promise<number> {
   const started = performance.now();
   for await (const _ of mapInOrder(Array(count).keys(), width, work));
   return (performance.now() - started) / 1000;

@@ -68,9 +68,6 @@ const bounds: readonly (readonly [head: number, body: number])[] = [
   [0, 0],
 ];
 
-/** The most one frame can hold in memory. */
-const frameBytesMax = frameHeaderBytes + callHeadBytesMax + rpcBodyBytesMax;
-
 /** What a frame costs against a credit window: its bytes, and a little so that empty ones are not free. */
 export function frameCost(frame: Frame): number {
   return frameHeaderBytes + frame.head.length + frame.body.length;
