@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
@@ -9,7 +10,7 @@ import { openMembership, signMembership } from '../node/membership.ts';
 import { claimDirectory, claimHolder } from './claim.ts';
 import { layoutPaths, loadProcessConfig, readLayout } from './layout.ts';
 import { createOrOpenLayout } from './layout-create.ts';
-import { choosePorts, isPortFree } from './ports.ts';
+import { choosePorts, isListening, isPortFree } from './ports.ts';
 import { rotateLog, withLogFile } from './log-file.ts';
 import { isAlive, processId } from './process-id.ts';
 import { appendFileSync, writeSync } from 'node:fs';
@@ -280,4 +281,20 @@ describe('ports and logs', () => {
     assert.equal(await readFile(path, 'utf8'), 'next\n');
     assert.equal(await rotateLog(join(dir, 'none.log')), false);
   });
+});
+
+test('a port of an outgoing connection is neither free nor listened on', async (t) => {
+  const server = createServer((socket) => socket.resume()).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  assert.ok(typeof address === 'object' && address !== null);
+  const outgoing = connect(address.port, '127.0.0.1').resume();
+  t.after(() => {
+    outgoing.destroy();
+    server.close();
+  });
+  await once(outgoing, 'connect');
+  const port = outgoing.localPort ?? 0;
+  assert.deepEqual([await isPortFree(port), await isListening(port)], [false, false]);
+  assert.deepEqual([await isPortFree(address.port), await isListening(address.port)], [false, true]);
 });
