@@ -71,7 +71,7 @@ export class BlockFiles {
   /** The first `sizeBytes` bytes of the file, fewer when it is shorter. Throws what the file system says. */
   async read(key: BlockKey, sizeBytes: number): Promise<Uint8Array> {
     await using file = await open(this.#path(key), 'r');
-    return readFully(file, 0, sizeBytes);
+    return await readFully(file, 0, sizeBytes); // awaited here: the file must stay open until then
   }
 
   async sizeOf(key: BlockKey): Promise<number> {
