@@ -20,7 +20,7 @@ import { blocksOf, isContentLink, isIndexLink, segmentsOf } from './segments.ts'
 export type ManifestType = 'object' | 'tree' | 'tombstone';
 
 export interface ReplicationPolicy {
-  /** Proven copies below which the object counts as endangered; also the write quorum. 1…max. */
+  /** Copies wanted; with fewer the object counts as endangered. A write is taken with two of them (one where only one is wanted, or only one node exists) and said to be short. 1…max. */
   readonly min: number;
   /** Copies above which surplus is trimmed. min…256. */
   readonly max: number;
