@@ -4,6 +4,7 @@ import { HoldfastError } from '../core/errors.ts';
 import type { ChildInfo } from '../local/control-types.ts';
 import { loadProcessConfig } from '../local/layout.ts';
 import { superviseChild } from '../local/supervise-child.ts';
+import { keepPassingMemorySmall } from './passing-memory.ts';
 
 export interface RunningRole extends AsyncDisposable {
   readonly info: ChildInfo;
@@ -19,6 +20,7 @@ export async function runDaemon(dir: string, name: string): Promise<number> {
     console.error('uncaught', error); // state is on disk; a clean start is safer than going on
     process.exit(1);
   });
+  using _memory = keepPassingMemorySmall();
   try {
     const config = await loadProcessConfig(dir, name);
     const start = roles[config.roles[0] ?? 'node'];

@@ -159,10 +159,13 @@ class Door {
 
   /** A moment to find the nodes, so that the first request does not meet an empty cluster. Bounded: a door serves without them too. */
   async warmUp(): Promise<void> {
-    const wanted = this.#peer.membership().members.length - 1;
+    const others = this.#peer.membership().members.length - 1;
     const deadline = AbortSignal.timeout(5 * second);
+    // A member that is down must not hold the start up for long: after a while, enough of them will do.
+    const patience = AbortSignal.timeout(1.5 * second);
+    const wanted = (): number => (patience.aborted ? Math.min(others, defaultPolicy.min + 1) : others);
     const settled = (): boolean =>
-      this.#peer.connected().length >= wanted &&
+      this.#peer.connected().length >= wanted() &&
       this.#beat !== undefined &&
       this.#view.health().state === 'following';
     while (!settled() && !deadline.aborted) await new Promise((resolve) => setTimeout(resolve, 50));
