@@ -60,8 +60,8 @@ const pure: readonly RegExp[] = [
   /^src\/envelope\//,
   /^src\/flows\//,
   /^src\/beacon\/(log|fold|rows|records|queries)\.ts$/,
-  /^src\/backbeat\/(beat|tracker|tempo|hlc|bars)\.ts$/,
-  /^src\/steward\/(place|ledger|plan|view|budget|status)\.ts$/,
+  /^src\/backbeat\/(beat|schedule|tempo|tempo-tracker)\.ts$/,
+  /^src\/steward\/(catalogue|classes|digest-sum|ledger|liveness|place|plan|status|view|wire)\.ts$/,
   /^src\/node\/(membership|rpc-frames|provider-wire|provider-schedule|keeper-schedule)\.ts$/,
 ];
 

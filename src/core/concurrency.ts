@@ -1,5 +1,7 @@
 // Doing several things at once, a bounded number of them, in order, and stopping cleanly.
 
+import { concat } from './bytes.ts';
+
 /**
  * Applies `work` to each item with at most `width` under way, yielding results in the order of the items.
  * At most `width` results wait to be taken. The first failure is thrown in its place; work already begun
@@ -95,24 +97,31 @@ export async function* chunked(
       pending.push(part);
       pendingBytes += part.length;
       if (pendingBytes === sizeBytes) {
-        full = joined(pending, pendingBytes);
+        full = joined(pending);
         pending = [];
         pendingBytes = 0;
       }
     }
   }
-  if (full === undefined) yield { bytes: joined(pending, pendingBytes), last: true };
+  if (full === undefined) yield { bytes: joined(pending), last: true };
   else yield { bytes: full, last: true };
 }
 
-function joined(parts: readonly Uint8Array[], length: number): Uint8Array {
+function joined(parts: readonly Uint8Array[]): Uint8Array {
   const only = parts.length === 1 ? parts[0] : undefined;
-  if (only !== undefined) return only;
-  const out = new Uint8Array(length);
-  let offset = 0;
-  for (const part of parts) {
-    out.set(part, offset);
-    offset += part.length;
+  return only ?? concat(...parts);
+}
+
+/** The outcome of `work`, or the reason of `signal`; the work itself goes on. */
+export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(signal.reason);
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
   }
-  return out;
 }

@@ -10,6 +10,7 @@
 import assert from 'node:assert/strict';
 import type { CID } from '../core/block.ts';
 import { toHex } from '../core/bytes.ts';
+import { unlessAborted } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { branchKeysOpenMax, branchKeyUsesMax } from '../core/limits.ts';
 import type { ContentClass } from '../envelope/aad.ts';
@@ -327,17 +328,4 @@ function wrongKey(body: BranchKeyBody): HoldfastError {
       details: { part: 'branch-key', bkId },
     },
   );
-}
-
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return await promise;
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason);
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
 }

@@ -3,6 +3,7 @@
 
 import { CID, supportedCid } from '../core/block.ts';
 import { HoldfastError } from '../core/errors.ts';
+import { isMap } from '../core/shape.ts';
 
 export interface Fields {
   /** Bytes of exactly `sizeBytes`. */
@@ -119,16 +120,6 @@ class MapFields implements Fields {
   refuse(field: string, expected: string): never {
     throw invalid(`${this.#where}.${field}`, expected);
   }
-}
-
-function isMap(value: unknown): value is Readonly<Record<string, unknown>> {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    !Array.isArray(value) &&
-    !(value instanceof Uint8Array) &&
-    !(value instanceof CID)
-  );
 }
 
 function isSupported(cid: CID): boolean {

@@ -9,6 +9,7 @@
 // number of wants may stand, and as many are under way as fit in the window.
 
 import { type Block, type CID, verifiedBlock } from '../core/block.ts';
+import { unlessAborted } from '../core/concurrency.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { blockBytesMax } from '../core/limits.ts';
 import type { PeerName, RpcClient } from '../core/rpc.ts';
@@ -430,18 +431,4 @@ function badAnswer(peer: PeerName, method: string): HoldfastError {
 
 function asError(reason: unknown): Error {
   return reason instanceof Error ? reason : new HoldfastError('TIMEOUT', 'aborted', { cause: reason });
-}
-
-/** The outcome of `work`, or the reason of `signal`; the work itself goes on. */
-async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return work;
-  signal.throwIfAborted();
-  const aborted = Promise.withResolvers<never>();
-  const onAbort = (): void => aborted.reject(signal.reason);
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([work, aborted.promise]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
 }

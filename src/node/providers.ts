@@ -13,6 +13,7 @@ import { asBuffer } from '../core/bytes.ts';
 import { type Clock, minute, second } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
+import { fieldOf } from '../core/shape.ts';
 import type { PeerName, RpcClient, RpcContext, RpcMessage, RpcServer } from '../core/rpc.ts';
 import type { Membership } from './membership.ts';
 import {
@@ -534,8 +535,4 @@ function addrsOf(head: unknown): Uint8Array[] {
 function joinAddrs(first: readonly Uint8Array[], then: readonly Uint8Array[]): Uint8Array[] {
   const known = new Map([...first, ...then].map((addr) => [asBuffer(addr).toString('latin1'), addr]));
   return [...known.values()].slice(0, peerAddrsMax);
-}
-
-function fieldOf(head: unknown, name: string): unknown {
-  return typeof head === 'object' && head !== null ? Reflect.get(head, name) : undefined;
 }
