@@ -396,6 +396,17 @@ test('a target that refuses is said, left alone for a while, and another one is 
   await rig.beatUntil('healed', () => rig.copies(block.cid).includes('node-4'));
 });
 
+test('what a journal adds is known at the next beats, without another listing', async (t) => {
+  const { rig, status } = await running(t);
+  rig.register(rig.store('before', 1, 3, 5).cid);
+  await rig.beatUntil('healthy', () => status().objects.healthy === 1);
+  const listings = rig.calls.get('block.list');
+  rig.register(rig.store('after', 2, 4, 5).cid);
+  await rig.beatUntil('known', () => status().objects.healthy === 2, 5);
+  assert.equal(rig.calls.get('block.list'), listings);
+  assert.equal(rig.calls.get('block.pull'), undefined);
+});
+
 test('a node that lies about its inventory is listed again', async (t) => {
   const { rig, status } = await running(t);
   const block = rig.store('block', 1, 3, 5);
