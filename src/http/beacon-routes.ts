@@ -1,0 +1,89 @@
+// Work on the registry as a whole: prove it, make it again from the blocks, copy it out and in.
+
+import { utf8 } from '../core/bytes.ts';
+import { describeError, HoldfastError } from '../core/errors.ts';
+import type { DoorPorts } from './door-ports.ts';
+import { plainJson } from './facts.ts';
+import { schemas } from './schemas.ts';
+import type { Route } from './server.ts';
+
+/** Largest log that an import takes. */
+const importBytesMax = 1024 * 1024 * 1024 * 1024;
+
+export function beaconRoutes(ports: DoorPorts): Route[] {
+  return [
+    longWork(
+      'verify',
+      'beaconVerify',
+      'Prove that chain, view and blocks agree: progress as JSON lines, the last one is the result',
+      (signal) => ports.beacon.verify(signal),
+    ),
+    longWork(
+      'rebuild',
+      'beaconRebuild',
+      'Reconstruct the registry from the records found in the blockstores: progress as JSON lines',
+      (signal) => ports.beacon.rebuild(signal),
+    ),
+    {
+      method: 'GET',
+      path: '/ucxi/v1/beacon/export',
+      operationId: 'beaconExport',
+      summary: 'The whole log as one checksummed file',
+      tag: 'operations',
+      produces: 'application/octet-stream',
+      statuses: [200],
+      handle: async (request) => ({
+        status: 200,
+        headers: { 'content-type': 'application/octet-stream' },
+        bytes: ports.beacon.export(request.signal),
+      }),
+    },
+    {
+      method: 'POST',
+      path: '/ucxi/v1/beacon/import',
+      operationId: 'beaconImport',
+      data: schemas.imported,
+      summary: 'Take an exported log into an empty Beacon, or go on with the same one',
+      tag: 'operations',
+      accepts: 'application/octet-stream',
+      statuses: [200],
+      handle: async (request) => ({
+        status: 200,
+        message: 'imported',
+        data: await ports.beacon.import(request.body(importBytesMax), request.signal),
+      }),
+    },
+  ];
+}
+
+/** Work that lasts: its progress goes out as it comes. */
+function longWork(
+  name: string,
+  operationId: string,
+  summary: string,
+  work: (signal: AbortSignal) => AsyncIterable<unknown>,
+): Route {
+  return {
+    method: 'POST',
+    path: `/ucxi/v1/beacon/${name}`,
+    operationId,
+    summary,
+    tag: 'operations',
+    produces: 'application/jsonl',
+    statuses: [200],
+    handle: async (request) => ({
+      status: 200,
+      headers: { 'content-type': 'application/jsonl' },
+      bytes: jsonLines(work(request.signal)),
+    }),
+  };
+}
+
+async function* jsonLines(items: AsyncIterable<unknown>): AsyncGenerator<Uint8Array, void, undefined> {
+  try {
+    for await (const item of items) yield utf8(`${JSON.stringify(plainJson(item))}\n`);
+  } catch (error) {
+    const reason = error instanceof HoldfastError ? error.code : 'INTERNAL';
+    yield utf8(`${JSON.stringify({ error: { reason, message: describeError(error) } })}\n`);
+  }
+}

@@ -1,0 +1,165 @@
+// Blocks and records as they are, sealed: what the client speaks, which keeps plaintext and keys to itself.
+
+import type { StoredAnswer } from '../api/types.ts';
+import { type Block, type CID, parseCid, supportedCid } from '../core/block.ts';
+import { grouped } from '../core/concurrency.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { recordBytesMax } from '../core/limits.ts';
+import { carHeader, carSection, readCar } from '../manifest/car.ts';
+import type { DoorPorts } from './door-ports.ts';
+import { registeredAnswer } from './facts.ts';
+import { addressParameter, policyParameters, revisionParameter } from './parameters.ts';
+import { readPolicy, seenRevision } from './read.ts';
+import { recordsReply } from './records.ts';
+import { readAddress, resolveVersion } from './resolve.ts';
+import { schemas } from './schemas.ts';
+import type { Request, Route } from './server.ts';
+
+/** Blocks fetched or stored by one request. */
+const fetchCidsMax = 1024;
+const uploadBytesMax = 64 * 1024 * 1024;
+const storeBatch = 16;
+
+export function blockRoutes(ports: DoorPorts): Route[] {
+  const car = 'application/vnd.ipld.car';
+  return [
+    {
+      method: 'POST',
+      path: '/ucxi/v1/blocks',
+      operationId: 'storeBlocks',
+      data: schemas.stored,
+      summary: 'Store sealed blocks (CAR v1) on enough disks',
+      tag: 'blocks',
+      parameters: policyParameters,
+      accepts: car,
+      statuses: [201],
+      handle: async (request) => {
+        const data = await storeUpload(ports, request);
+        return { status: 201, message: `${data.blocks} blocks stored`, data };
+      },
+    },
+    {
+      method: 'GET',
+      path: '/ucxi/v1/blocks/{cid}',
+      operationId: 'block',
+      summary: 'One block as it is: ciphertext or a signed record',
+      tag: 'blocks',
+      parameters: [{ name: 'cid', in: 'path', required: true, text: 'CID' }],
+      produces: 'application/vnd.ipld.raw',
+      statuses: [200],
+      handle: async (request) => {
+        const cid = parseCid(request.path['cid'] ?? '');
+        const [block] = await ports.load([cid], request.signal);
+        if (block === undefined)
+          throw new HoldfastError('BLOCK_UNAVAILABLE', `block ${cid.toString()} was not delivered`);
+        return {
+          status: 200,
+          headers: {
+            'content-type': 'application/vnd.ipld.raw',
+            etag: `"${cid.toString()}"`,
+            'cache-control': 'public, max-age=29030400, immutable',
+          },
+          bytes: block.bytes,
+        };
+      },
+    },
+    {
+      method: 'POST',
+      path: '/ucxi/v1/blocks/fetch',
+      operationId: 'fetchBlocks',
+      bodySchema: {
+        type: 'object',
+        required: ['cids'],
+        properties: {
+          cids: { type: 'array', items: { type: 'string' }, minItems: 1, maxItems: fetchCidsMax },
+        },
+      },
+      summary: `Blocks by CID, in the order asked (JSON {"cids": […]}, at most ${fetchCidsMax})`,
+      tag: 'blocks',
+      accepts: 'application/json',
+      produces: car,
+      statuses: [200],
+      handle: async (request) => {
+        const cids = cidList(await request.json());
+        return { status: 200, headers: { 'content-type': car }, bytes: carOf(ports, cids, request.signal) };
+      },
+    },
+    {
+      method: 'GET',
+      path: '/ucxi/v1/records',
+      operationId: 'records',
+      summary: 'The signed records of one version: manifest, envelope, branch key (CAR v1)',
+      tag: 'blocks',
+      parameters: [addressParameter, revisionParameter],
+      produces: car,
+      statuses: [200],
+      handle: async (request) => {
+        await seenRevision(ports, request);
+        const found = await resolveVersion(ports.view, readAddress(request.need('address')));
+        return recordsReply(ports.view, found);
+      },
+    },
+    {
+      method: 'POST',
+      path: '/ucxi/v1/register',
+      operationId: 'register',
+      data: schemas.registered,
+      summary: 'Register a version whose blocks are stored: its signed records (CAR v1)',
+      tag: 'blocks',
+      accepts: car,
+      statuses: [201],
+      handle: async (request) => {
+        const blocks: Uint8Array[] = [];
+        for await (const { bytes } of uploadedBlocks(request, 8 * recordBytesMax)) blocks.push(bytes);
+        const data = registeredAnswer(await ports.register(blocks));
+        return { status: 201, message: 'registered', data, headers: { location: encodeURI(data.address) } };
+      },
+    },
+  ];
+}
+
+async function storeUpload(ports: DoorPorts, request: Request): Promise<StoredAnswer> {
+  const policy = readPolicy(ports, request);
+  let stored: StoredAnswer | undefined;
+  for await (const blocks of grouped(uploadedBlocks(request, uploadBytesMax), storeBatch)) {
+    for (const { cid } of blocks) supportedCid(cid);
+    const { copies, wanted } = await ports.storeBlocks(blocks, policy);
+    stored = {
+      blocks: (stored?.blocks ?? 0) + blocks.length,
+      copies: Math.min(stored?.copies ?? copies, copies),
+      wanted,
+    };
+  }
+  if (stored === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'the CAR holds no block');
+  return stored;
+}
+
+/** The blocks of an uploaded CAR. One that does not hash to its CID is the caller's damage, not ours. */
+async function* uploadedBlocks(request: Request, maxBytes: number): AsyncGenerator<Block, void, undefined> {
+  try {
+    yield* readCar(request.body(maxBytes));
+  } catch (cause) {
+    if (!isHoldfastError(cause, 'BLOCK_CORRUPT')) throw cause;
+    throw new HoldfastError('ARGUMENT_INVALID', cause.message, { details: { field: 'car' }, cause });
+  }
+}
+
+async function* carOf(
+  ports: DoorPorts,
+  cids: readonly CID[],
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  yield carHeader([]);
+  for await (const group of grouped(cids, 16)) {
+    for (const block of await ports.load(group, signal)) yield* carSection(block);
+  }
+}
+
+function cidList(body: unknown): CID[] {
+  const cids = typeof body === 'object' && body !== null && 'cids' in body ? body.cids : undefined;
+  if (!Array.isArray(cids) || cids.length === 0 || cids.length > fetchCidsMax)
+    throw new HoldfastError('ARGUMENT_INVALID', `"cids" must be a list of 1 to ${fetchCidsMax} CIDs`, {
+      details: { field: 'cids' },
+    });
+  return cids.map((cid: unknown) => parseCid(String(cid)));
+}

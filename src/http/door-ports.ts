@@ -1,0 +1,50 @@
+// What the routes of a door need of the rest of the process; the app joins it to the real parts.
+
+import type { BeatAnswer, HealthCheck, ProviderInfo } from '../api/types.ts';
+import type { BeaconQueries } from '../beacon/queries.ts';
+import type { Block, CID } from '../core/block.ts';
+import type { Clock } from '../core/clock.ts';
+import type { GetPorts } from '../flows/get.ts';
+import type { Copies, PutPorts } from '../flows/put.ts';
+import type { RegisteredObject } from '../flows/register.ts';
+import type { ReplicationPolicy } from '../manifest/manifest.ts';
+import type { ObjectReport, StewardStatus } from '../steward/status.ts';
+import type { DoorMetrics } from './metrics.ts';
+
+export interface DoorPorts {
+  readonly cluster: string;
+  readonly version: string;
+  readonly clock: Clock;
+  readonly view: BeaconQueries;
+  readonly metrics: DoorMetrics;
+  readonly defaults: ReplicationPolicy;
+  /** Largest object that PUT takes, bytes. */
+  readonly objectBytesMax: number;
+  storeBlocks(blocks: readonly Block[], policy: ReplicationPolicy): Promise<Copies>;
+  load(cids: readonly CID[], signal: AbortSignal): Promise<readonly Block[]>;
+  register(blocks: readonly Uint8Array[]): Promise<RegisteredObject>;
+  /** Present when this door seals for plain HTTP callers. */
+  readonly sealing?: { readonly put: PutPorts; readonly get: GetPorts; readonly text: string };
+  readonly steward: {
+    status(): Promise<StewardStatus>;
+    object(manifest: CID): Promise<ObjectReport>;
+    heal(): Promise<void>;
+  };
+  readonly dht: {
+    /** Asks the nodes that hold the block to announce it again now; how many do. */
+    announce(cid: CID): Promise<number>;
+    discover(cid: CID, signal: AbortSignal): Promise<readonly ProviderInfo[]>;
+  };
+  /** Work on the Beacon as a whole; each yields progress and ends with the result. */
+  readonly beacon: {
+    verify(signal: AbortSignal): AsyncIterable<unknown>;
+    rebuild(signal: AbortSignal): AsyncIterable<unknown>;
+    export(signal: AbortSignal): AsyncIterable<Uint8Array>;
+    import(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<unknown>;
+  };
+  /** How long a subscription may be silent, ms. Default 15,000. */
+  readonly heartbeatMs?: number;
+  beat(): BeatAnswer | undefined;
+  peersConnected(): number;
+  health(): Promise<readonly HealthCheck[]>;
+}
