@@ -1,0 +1,212 @@
+// The door's way to blocks: where they go, where they are found, and how many nodes vouch for them.
+
+import { CID, type Block } from '../core/block.ts';
+import type { ProviderInfo } from '../api/types.ts';
+import { second } from '../core/clock.ts';
+import { Gate } from '../core/concurrency.ts';
+import { HoldfastError } from '../core/errors.ts';
+import type { PeerName } from '../core/rpc.ts';
+import { fieldOf } from '../core/shape.ts';
+import { fetchBlock } from '../flows/fetch.ts';
+import type { Copies } from '../flows/put.ts';
+import { storeBlock } from '../flows/store.ts';
+import type { ReplicationPolicy } from '../manifest/manifest.ts';
+import { createExchange, type Exchange } from '../node/exchange.ts';
+import type { NodePeer } from '../node/peer.ts';
+import { findProviders } from '../node/providers.ts';
+import { type PlacementMember, rankMembers } from '../steward/place.ts';
+import { Leases } from './leases.ts';
+import { peersWithRole, systemClock } from './member.ts';
+import { Receipts } from './receipts.ts';
+import type { StewardClient } from './steward-client.ts';
+
+/** Blocks under way to the nodes, over all requests: each is up to 256 KiB times its copies. */
+const storesUnderway = 16;
+const fetchesUnderway = 16;
+/** Bytes on their way to and from nodes, copies counted: half of what the nodes can take keeps them busy. */
+const exchangeWindowBytes = 16 * 1024 * 1024;
+const hedgeAfterMs = 1 * second;
+const callMs = 5 * second;
+/** Codec of content blocks (raw); index and record blocks are DAG-CBOR. */
+const codecRaw = 0x55;
+
+export class DoorBlocks {
+  readonly #peer: NodePeer;
+  readonly #steward: StewardClient;
+  readonly #exchange: Exchange;
+  readonly #receipts = new Receipts(() => systemClock.monotonic());
+  readonly #leases: Leases;
+  readonly #storing = new Gate(storesUnderway);
+  readonly #fetching = new Gate(fetchesUnderway);
+  readonly #free = new Map<PeerName, number>();
+  #freeAt = Number.NEGATIVE_INFINITY;
+
+  constructor(peer: NodePeer, steward: StewardClient) {
+    this.#peer = peer;
+    this.#steward = steward;
+    this.#exchange = createExchange(peer.rpc, { windowBytes: exchangeWindowBytes });
+    this.#leases = new Leases((cids) => steward.stage(cids), this.#receipts);
+  }
+
+  /** Renews leases of uploads under way until the stack is disposed. */
+  keepLeases(stack: AsyncDisposableStack): void {
+    this.#leases.keep(stack);
+  }
+
+  /** All storage nodes of the membership, reachable or not. */
+  nodes(): PeerName[] {
+    return peersWithRole(this.#peer.membership(), 'node');
+  }
+
+  /** Leases and stores them: content on `min` nodes, index blocks on `max`. Throws QUORUM_UNAVAILABLE. */
+  async store(blocks: readonly Block[], policy: ReplicationPolicy): Promise<Copies> {
+    await Promise.all([this.#refreshFree(), this.#leases.lease(blocks.map(({ cid }) => cid))]);
+    const all = await Promise.all(
+      // Index blocks are worth all they list: they get as many copies as records do.
+      blocks.map((block) =>
+        this.#storeOne(block, block.cid.code === codecRaw ? policy.min : policy.max, policy.min),
+      ),
+    );
+    const copies = Math.min(...all.map((each) => each.copies));
+    return { copies, wanted: policy.min };
+  }
+
+  /** Leases and stores a record, on up to `max` nodes. Throws QUORUM_UNAVAILABLE. */
+  async storeRecord(block: Block, policy: ReplicationPolicy): Promise<Copies> {
+    await this.#leases.lease([block.cid]);
+    return this.#storeOne(block, policy.max, policy.min);
+  }
+
+  /** In the order asked. Throws BLOCK_UNAVAILABLE, TIMEOUT, or the reason of `signal`. */
+  async load(cids: readonly CID[], signal: AbortSignal): Promise<readonly Block[]> {
+    return Promise.all(
+      cids.map((cid) =>
+        this.#fetching.run(() =>
+          fetchBlock(
+            {
+              placed: (each) => this.#ranked(each).map(({ peer }) => peer),
+              holders: (each) => this.#steward.holders(each),
+              providers: async (each) => (await this.#find(each, signal)).map(({ peer }) => peer),
+              fetch: (each, sources, stop) => this.#exchange.fetchBlock(each, sources, { signal: stop }),
+            },
+            cid,
+            signal,
+          ),
+        ),
+      ),
+    );
+  }
+
+  /** Peers that announce the block in the DHT. */
+  async discover(cid: CID, signal: AbortSignal): Promise<readonly ProviderInfo[]> {
+    return (await this.#find(cid, signal)).map(({ peer, addrs }) => ({ peer, addrs: addrs.map(String) }));
+  }
+
+  /** Has its holders announce the block again now; how many do. */
+  async announce(cid: CID): Promise<number> {
+    const asked = await Promise.allSettled(
+      this.#ranked(cid).map(({ peer }) =>
+        this.#peer.rpc.call(peer, 'block.announce', { head: { cids: [cid] } }, { timeoutMs: callMs }),
+      ),
+    );
+    return asked.filter((each) => each.status === 'fulfilled' && fieldOf(each.value.head, 'announced') === 1)
+      .length;
+  }
+
+  /** On how many nodes each block is: as this door remembers, else as the nodes say, under a lease. */
+  async copiesOf(cids: readonly CID[]): Promise<number[]> {
+    const unknown = cids.filter((cid) => this.#receipts.copies(cid) === undefined);
+    const counts = new Map<string, number>();
+    await this.#leases.lease(unknown); // first: what is counted must not be collected before it is registered
+    await Promise.all(
+      this.nodes().map(async (node) => {
+        if (unknown.length === 0) return;
+        try {
+          const { head } = await this.#peer.rpc.call(
+            node,
+            'block.has',
+            { head: { cids: unknown } },
+            { timeoutMs: callMs },
+          );
+          const have = fieldOf(head, 'have');
+          if (!Array.isArray(have)) return;
+          for (const [index, cid] of unknown.entries())
+            if (have[index] === true) counts.set(cid.toString(), (counts.get(cid.toString()) ?? 0) + 1);
+        } catch {
+          // A node that does not answer does not vouch for anything.
+        }
+      }),
+    );
+    return cids.map((cid) => this.#receipts.copies(cid) ?? counts.get(cid.toString()) ?? 0);
+  }
+
+  /** Those of `cids` that this door remembers to have stored. */
+  remembered(cids: readonly CID[]): CID[] {
+    return cids.filter((cid) => this.#receipts.copies(cid) !== undefined);
+  }
+
+  /** Forgets blocks whose object is registered now. */
+  settle(cids: readonly CID[]): void {
+    this.#receipts.settle(cids);
+  }
+
+  /** Tries for `copies`; `wanted` of them are what the caller is told of. */
+  async #storeOne(block: Block, copies: number, wanted: number): Promise<Copies> {
+    let isFresh = true;
+    const receipt = await this.#storing.run(() =>
+      storeBlock(
+        {
+          candidates: (each) => this.#ranked(each.cid),
+          nodesCount: () => this.nodes().length,
+          push: async (peer, each, signal) => {
+            if ((await this.#exchange.pushBlock(peer, each, { signal })) === 'present') isFresh = false;
+          },
+          delay,
+        },
+        block,
+        Math.min(copies, this.nodes().length),
+        { hedgeAfterMs, enough: wanted },
+      ),
+    );
+    // A copy that was there already may be about to be collected: registering asks for it again.
+    if (isFresh) this.#receipts.add(block.cid, receipt.holders.length);
+    return { copies: receipt.holders.length, wanted };
+  }
+
+  /** Reachable nodes in placement order for a CID. */
+  #ranked(cid: CID): PlacementMember[] {
+    const membership = this.#peer.membership();
+    const up = new Set(this.#peer.connected());
+    const members = membership.members
+      .filter(({ peer, roles }) => roles.includes('node') && up.has(peer))
+      .map(({ peer, zone, host }) => ({ peer, zone, host, freeBytes: this.#free.get(peer) ?? 1 }));
+    return rankMembers(cid.multihash.digest, members);
+  }
+
+  async #refreshFree(): Promise<void> {
+    const now = systemClock.monotonic();
+    if (now - this.#freeAt < 5 * second) return;
+    this.#freeAt = now;
+    try {
+      const { nodes } = await this.#steward.status();
+      for (const node of nodes)
+        this.#free.set(node.peer, node.state === 'read-only' ? 0 : (node.freeBytes ?? 1));
+    } catch {
+      // Without a steward nobody knows how full they are: a full node refuses, and the next one is asked.
+    }
+  }
+
+  #find(cid: CID, signal: AbortSignal): ReturnType<typeof findProviders> {
+    return findProviders(this.#peer, cid, { signal, enough: this.nodes().length });
+  }
+}
+
+function delay(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer);
+      reject(new HoldfastError('TIMEOUT', 'the wait was cut short'));
+    });
+  });
+}

@@ -1,0 +1,79 @@
+// How a door registers: it checks what a caller brings, appends it, and answers once its own view shows it.
+
+import type { Append, BeaconLog } from '../beacon/log.ts';
+import type { BeaconView } from '../beacon/view.ts';
+import type { CID } from '../core/block.ts';
+import { minute, second } from '../core/clock.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { type RegisteredObject, registerObject } from '../flows/register.ts';
+import type { DoorBlocks } from './door-blocks.ts';
+import { systemClock } from './member.ts';
+
+export class DoorRegistry {
+  readonly #view: BeaconView;
+  readonly #log: Pick<BeaconLog, 'append' | 'head'>;
+  readonly #blocks: DoorBlocks;
+
+  constructor(view: BeaconView, log: Pick<BeaconLog, 'append' | 'head'>, blocks: DoorBlocks) {
+    this.#view = view;
+    this.#log = log;
+    this.#blocks = blocks;
+  }
+
+  /** Registers the signed records of one version (flows/register.ts, which names what it throws). */
+  async register(records: readonly Uint8Array[]): Promise<RegisteredObject> {
+    const checked: CID[] = [];
+    const registered = await registerObject(
+      {
+        beacon: {
+          current: async (key) => {
+            // In this order: what comes in between makes the append fail, never the version wrong.
+            const subjectRevision = await this.#view.subjectRevision(`addr/${key}`);
+            const head = await this.#view.head(key);
+            return { version: head?.version ?? 0, subjectRevision };
+          },
+          knowsBranchKey: async (bkId, bkVer) => (await this.#view.branchKey(bkId, bkVer)) !== undefined,
+          knowsKek: async (group, ver) => (await this.#view.kek(group, ver)) !== undefined,
+          append: (subject, expected, blocks) =>
+            this.#append({ subject, expected, records: blocks, at: systemClock.now() }),
+        },
+        copiesOf: (cids) => {
+          checked.push(...this.#blocks.remembered(cids));
+          return this.#blocks.copiesOf(cids);
+        },
+        copiesFloor: () => Math.min(2, this.#blocks.nodes().length),
+        load: (cid) => this.#loadOne(cid),
+        storeRecord: (block, policy) => this.#blocks.storeRecord(block, policy),
+      },
+      records,
+    );
+    this.#blocks.settle(checked);
+    return registered;
+  }
+
+  /** Resolves once reads here see the revision. Throws when that takes longer than ten seconds. */
+  async visible(revision: number): Promise<void> {
+    await this.#view.waitFor(revision, AbortSignal.timeout(10 * second));
+  }
+
+  /** Appends, and waits until reads here see it. */
+  async #append(append: Append): Promise<number> {
+    try {
+      const { revision } = await this.#log.append(append);
+      await this.visible(revision);
+      return revision;
+    } catch (error) {
+      // A writer who retries must find the version that was in his way.
+      const head = isHoldfastError(error, 'VERSION_CONFLICT') ? await this.#log.head() : undefined;
+      if (head !== undefined) await this.visible(head.revision);
+      throw error;
+    }
+  }
+
+  async #loadOne(cid: CID): Promise<Uint8Array> {
+    const [block] = await this.#blocks.load([cid], AbortSignal.timeout(minute));
+    if (block === undefined)
+      throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid.toString()} was not delivered`);
+    return block.bytes;
+  }
+}
