@@ -13,6 +13,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   ucxl: ['core'],
   manifest: ['core', 'ucxl'],
   envelope: ['core'],
+  threshold: ['core'],
   custody: ['core', 'envelope'],
   backbeat: ['core'],
   beacon: ['core', 'ucxl', 'manifest', 'envelope'],
@@ -58,6 +59,7 @@ const pure: readonly RegExp[] = [
   /^src\/ucxl\//,
   /^src\/manifest\//,
   /^src\/envelope\//,
+  /^src\/threshold\//,
   /^src\/flows\//,
   /^src\/beacon\/(log|fold|rows|records|queries)\.ts$/,
   /^src\/backbeat\/(beat|schedule|tempo|tempo-tracker)\.ts$/,
@@ -76,6 +78,7 @@ const families: readonly { readonly name: RegExp; readonly home: RegExp }[] = [
     home: /^src\/(beacon\/(level|view-level|kv-level)|node\/[a-z.-]+|steward\/ledger-level)\.ts$/,
   },
   { name: /^(multiformats|@ipld\/)/, home: /^src\/(core\/block|node\/[a-z-]+|manifest\/car)\.ts$/ },
+  { name: /^(libsodium|@noble\/)/, home: /^src\/threshold\// },
   { name: /^prom-client$/, home: /^src\/http\// },
 ];
 
@@ -125,9 +128,7 @@ function brokenPurity(source: Source): string[] {
   if (!pure.some((pattern) => pattern.test(source.path))) return [];
   const broken = importsOf(source.text)
     .filter(
-      ({ target }) =>
-        target.startsWith('node:') &&
-        !(source.path.startsWith('src/core/') || source.path.startsWith('src/envelope/')),
+      ({ target }) => target.startsWith('node:') && !/^src\/(core|envelope|threshold)\//.test(source.path),
     )
     .map(({ target }) => `${source.path} is pure and may not import ${target}`);
   const io = importsOf(source.text).filter(
@@ -199,6 +200,10 @@ test('the rules bite', () => {
   bites(brokenPurity, 'src/core/clock.ts', "import { readFile } from 'node:fs/promises';");
   bites(brokenFamilies, 'src/http/a.ts', "import { createLibp2p } from 'libp2p';");
   bites(brokenFamilies, 'src/http/a.ts', "import {\n  ClassicLevel,\n} from 'classic-level';");
+  bites(brokenFamilies, 'src/custody/a.ts', "import * as sodium from 'libsodium-wrappers-sumo';");
+  bites(brokenFamilies, 'src/envelope/a.ts', "import { ed25519 } from '@noble/curves/ed25519.js';");
+  bites(brokenTable, 'src/threshold/a.ts', "import { b } from '../envelope/b.ts';");
+  bites(brokenPurity, 'src/threshold/a.ts', "import { readFile } from 'node:fs/promises';");
   bites(brokenFamilies, 'src/flows/a.ts', "const x = await import('@libp2p/tcp');");
   bites(brokenShape, 'src/http/a.ts', 'export default 1;');
   bites(brokenShape, 'src/http/a.ts', "export * from './b.ts';");
