@@ -1,0 +1,517 @@
+// A custodian's secrets on disk: shares of the group's keys by generation, prekeys, the key of key generations.
+//
+//   shares/state       what there is (share-state.ts), sealed and authenticated; replaced whole
+//   shares/ID.sealed   one secret, AES-256-GCM under a sealing key of its own
+//   keys/ID.key        that sealing key, AES-256-GCM under the master key (sealing-key.ts)
+//
+// Erasing a secret removes its sealing key. Overwriting would be theatre: volumes are snapshotted and flash copies.
+// So `keys` may lie on another volume than `shares`, one without snapshots; with both on one that has them, whoever
+// gets an old snapshot and the master key gets the old share, and only rotating the master helps.
+//
+// Order makes it safe: a secret is on the disk before the state names it, and the state has forgotten it before its
+// files go. What a crash leaves behind unnamed is removed at the next opening, keys first.
+//
+// What it cannot notice is the whole directory put back to an earlier day: the others in the group do, because they
+// ask for a share generation that is not there.
+
+import { type KeyObject, randomBytes } from 'node:crypto';
+import { decodeCbor, encodeCbor } from '../core/block.ts';
+import { concat, sameBytes, toHex, utf8 } from '../core/bytes.ts';
+import { HoldfastError } from '../core/errors.ts';
+import { preimage, sha256 } from '../core/hash.ts';
+import { isMap } from '../core/shape.ts';
+import {
+  gcmOpen,
+  gcmSealInto,
+  hkdfExpand,
+  hmacSha512,
+  nonceBytes,
+  tagBytes,
+  takeKey,
+} from '../envelope/primitives.ts';
+import { codeOf, type Disk, removeFiles, replaceFile } from './disk.ts';
+import { readMasterKey, type SealingConfig, type SealingSource, sealingSources } from './sealing-key.ts';
+import {
+  activated,
+  decodeState,
+  emptyState,
+  encodeState,
+  erased,
+  type KeyPairEntry,
+  nameOf,
+  raised,
+  retired,
+  type SecretEntry,
+  type ShareEntry,
+  type ShareFacts,
+  type ShareKey,
+  type ShareRef,
+  type ShareState,
+  staged,
+  withKeyPair,
+  withNonce,
+  withoutPrekeysBefore,
+} from './share-state.ts';
+
+export interface ShareStoreOptions {
+  /** Where the state and the sealed secrets lie. */
+  readonly shares: Disk;
+  /** Where the sealing keys lie. May be the same directory. */
+  readonly keys: Disk;
+  readonly sealing: SealingConfig;
+  /** Text that names the custodian; a store of another one is refused. */
+  readonly owner: string;
+  /** True only before the store was ever made: an absent one is damage otherwise. */
+  readonly create: boolean;
+}
+
+/** A share as its holder uses it. Whoever gets it zeroes `secret`. */
+export interface OpenShare {
+  readonly entry: ShareEntry;
+  /** Scalar, 32 bytes little-endian. */
+  readonly secret: Uint8Array;
+}
+
+export class ShareStore {
+  readonly #options: ShareStoreOptions;
+  readonly #header: Header;
+  readonly #masterKeys: MasterKeys;
+  #state: ShareState;
+  #writing: Promise<unknown> = Promise.resolve();
+  #failure: unknown;
+
+  private constructor(options: ShareStoreOptions, header: Header, keys: MasterKeys, state: ShareState) {
+    this.#options = options;
+    this.#header = header;
+    this.#masterKeys = keys;
+    this.#state = state;
+  }
+
+  /**
+   * Opens the store, makes it when `create` says that there never was one, and removes what a crash left over.
+   *
+   * @throws DATA_DIR_FOREIGN (another custodian's), DATA_DIR_NEWER, DATA_DIR_DAMAGED (the state is gone or unreadable),
+   * KEY_UNAVAILABLE (sealed from another kind of source than configured), DECRYPT_FAILED (another master key),
+   * FILE_UNREADABLE, and what readMasterKey throws
+   */
+  static async open(options: ShareStoreOptions): Promise<ShareStore> {
+    const bytes = await options.shares.read(stateName);
+    if (bytes === undefined) return ShareStore.#create(options);
+    const { header, sealed } = parseStateFile(bytes, options);
+    const keys = await openMaster(options.sealing, header);
+    const plain = unseal(keys.state, sealed, stateAad(header));
+    if (plain === undefined) throw damaged(options, 'its state does not authenticate');
+    const store = new ShareStore(options, header, keys, decodeState(plain));
+    await store.#removeLeftovers();
+    return store;
+  }
+
+  static async #create(options: ShareStoreOptions): Promise<ShareStore> {
+    if (!options.create) throw damaged(options, 'its state is gone');
+    const left = [...(await options.shares.list()), ...(await options.keys.list())];
+    if (left.some((name) => /\.(?:key|sealed)$/.test(name)))
+      throw damaged(options, 'it holds sealed secrets but no state');
+    const salt = new Uint8Array(randomBytes(16));
+    const { source } = options.sealing;
+    const keys = await importMaster(options.sealing, salt);
+    const header = { owner: options.owner, source, salt, check: keys.check };
+    const store = new ShareStore(options, header, keys, emptyState);
+    await store.#persist(emptyState);
+    return store;
+  }
+
+  /** Where the master key came from. */
+  get source(): SealingSource {
+    return this.#header.source;
+  }
+
+  /** All that is here, without secrets. */
+  entries(): readonly SecretEntry[] {
+    return this.#state.entries;
+  }
+
+  shares(): ShareEntry[] {
+    return this.#state.entries.filter((entry) => entry.kind === 'share');
+  }
+
+  keyPairs(): KeyPairEntry[] {
+    return this.#state.entries.filter((entry): entry is KeyPairEntry => entry.kind !== 'share');
+  }
+
+  // Shares
+
+  /**
+   * Puts a verified share by for the next generation; one staged before it in its place is dropped. `secret` stays
+   * the caller's, who zeroes it.
+   *
+   * @throws VERSION_CONFLICT for a generation that has been active, DISK_FULL, FILE_UNREADABLE
+   */
+  async stage(
+    ref: ShareRef,
+    key: ShareKey,
+    {
+      facts,
+      secret,
+      beat,
+    }: { readonly facts: ShareFacts; readonly secret: Uint8Array; readonly beat: number },
+  ): Promise<void> {
+    const { cg, kekVer, gen } = ref;
+    const { index, t, n, publicKey, commitments, verificationShares } = facts;
+    await this.#change(
+      (state, id) =>
+        staged(state, {
+          kind: 'share',
+          id,
+          key,
+          cg,
+          kekVer,
+          gen,
+          status: 'staged',
+          since: beat,
+          certificate: null,
+          index,
+          t,
+          n,
+          publicKey,
+          commitments,
+          verificationShares,
+        }),
+      secret,
+    );
+  }
+
+  /**
+   * Makes the staged shares of `ref` the active ones; the active ones become previous and stay usable until
+   * `erase`. `certificate`: hash of what entitles to it.
+   *
+   * @throws NOT_FOUND when nothing is staged, DISK_FULL, FILE_UNREADABLE
+   */
+  async activate(
+    ref: ShareRef,
+    by: { readonly beat: number; readonly certificate: Uint8Array },
+  ): Promise<void> {
+    await this.#change((state) => activated(state, ref, by));
+  }
+
+  /** Erases the staged or previous shares of `ref`; nothing when there are none. An active share is not erased. */
+  async erase(ref: ShareRef): Promise<void> {
+    await this.#change((state) => erased(state, ref));
+  }
+
+  /** Erases every share of a key version, also the active one, for good. */
+  async retire(ref: Pick<ShareRef, 'cg' | 'kekVer'>): Promise<void> {
+    await this.#change((state) => retired(state, ref));
+  }
+
+  /**
+   * The share of `ref`, whatever its status.
+   *
+   * @throws KEY_UNAVAILABLE when there is none, RECORD_CORRUPT when its files are damaged or gone
+   */
+  async openShare(ref: ShareRef, key: ShareKey): Promise<OpenShare> {
+    const entry = this.shares().find(
+      (each) => each.key === key && each.cg === ref.cg && each.kekVer === ref.kekVer && each.gen === ref.gen,
+    );
+    if (entry === undefined) {
+      throw new HoldfastError(
+        'KEY_UNAVAILABLE',
+        `no ${key} share of generation ${ref.gen} of ${nameOf(ref)} is here`,
+      );
+    }
+    return { entry, secret: await this.#read(entry) };
+  }
+
+  // Key pairs
+
+  /**
+   * Keeps an X25519 key pair; `secret` (32 bytes) stays the caller's, who zeroes it.
+   *
+   * @throws VERSION_CONFLICT when there is one of that kind and epoch
+   */
+  async addKeyPair(
+    pair: Pick<KeyPairEntry, 'kind' | 'epoch' | 'publicKey'>,
+    secret: Uint8Array,
+  ): Promise<void> {
+    await this.#change((state, id) => withKeyPair(state, { ...pair, id }), secret);
+  }
+
+  /** The secret of a key pair, 32 bytes, which the caller zeroes. Throws KEY_UNAVAILABLE, RECORD_CORRUPT. */
+  async openKeyPair(kind: KeyPairEntry['kind'], epoch = 0): Promise<Uint8Array> {
+    const entry = this.keyPairs().find((each) => each.kind === kind && each.epoch === epoch);
+    if (entry === undefined)
+      throw new HoldfastError('KEY_UNAVAILABLE', `no ${kind} key of epoch ${epoch} is here`);
+    return this.#read(entry);
+  }
+
+  async erasePrekeysBefore(epoch: number): Promise<void> {
+    await this.#change((state) => withoutPrekeysBefore(state, epoch));
+  }
+
+  // Memory
+
+  /** The highest value `name` has had; 0 when it never had one. */
+  mark(name: string): number {
+    return this.#state.marks[name] ?? 0;
+  }
+
+  /** Raises a high-water mark; durable when it resolves. Throws VERSION_CONFLICT when it is higher already. */
+  async raise(name: string, value: number): Promise<void> {
+    await this.#change((state) => raised(state, name, value));
+  }
+
+  /**
+   * True once per nonce, durably: false when it was used before. It is remembered until `lastBeat`, the last at
+   * which whoever calls would still accept it; `now` is the present beat.
+   *
+   * @throws RATE_LIMITED when too many are remembered
+   */
+  async useNonce(nonce: Uint8Array, lastBeat: number, now: number): Promise<boolean> {
+    let fresh = false;
+    await this.#change((state) => {
+      const next = withNonce(state, toHex(nonce), lastBeat, now);
+      fresh = next !== undefined;
+      return next ?? state;
+    });
+    return fresh;
+  }
+
+  // Writing
+
+  /**
+   * One change at a time: the secret first, then the state that names it, then nobody needs the files of what the
+   * state no longer names. After a failed write the disk may hold either state, so nothing more is written until
+   * the store is opened again; reading goes on.
+   */
+  #change(step: (state: ShareState, id: string) => ShareState, secret?: Uint8Array): Promise<void> {
+    const copy = secret === undefined ? undefined : new Uint8Array(secret);
+    const done = this.#writing.then(async () => {
+      try {
+        await this.#changeNow(step, copy);
+      } finally {
+        copy?.fill(0);
+      }
+    });
+    this.#writing = done.catch(() => undefined); // its caller has the error
+    return done;
+  }
+
+  async #changeNow(
+    step: (state: ShareState, id: string) => ShareState,
+    secret: Uint8Array | undefined,
+  ): Promise<void> {
+    if (this.#failure !== undefined) {
+      throw new HoldfastError('FILE_UNREADABLE', `${this.#path} takes no more changes since a write failed`, {
+        cause: this.#failure,
+      });
+    }
+    const id = toHex(randomBytes(16));
+    const before = this.#state;
+    const after = step(before, id);
+    if (after === before) return;
+    try {
+      if (secret !== undefined) await this.#write(id, secret);
+      await this.#persist(after);
+      this.#state = after;
+      const kept = new Set(after.entries.map((entry) => entry.id));
+      await this.#removeSecrets(
+        before.entries.filter((entry) => !kept.has(entry.id)).map((entry) => entry.id),
+      );
+    } catch (cause) {
+      this.#failure = cause;
+      const full = codeOf(cause) === 'ENOSPC' || codeOf(cause) === 'EDQUOT';
+      throw new HoldfastError(full ? 'DISK_FULL' : 'FILE_UNREADABLE', `${this.#path} cannot be written`, {
+        cause,
+      });
+    }
+  }
+
+  async #persist(state: ShareState): Promise<void> {
+    const sealed = seal(this.#masterKeys.state, encodeState(state), stateAad(this.#header));
+    await replaceFile(this.#options.shares, stateName, stateFile(this.#header, sealed));
+  }
+
+  async #write(id: string, secret: Uint8Array): Promise<void> {
+    const { shares, keys } = this.#options;
+    const raw = new Uint8Array(randomBytes(32));
+    const sealedKey = seal(this.#masterKeys.keys, raw, this.#aad(id));
+    await replaceFile(shares, `${id}.sealed`, seal(takeKey(raw), secret, this.#aad(id)));
+    await replaceFile(keys, `${id}.key`, sealedKey);
+  }
+
+  async #read({ id }: SecretEntry): Promise<Uint8Array> {
+    const { shares, keys } = this.#options;
+    const [sealed, sealedKey] = await Promise.all([shares.read(`${id}.sealed`), keys.read(`${id}.key`)]);
+    const raw = sealedKey && unseal(this.#masterKeys.keys, sealedKey, this.#aad(id));
+    const secret = raw && sealed && unseal(takeKey(raw), sealed, this.#aad(id));
+    if (secret !== undefined) return secret;
+    const what = sealedKey === undefined || sealed === undefined ? 'gone' : 'damaged';
+    throw new HoldfastError(
+      'RECORD_CORRUPT',
+      `${this.#path}: the sealed secret ${id} is ${what}; restore it from a backup or repair the share from the others`,
+      { details: { id } },
+    );
+  }
+
+  async #removeSecrets(ids: readonly string[]): Promise<void> {
+    if (ids.length === 0) return;
+    const { shares, keys } = this.#options;
+    await removeFiles(
+      keys,
+      ids.map((id) => `${id}.key`),
+    );
+    await removeFiles(
+      shares,
+      ids.map((id) => `${id}.sealed`),
+    );
+  }
+
+  /** What a crash left between two steps, and temporary files. */
+  async #removeLeftovers(): Promise<void> {
+    const { shares, keys } = this.#options;
+    const named = new Set(this.#state.entries.map((entry) => entry.id));
+    for (const disk of new Set([keys, shares])) {
+      const left = (await disk.list()).filter((name) => {
+        const [, id, ending] = /^([0-9a-f]{32})\.(key|sealed)(?:\.new)?$/.exec(name) ?? [];
+        return name.endsWith('.new') || (ending !== undefined && id !== undefined && !named.has(id));
+      });
+      if (left.length > 0) await removeFiles(disk, left);
+    }
+  }
+
+  #aad(id: string): Uint8Array {
+    return preimage('holdfast/sealed-secret/v1', utf8(this.#header.owner), utf8(id));
+  }
+
+  get #path(): string {
+    return this.#options.shares.path;
+  }
+}
+
+// The state file: what it is and whose, in the clear, so that every refusal can say what is wrong.
+
+const stateName = 'state';
+const format = 'holdfast-share-store';
+const version = 1;
+const checkBytes = 8;
+
+interface Header {
+  readonly owner: string;
+  readonly source: SealingSource;
+  readonly salt: Uint8Array;
+  /** Tells a wrong master key from damage. */
+  readonly check: Uint8Array;
+}
+
+function stateFile(header: Header, sealed: Uint8Array): Uint8Array {
+  const fields = { format, version, ...header, sealed };
+  return encodeCbor({ ...fields, digest: digestOf(fields) });
+}
+
+function parseStateFile(
+  bytes: Uint8Array,
+  options: ShareStoreOptions,
+): { header: Header; sealed: Uint8Array } {
+  let value: unknown;
+  try {
+    value = decodeCbor(bytes, 'share store');
+  } catch (cause) {
+    throw damaged(options, 'its state is not readable', cause);
+  }
+  if (!isMap(value) || value['format'] !== format)
+    throw new HoldfastError('DATA_DIR_FOREIGN', `${options.shares.path} holds no share store`);
+  const { digest, ...fields } = value;
+  const found = fields['version'];
+  if (typeof found === 'number' && found > version) {
+    throw new HoldfastError(
+      'DATA_DIR_NEWER',
+      `${options.shares.path} has format ${found}; this program reads up to ${version}`,
+      { details: { found, known: version } },
+    );
+  }
+  const { owner, source: kind, salt, check, sealed } = fields;
+  const source = sealingSources.find((known) => known === kind);
+  if (
+    !(digest instanceof Uint8Array) ||
+    !sameBytes(digest, digestOf(fields)) ||
+    typeof owner !== 'string' ||
+    source === undefined ||
+    !(salt instanceof Uint8Array) ||
+    !(check instanceof Uint8Array) ||
+    !(sealed instanceof Uint8Array)
+  ) {
+    throw damaged(options, 'its checksum does not match');
+  }
+  if (owner !== options.owner) {
+    throw new HoldfastError(
+      'DATA_DIR_FOREIGN',
+      `${options.shares.path} holds the shares of ${owner}, not of ${options.owner}`,
+      { details: { found: owner, expected: options.owner } },
+    );
+  }
+  return { header: { owner, source, salt, check }, sealed };
+}
+
+function digestOf(fields: unknown): Uint8Array {
+  return sha256(preimage('holdfast/share-store/v1', encodeCbor(fields))).subarray(0, 16);
+}
+
+function stateAad(header: Header): Uint8Array {
+  return preimage('holdfast/share-state/v1', encodeCbor({ version, ...header }));
+}
+
+// Sealing
+
+interface MasterKeys {
+  readonly state: KeyObject;
+  readonly keys: KeyObject;
+  readonly check: Uint8Array;
+}
+
+async function importMaster(sealing: SealingConfig, salt: Uint8Array): Promise<MasterKeys> {
+  const master = takeKey(await readMasterKey(sealing, salt));
+  return {
+    state: takeKey(hkdfExpand('sha512', master, utf8('CHORUS-SLURP-SEAL-v1/state'), 32)),
+    keys: takeKey(hkdfExpand('sha512', master, utf8('CHORUS-SLURP-SEAL-v1/keys'), 32)),
+    check: hmacSha512(master, utf8('CHORUS-SLURP-SEAL-v1/check'), checkBytes),
+  };
+}
+
+async function openMaster(sealing: SealingConfig, header: Header): Promise<MasterKeys> {
+  if (sealing.source !== header.source) {
+    throw new HoldfastError(
+      'KEY_UNAVAILABLE',
+      `the shares were sealed with a ${header.source}; this process is configured with a ${sealing.source}`,
+      { details: { found: header.source, configured: sealing.source } },
+    );
+  }
+  const keys = await importMaster(sealing, header.salt);
+  if (sameBytes(keys.check, header.check)) return keys;
+  throw new HoldfastError(
+    'DECRYPT_FAILED',
+    `${sealing.path} is not the secret that these shares were sealed with`,
+    {
+      details: { path: sealing.path },
+    },
+  );
+}
+
+/** nonce ‖ ciphertext ‖ tag. */
+function seal(key: KeyObject, plain: Uint8Array, aad: Uint8Array): Uint8Array {
+  const nonce = new Uint8Array(randomBytes(nonceBytes));
+  const target = new Uint8Array(plain.length + tagBytes);
+  gcmSealInto(target, key, nonce, plain, aad);
+  return concat(nonce, target);
+}
+
+function unseal(key: KeyObject, sealed: Uint8Array, aad: Uint8Array): Uint8Array | undefined {
+  if (sealed.length < nonceBytes + tagBytes) return undefined;
+  return gcmOpen(key, sealed.subarray(0, nonceBytes), sealed.subarray(nonceBytes), aad);
+}
+
+function damaged({ shares }: ShareStoreOptions, why: string, cause?: unknown): HoldfastError {
+  return new HoldfastError(
+    'DATA_DIR_DAMAGED',
+    `${shares.path} is damaged (${why}); restore it from a backup: it is not replaced by an empty one`,
+    { details: { path: shares.path }, cause },
+  );
+}
