@@ -7,12 +7,9 @@ import { minute } from '../core/clock.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import { hasRole, type Membership } from '../node/membership.ts';
 import { LevelLedgerStore } from '../steward/ledger-level.ts';
-import {
-  defaultStewardSettings,
-  Steward,
-  type StewardMember,
-  type StewardSettings,
-} from '../steward/steward.ts';
+import type { StewardMember } from '../steward/node-watch.ts';
+import { defaultStewardSettings, type StewardSettings } from '../steward/settings.ts';
+import { Steward } from '../steward/steward.ts';
 import { BeaconHost } from './beacon-host.ts';
 import { ViewCatalogue } from './catalogue.ts';
 import type { RunningRole } from './daemon.ts';

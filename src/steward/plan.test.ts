@@ -11,7 +11,7 @@ import { type CID, rawBlock } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import { makeSight, type SightState } from './classes.ts';
 import { type Plan, plan, type PlanAction, type PlanBudget, type PlanNode, type PlanView } from './plan.ts';
-import { defaultStewardSettings } from './steward.ts';
+import { defaultStewardSettings } from './settings.ts';
 import { ObjectView } from './view.ts';
 
 const budget: PlanBudget = { ...defaultStewardSettings.budget, leaseMs: 60_000 };

@@ -20,7 +20,9 @@ import type { Catalogue, CatalogueObject } from './catalogue.ts';
 import { DigestSum } from './digest-sum.ts';
 import { LevelLedgerStore } from './ledger-level.ts';
 import type { StewardStatus } from './status.ts';
-import { defaultStewardSettings, Steward, type StewardMember } from './steward.ts';
+import type { StewardMember } from './node-watch.ts';
+import { defaultStewardSettings } from './settings.ts';
+import { Steward } from './steward.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 
