@@ -269,7 +269,7 @@ function littleEndian(bytes: Uint8Array): bigint {
 }
 
 function bytesOf(n: bigint): Uint8Array {
-  return hex(n.toString(16).padStart(64, '0')).reverse();
+  return hex(n.toString(16).padStart(64, '0')).toReversed();
 }
 
 function hex(text: string): Uint8Array {

@@ -1,0 +1,192 @@
+// HPKE (RFC 9180), base mode, one message per key agreement:
+// DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. All by node:crypto.
+//
+//   ephemeral key ─X25519─▶ shared secret ─extract, expand─▶ key, nonce ─AES-256-GCM─▶ enc, ciphertext ‖ tag
+//
+// `info` says what the message is part of, `aad` what stands beside it. Base mode does not say who sent it:
+// whoever needs to know signs around it.
+
+import assert from 'node:assert/strict';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  createPrivateKey,
+  createPublicKey,
+  diffieHellman,
+  type KeyObject,
+} from 'node:crypto';
+import { asBuffer, concat, utf8 } from '../core/bytes.ts';
+import { HoldfastError } from '../core/errors.ts';
+import type { RandomBytes } from './group.ts';
+
+export const hpkeKeyBytes = 32;
+/** What a sealed message is longer than its plaintext, `enc` not counted. */
+export const hpkeTagBytes = 16;
+
+/** An X25519 key pair as RFC 7748 writes it. The holder zeroes `secretKey`. */
+export interface HpkeKeyPair {
+  readonly publicKey: Uint8Array;
+  readonly secretKey: Uint8Array;
+}
+
+export interface HpkeSealed {
+  /** The ephemeral public key, 32 bytes. */
+  readonly enc: Uint8Array;
+  /** As long as the plaintext and `hpkeTagBytes` more. */
+  readonly ct: Uint8Array;
+}
+
+/** A fresh key pair from 32 random bytes. */
+export function generateKeyPair(random: RandomBytes): HpkeKeyPair {
+  const secretKey = random(hpkeKeyBytes);
+  return { publicKey: publicKeyOf(importSecretKey(secretKey)), secretKey };
+}
+
+/**
+ * Seals one message to whoever holds the secret key of `pk`. Throws ARGUMENT_INVALID when `pk` is no usable
+ * X25519 public key.
+ */
+export function sealTo(
+  pk: Uint8Array,
+  info: Uint8Array,
+  aad: Uint8Array,
+  plaintext: Uint8Array,
+  random: RandomBytes,
+): HpkeSealed {
+  const seed = random(hpkeKeyBytes);
+  const ephemeral = importSecretKey(seed);
+  seed.fill(0);
+  const enc = publicKeyOf(ephemeral);
+  const dh = agree(ephemeral, pk);
+  if (dh === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'an X25519 public key expected');
+  const { key, nonce } = keySchedule(dh, enc, pk, info);
+  const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(aad);
+  const body = cipher.update(plaintext);
+  cipher.final();
+  key.fill(0);
+  return { enc, ct: concat(body, cipher.getAuthTag()) };
+}
+
+/**
+ * Opens what `sealTo` made; the caller zeroes the plaintext. Throws DECRYPT_FAILED, with no more said, when
+ * key, `enc`, `info`, `aad` and ciphertext do not belong together.
+ */
+export function openWith(
+  sk: Uint8Array,
+  enc: Uint8Array,
+  info: Uint8Array,
+  aad: Uint8Array,
+  ct: Uint8Array,
+): Uint8Array {
+  const secret = importSecretKey(sk);
+  const dh = agree(secret, enc);
+  if (dh === undefined || ct.length < hpkeTagBytes) throw notOpened();
+  const { key, nonce } = keySchedule(dh, enc, publicKeyOf(secret), info);
+  try {
+    const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: hpkeTagBytes });
+    decipher.setAAD(aad).setAuthTag(ct.subarray(ct.length - hpkeTagBytes));
+    const body = decipher.update(ct.subarray(0, ct.length - hpkeTagBytes));
+    return finish(decipher, body);
+  } catch (error) {
+    throw notOpened(error);
+  } finally {
+    key.fill(0);
+  }
+}
+
+/** Nothing unauthenticated stays behind: the plaintext is zeroed when the tag does not fit. */
+function finish(decipher: { final(): Buffer }, body: Buffer): Uint8Array {
+  try {
+    decipher.final();
+    return new Uint8Array(body);
+  } finally {
+    body.fill(0);
+  }
+}
+
+const kemSuite = concat(utf8('KEM'), Uint8Array.of(0, 0x20));
+const hpkeSuite = concat(utf8('HPKE'), Uint8Array.of(0, 0x20, 0, 1, 0, 2));
+const empty = new Uint8Array(0);
+const pskIdHash = labeledExtract(hpkeSuite, empty, 'psk_id_hash', empty);
+const baseMode = Uint8Array.of(0);
+
+/** Key and nonce of the only message (RFC 9180 4.1 and 5.1). Zeroes `dh`. */
+function keySchedule(
+  dh: Uint8Array,
+  enc: Uint8Array,
+  pk: Uint8Array,
+  info: Uint8Array,
+): { key: Uint8Array; nonce: Uint8Array } {
+  const prk = labeledExtract(kemSuite, empty, 'eae_prk', dh);
+  const shared = labeledExpand(kemSuite, prk, 'shared_secret', concat(enc, pk), 32);
+  const secret = labeledExtract(hpkeSuite, shared, 'secret', empty);
+  const context = concat(baseMode, pskIdHash, labeledExtract(hpkeSuite, empty, 'info_hash', info));
+  const key = labeledExpand(hpkeSuite, secret, 'key', context, 32);
+  const nonce = labeledExpand(hpkeSuite, secret, 'base_nonce', context, 12);
+  for (const bytes of [dh, prk, shared, secret]) bytes.fill(0);
+  return { key, nonce };
+}
+
+function labeledExtract(suite: Uint8Array, salt: Uint8Array, label: string, ikm: Uint8Array): Uint8Array {
+  return hmac(salt, [utf8('HPKE-v1'), suite, utf8(label), ikm]);
+}
+
+/** At most 32 bytes: one block of HKDF-Expand. */
+function labeledExpand(
+  suite: Uint8Array,
+  prk: Uint8Array,
+  label: string,
+  info: Uint8Array,
+  sizeBytes: number,
+): Uint8Array {
+  assert(sizeBytes <= 32, 'sizeBytes: one block of SHA-256');
+  const size = Uint8Array.of(0, sizeBytes);
+  const block = hmac(prk, [size, utf8('HPKE-v1'), suite, utf8(label), info, Uint8Array.of(1)]);
+  if (sizeBytes === block.length) return block;
+  // Not slice: of a Buffer that would be the same memory.
+  const out = new Uint8Array(block.subarray(0, sizeBytes));
+  block.fill(0);
+  return out;
+}
+
+/** HMAC-SHA256 over the parts as they come: nothing secret is copied together. */
+function hmac(key: Uint8Array, parts: readonly Uint8Array[]): Uint8Array {
+  const mac = createHmac('sha256', key);
+  for (const part of parts) mac.update(part);
+  return mac.digest();
+}
+
+const pkcs8Prefix = Buffer.from('302e020100300506032b656e04220420', 'hex');
+const spkiPrefix = Buffer.from('302a300506032b656e032100', 'hex');
+
+function importSecretKey(bytes: Uint8Array): KeyObject {
+  assert(bytes.length === hpkeKeyBytes, 'secret key: 32 bytes');
+  const der = concat(pkcs8Prefix, bytes);
+  const key = createPrivateKey({ key: asBuffer(der), format: 'der', type: 'pkcs8' });
+  der.fill(0);
+  return key;
+}
+
+function publicKeyOf(secret: KeyObject): Uint8Array {
+  return new Uint8Array(
+    createPublicKey(secret).export({ format: 'der', type: 'spki' }).subarray(spkiPrefix.length),
+  );
+}
+
+/** X25519; undefined for a key that is none or of small order, whose result everybody knows. */
+function agree(secret: KeyObject, bytes: Uint8Array): Uint8Array | undefined {
+  if (bytes.length !== hpkeKeyBytes) return undefined;
+  try {
+    const der = asBuffer(concat(spkiPrefix, bytes));
+    const publicKey = createPublicKey({ key: der, format: 'der', type: 'spki' });
+    return diffieHellman({ privateKey: secret, publicKey });
+  } catch {
+    return undefined;
+  }
+}
+
+function notOpened(cause?: unknown): HoldfastError {
+  const message = 'sealed message: key, context and ciphertext do not belong together';
+  return new HoldfastError('DECRYPT_FAILED', message, cause === undefined ? {} : { cause });
+}
