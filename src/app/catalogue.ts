@@ -79,8 +79,14 @@ export class ViewCatalogue implements Catalogue {
     const [kind, id = ''] = key.split('/');
     const bytes = new Uint8Array(Buffer.from(id, 'hex'));
     if (kind === 'bk') return this.#usesOf(bytes, undefined);
-    const envelope = kind === 'env' ? await this.#view.envelope(bytes) : undefined;
-    return envelope === undefined ? [] : this.#usesOf(envelope.record.body.bkId, bytes);
+    const envelope = kind === 'env' ? (await this.#view.envelope(bytes))?.record.body : undefined;
+    if (envelope?.mode === 'direct') return this.#usesOfObject(bytes);
+    return envelope === undefined ? [] : this.#usesOf(envelope.bkId, bytes);
+  }
+
+  async #usesOfObject(objId: Uint8Array): Promise<string[]> {
+    const { uses } = await this.#view.wrappedObject(objId);
+    return uses.map(({ address }) => address);
   }
 
   async #usesOf(bkId: Uint8Array, objId: Uint8Array | undefined): Promise<string[]> {

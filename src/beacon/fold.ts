@@ -224,8 +224,9 @@ class EntryFold {
   #moveEnvelope(body: EnvelopeBody, current: Head | undefined): void {
     const objId = toHex(body.objId);
     const previous = current === undefined ? undefined : trustedBody(current.bytes);
-    if (previous?.kind === 'envelope') this.rows.set(rowKey('bkob', toHex(previous.bkId), objId), null);
-    this.#set(rowKey('bkob', toHex(body.bkId), objId));
+    if (previous?.kind === 'envelope' && previous.mode === 'branch')
+      this.rows.set(rowKey('bkob', toHex(previous.bkId), objId), null);
+    if (body.mode === 'branch') this.#set(rowKey('bkob', toHex(body.bkId), objId));
   }
 
   #addVersion(

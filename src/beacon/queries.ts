@@ -153,6 +153,8 @@ export interface BeaconQueries {
   ): Promise<Page<{ readonly address: string; readonly version: number }>>;
   byCid(cid: CID, page?: PageOptions): Promise<Page<CidUse>>;
   objectsOfBranchKey(bkId: Uint8Array, page?: PageOptions): Promise<Page<WrappedObject>>;
+  /** The addresses and versions that name an object. */
+  wrappedObject(objId: Uint8Array): Promise<WrappedObject>;
   /** The current envelope, or the given version of it. */
   envelope(objId: Uint8Array, version?: number): Promise<Registered<EnvelopeBody> | undefined>;
   branchKey(bkId: Uint8Array, version?: number): Promise<Registered<BranchKeyBody> | undefined>;

@@ -236,6 +236,10 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     return { ...found, items };
   }
 
+  async wrappedObject(objId: Uint8Array): Promise<WrappedObject> {
+    return this.#wrappedObject(toHex(objId));
+  }
+
   async envelope(objId: Uint8Array, version?: number): Promise<Registered<EnvelopeBody> | undefined> {
     return this.#keyRecord(`env/${toHex(objId)}`, 'envelope', version);
   }
@@ -556,11 +560,18 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const { objId } = manifest.encryption;
     const envelope = await this.envelope(objId);
     if (envelope === undefined) return [];
-    const bkId = toHex(envelope.record.body.bkId);
-    const keys = branchKeys.get(bkId) ?? (await this.#chainCids(`bk/${bkId}`));
-    branchKeys.set(bkId, keys);
+    const keys = await this.#branchKeyCids(envelope.record.body, branchKeys);
     const only = envelope.version === 1 ? [envelope.record.cid] : undefined;
     return [...(only ?? (await this.#chainCids(`env/${toHex(objId)}`))), ...keys];
+  }
+
+  /** None where the object has a key of its own: that stands in the envelope. */
+  async #branchKeyCids(envelope: EnvelopeBody, branchKeys: Lru<readonly CID[]>): Promise<readonly CID[]> {
+    if (envelope.mode === 'direct') return [];
+    const bkId = toHex(envelope.bkId);
+    const keys = branchKeys.get(bkId) ?? (await this.#chainCids(`bk/${bkId}`));
+    branchKeys.set(bkId, keys);
+    return keys;
   }
 
   async #chainCids(chainId: string): Promise<CID[]> {
@@ -605,7 +616,7 @@ async function checkReferences(view: BeaconView, append: Append): Promise<void> 
         throw new HoldfastError('RECORD_INVALID', `${body.ucxl_address}: its envelope is not registered`);
       }
     }
-    if (body.kind === 'envelope' && !brought.has(`bk/${toHex(body.bkId)}`)) {
+    if (body.kind === 'envelope' && body.mode === 'branch' && !brought.has(`bk/${toHex(body.bkId)}`)) {
       if ((await view.branchKey(body.bkId, body.bkVer)) !== undefined) continue;
       throw new HoldfastError(
         'RECORD_INVALID',

@@ -44,3 +44,7 @@ export const rpcWaitingMax = 65_536;
 /** Files of one stored directory, and its list: about 400 B each, held in memory as a whole. */
 export const treeEntriesMax = 100_000;
 export const treeBytesMax = 64 * 1024 * 1024;
+/** Custodians of one custody group: they are organisational units, and every ceremony sends n² sealed shares. */
+export const custodiansMax = 32;
+/** Depth of the tree of one page of switched wraps: a page holds `unwrapItemsMax` of them, with room for more. */
+export const wrapProofMax = 16;

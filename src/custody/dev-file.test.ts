@@ -182,7 +182,7 @@ describe('nothing else unwraps', () => {
       await withProvider(newPath(), true, async (other) => {
         const { body } = await make(one);
         await unwrapRefused(other, body, 'KEY_UNAVAILABLE');
-        const relabelled = { ...body, wraps: [{ ...devWrap(body), kid: other.kek().kid }] };
+        const relabelled = { ...body, wraps: [{ ...devWrap(body), kid: devKid(other) }] };
         await unwrapRefused(other, relabelled, 'DECRYPT_FAILED');
         const both = {
           ...body,
@@ -279,8 +279,14 @@ async function unwrapRefused(provider: KekProvider, body: BranchKeyBody, code: E
   assert.equal(answer.error.code, code);
 }
 
+function devKid(provider: KekProvider): string {
+  const kek = provider.kek();
+  assert.ok(kek.provider === 'dev-file');
+  return kek.kid;
+}
+
 function devWrap(body: BranchKeyBody): DevWrap {
-  const wrap = body.wraps.find(({ t }) => t === 'dev');
+  const wrap = body.wraps.find((each): each is DevWrap => each.t === 'dev');
   assert.ok(wrap !== undefined);
   return wrap;
 }

@@ -27,6 +27,7 @@ import {
   tagBytes,
   takeKey,
 } from '../envelope/primitives.ts';
+import type { DevKek } from '../envelope/kek.ts';
 import type { BranchKeyBody, DevWrap, KekFields } from '../envelope/records.ts';
 import { createKeyFile, type KeyFile, readKeyFile } from './key-file.ts';
 import type {
@@ -69,11 +70,11 @@ export async function openDevFile(options: DevFileOptions): Promise<KekProvider>
   }
 }
 
-class DevFileProvider implements KekProvider {
+class DevFileProvider implements KekProvider, KeyWrapper {
   readonly id: string;
   readonly kind = 'dev-file';
   readonly #path: string;
-  readonly #fields: KekFields;
+  readonly #fields: DevKek;
   #sealingKey: KeyObject | undefined;
 
   constructor(path: string, file: KeyFile) {
@@ -93,13 +94,17 @@ class DevFileProvider implements KekProvider {
   }
 
   async createKey(scope: NewKeyScope): Promise<NewKey> {
+    const branchKey = new Uint8Array(randomBytes(keyBytes));
+    return { branchKey, wraps: await this.wrapKey(scope, branchKey), combiner: 'any' };
+  }
+
+  async wrapKey(scope: NewKeyScope, branchKey: Uint8Array): Promise<readonly BkWrap[]> {
     const { cg, ver: kekVer, kid } = this.#fields;
     const label = encodeLabel({ v: 1, cg, kekVer, ...scope });
-    const branchKey = new Uint8Array(randomBytes(keyBytes));
     const nonce = new Uint8Array(randomBytes(nonceBytes));
     const ct = new Uint8Array(keyBytes + tagBytes);
     gcmSealInto(ct, this.#key(), nonce, branchKey, labelDigest(label, utf8(kid)));
-    return { branchKey, wraps: [{ t: 'dev', kid, label, nonce, ct }], combiner: 'any' };
+    return [{ t: 'dev', kid, label, nonce, ct }];
   }
 
   async unwrap(records: readonly BranchKeyBody[]): Promise<readonly Unwrapped[]> {
@@ -143,7 +148,9 @@ class DevFileProvider implements KekProvider {
     if (record.combiner === 'all' && record.wraps.length > 1) {
       return refused('KEY_UNAVAILABLE', bkId, 'it takes every one of its providers, this is one');
     }
-    const wrap = record.wraps.find((wrap) => wrap.t === 'dev' && wrap.kid === this.#fields.kid);
+    const wrap = record.wraps.find(
+      (wrap): wrap is DevWrap => wrap.t === 'dev' && wrap.kid === this.#fields.kid,
+    );
     if (wrap === undefined) {
       return refused(
         'KEY_UNAVAILABLE',

@@ -40,6 +40,8 @@ export interface WriterScope {
   readonly policy: CID | null;
   /** Current beat. */
   readonly beat: number;
+  /** Id of the object that gets a key of its own, used once. Absent: the key of the window serves. */
+  readonly objId?: Uint8Array;
 }
 
 /** A branch key on loan: dispose it when the DEK is wrapped or unwrapped. */
@@ -79,9 +81,11 @@ export class BranchKeys implements AsyncDisposable {
   async current(scope: WriterScope): Promise<WriterKey> {
     this.#assertOpen();
     const id = scopeId(scope);
-    const slot = this.#slotFor(id, scope);
+    // The key of one object is not kept: this loan is all there is, and the key goes when it ends.
+    const slot = scope.objId === undefined ? this.#slotFor(id, scope) : this.#newSlot(scope);
     slot.usesLeft--;
     const loan = slot.shared.lend();
+    if (scope.objId !== undefined) slot.shared.retire();
     try {
       const { key, body } = await slot.shared.ready;
       return writerLoan(slot, key, body, loan);
@@ -99,9 +103,9 @@ export class BranchKeys implements AsyncDisposable {
    */
   async open(body: BranchKeyBody, request: UnwrapRequest): Promise<BranchKey> {
     this.#assertOpen();
-    const id = `${toHex(body.bkId)}/${toHex(body.commit)}`;
-    const opened = this.#openedFor(id, body, request);
+    const opened = this.#openedFor(body, request);
     const loan = opened.shared.lend();
+    if (isAskedEachTime(body)) opened.shared.retire();
     try {
       const { key } = await unlessAborted(opened.shared.ready, request.signal);
       return {
@@ -136,16 +140,20 @@ export class BranchKeys implements AsyncDisposable {
     const present = this.#slots.get(id);
     if (present !== undefined && this.#serves(present, scope.beat)) return touched(this.#slots, id, present);
     present?.shared.retire();
+    const slot = this.#newSlot(scope);
+    keep(this.#slots, id, slot, this.#options.openMax);
+    return slot;
+  }
+
+  #newSlot(scope: WriterScope): WriterSlot {
     const kek = this.#options.provider.kek();
-    const slot: WriterSlot = {
+    return {
       shared: new SharedKey(this.#make(scope)),
       window: [scope.beat, scope.beat + this.#options.windowBeats - 1],
       kek: `${kek.cg}/${kek.ver}`,
       usesLeft: this.#options.usesMax,
       registered: false,
     };
-    keep(this.#slots, id, slot, this.#options.openMax);
-    return slot;
   }
 
   #serves(slot: WriterSlot, beat: number): boolean {
@@ -155,10 +163,10 @@ export class BranchKeys implements AsyncDisposable {
     );
   }
 
-  async #make({ project, cls, policy, beat }: WriterScope): Promise<HeldKey> {
+  async #make({ project, cls, policy, beat, objId }: WriterScope): Promise<HeldKey> {
     const { provider, writer, random, windowBeats, usesMax } = this.#options;
     const scope = { project, cls, writer, window: [beat, beat + windowBeats - 1] } as const;
-    const bkId = random(branchKeyIdBytes);
+    const bkId = objId ?? random(branchKeyIdBytes);
     const { branchKey, wraps, combiner } = await provider.createKey({ ...scope, bkId, bkVer: 1, policy });
     try {
       const commit = commitmentOf(branchKey);
@@ -168,7 +176,7 @@ export class BranchKeys implements AsyncDisposable {
         bkId,
         bkVer: 1,
         scope,
-        maxWraps: usesMax,
+        maxWraps: objId === undefined ? usesMax : 1,
         commit,
         combiner,
         wraps,
@@ -179,7 +187,10 @@ export class BranchKeys implements AsyncDisposable {
     }
   }
 
-  #openedFor(id: string, body: BranchKeyBody, request: UnwrapRequest): OpenedKey {
+  #openedFor(body: BranchKeyBody, request: UnwrapRequest): OpenedKey {
+    if (isAskedEachTime(body))
+      return { shared: new SharedKey(this.#unwrap(body, request)), beat: request.beat };
+    const id = `${toHex(body.bkId)}/${toHex(body.commit)}`;
     const present = this.#opened.get(id);
     if (present !== undefined && this.#isFresh(present, request.beat))
       return touched(this.#opened, id, present);
@@ -270,6 +281,11 @@ class SharedKey {
       () => undefined, // there never was a key
     );
   }
+}
+
+/** Restricted content: every read is to be decided, and written down, by the custodians. */
+function isAskedEachTime({ scope }: BranchKeyBody): boolean {
+  return scope.cls === 'restricted';
 }
 
 function writerLoan(slot: WriterSlot, key: WrappingKey, body: BranchKeyBody, loan: Disposable): WriterKey {

@@ -15,7 +15,14 @@ export interface Fields {
   /** Text of 1…`sizeMax` UTF-8 bytes, without control characters. */
   text(field: string, sizeMax: number): string;
   oneOf<T extends string | number>(field: string, choices: readonly T[]): T;
+  cid(field: string): CID;
   cidOrNull(field: string): CID | null;
+  /** Bytes of exactly `sizeBytes`, or null. */
+  bytesOrNull(field: string, sizeBytes: number): Uint8Array | null;
+  integerOrNull(field: string, least: number): number | null;
+  boolean(field: string): boolean;
+  /** `countMin`…`countMax` byte strings of exactly `sizeBytes` each. */
+  bytesList(field: string, sizeBytes: number, countMin: number, countMax: number): readonly Uint8Array[];
   list(field: string, countMax: number): readonly unknown[];
   /** A map of its own, with exactly `names`. */
   map(field: string, names: readonly string[]): Fields;
@@ -96,14 +103,40 @@ class MapFields implements Fields {
     return choice;
   }
 
-  cidOrNull(field: string): CID | null {
+  cid(field: string): CID {
     const value = this.#map[field];
-    if (value === null) return null;
     // Not CID.asCID: that also takes a crafted map for a CID.
     if (!(value instanceof CID) || !isSupported(value)) {
-      this.refuse(field, 'null or a CIDv1 of sha2-256, raw or dag-cbor, expected');
+      this.refuse(field, 'a CIDv1 of sha2-256, raw or dag-cbor, expected');
     }
     return value;
+  }
+
+  cidOrNull(field: string): CID | null {
+    return this.#map[field] === null ? null : this.cid(field);
+  }
+
+  bytesOrNull(field: string, sizeBytes: number): Uint8Array | null {
+    return this.#map[field] === null ? null : this.bytes(field, sizeBytes);
+  }
+
+  integerOrNull(field: string, least: number): number | null {
+    return this.#map[field] === null ? null : this.integer(field, least);
+  }
+
+  boolean(field: string): boolean {
+    const value = this.#map[field];
+    if (typeof value !== 'boolean') this.refuse(field, 'true or false expected');
+    return value;
+  }
+
+  bytesList(field: string, sizeBytes: number, countMin: number, countMax: number): readonly Uint8Array[] {
+    const list = this.list(field, countMax);
+    const isGood = (value: unknown): value is Uint8Array =>
+      value instanceof Uint8Array && value.length === sizeBytes;
+    if (list.length < countMin || !list.every(isGood))
+      this.refuse(field, `${countMin} to ${countMax} times ${sizeBytes} bytes expected`);
+    return list;
   }
 
   list(field: string, countMax: number): readonly unknown[] {

@@ -29,9 +29,14 @@ export interface BkLabel extends BranchScope {
   readonly cg: string;
   /** Version of the group's key, from 1. */
   readonly kekVer: number;
+  /** Of an object's own key (envelope mode `direct`): the object's id. */
   readonly bkId: Uint8Array;
-  /** From 1. */
+  /**
+   * Version of the record in which this key was first wrapped, from 1. It takes part in deriving the key, so it
+   * stays when a later version of the record wraps the same key anew.
+   */
   readonly bkVer: number;
+  /** First version of the policy family; whoever unwraps goes by its newest version. */
   readonly policy: CID | null;
 }
 
@@ -54,6 +59,18 @@ export function labelDigest(labelBytes: Uint8Array, context: Uint8Array): Uint8A
   return sha512(preimage('CHORUS-SLURP-LABEL-v1', labelBytes, context));
 }
 
+/** Reads the name of a custody group: it is a part of registry keys, so it holds no slash. */
+export function readGroup(fields: Fields, field: string): string {
+  const group = fields.text(field, groupNameBytesMax);
+  if (group.includes('/')) fields.refuse(field, 'a name without a slash expected');
+  return group;
+}
+
+/** The label that a wrap has after its key was switched to version `kekVer` of the same group: nothing else may change. */
+export function switchedLabel(label: BkLabel, kekVer: number): BkLabel {
+  return { ...label, kekVer };
+}
+
 /** Reads project, class, writer and window out of `fields`. */
 export function readScope(fields: Fields): BranchScope {
   return {
@@ -68,7 +85,7 @@ function validLabel(value: unknown): BkLabel {
   const fields = fieldsOf(value, 'label', names);
   return {
     v: fields.oneOf('v', [1]),
-    cg: fields.text('cg', groupNameBytesMax),
+    cg: readGroup(fields, 'cg'),
     kekVer: fields.integer('kekVer', 1),
     bkId: fields.bytes('bkId', branchKeyIdBytes),
     bkVer: fields.integer('bkVer', 1),

@@ -121,7 +121,8 @@ describe('bounds', () => {
   const cases: readonly [string, () => unknown][] = [
     ['envelope.wrap', () => parseEnvelope({ ...envelope, wrap: fresh(61) })],
     ['envelope.envVer', () => parseEnvelope({ ...envelope, envVer: 0 })],
-    ['envelope.mode', () => parseEnvelope({ ...envelope, mode: 'direct' })],
+    ['envelope.mode', () => parseEnvelope({ ...envelope, mode: 'other' })],
+    ['envelope.key', () => parseEnvelope({ ...envelope, mode: 'direct' })],
     ['envelope.beat', () => parseEnvelope({ ...envelope, beat: 2 ** 53 })],
     ['envelope.cls', () => parseEnvelope({ ...envelope, cls: 'secret' })],
     ['envelope.prev', () => parseEnvelope({ ...envelope, prev: cidOf(utf8('x'), 0x70) })],

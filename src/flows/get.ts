@@ -17,7 +17,14 @@ import {
   plaintextSegmentBytes,
   segmentsOf,
 } from '../envelope/floe.ts';
-import { type BranchKeyBody, type EnvelopeBody, parseBranchKey, parseEnvelope } from '../envelope/records.ts';
+import {
+  type BranchKeyBody,
+  type EnvelopeBody,
+  keyOfEnvelope,
+  objectKeyBody,
+  parseBranchKey,
+  parseEnvelope,
+} from '../envelope/records.ts';
 import { unwrapDek } from '../envelope/wrap.ts';
 import { type ManifestBody, openManifest } from '../manifest/manifest.ts';
 import { openRecord, type SignedRecord } from '../manifest/record.ts';
@@ -27,6 +34,7 @@ import { walkIndex } from '../manifest/segments.ts';
 export interface ObjectRecords {
   readonly manifest: Uint8Array;
   readonly envelope?: Uint8Array;
+  /** Absent where the object has a key of its own, which its envelope describes. */
   readonly branchKey?: Uint8Array;
 }
 
@@ -89,15 +97,14 @@ function keyRecords(
     throw new HoldfastError('GONE', `${body.ucxl_address} was removed by version ${body.context_version}`, {
       details: { version: body.context_version },
     });
-  if (records.envelope === undefined || records.branchKey === undefined)
+  const envelope = records.envelope && parseEnvelope(openRecord(records.envelope).body);
+  if (envelope?.mode === 'direct') return { envelope, branchKey: objectKeyBody(envelope) };
+  if (envelope === undefined || records.branchKey === undefined)
     throw new HoldfastError(
       'KEY_UNAVAILABLE',
       `the key records of ${body.ucxl_address} are missing in the Beacon`,
     );
-  return {
-    envelope: parseEnvelope(openRecord(records.envelope).body),
-    branchKey: parseBranchKey(openRecord(records.branchKey).body),
-  };
+  return { envelope, branchKey: parseBranchKey(openRecord(records.branchKey).body) };
 }
 
 /** Undefined when there is nothing to read: an empty object. */
@@ -128,7 +135,8 @@ async function openKey(
   if (problem !== undefined)
     throw new HoldfastError('DECRYPT_FAILED', `the content of ${body.ucxl_address} ${problem}`);
   using loan = await ports.readerKey(branchKey, signal);
-  const { bkId, bkVer, policy } = envelope;
+  const { bkId, bkVer } = keyOfEnvelope(envelope);
+  const { policy } = envelope;
   const binding = { objId: sealed.objId, headerTag: headerTagOf(sealed.hdr), bkId, bkVer, policy };
   const dek = unwrapDek(loan.key, envelope.wrap, binding);
   try {

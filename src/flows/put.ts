@@ -16,7 +16,7 @@ import {
   plaintextSegmentBytes,
   segmentOverheadBytes,
 } from '../envelope/floe.ts';
-import type { EnvelopeBody, KekBody, KekFields } from '../envelope/records.ts';
+import { type EnvelopeBody, type KekBody, type KekFields, policyOfKey } from '../envelope/records.ts';
 import { wrapDek } from '../envelope/wrap.ts';
 import {
   type Citation,
@@ -132,11 +132,10 @@ export async function putObject(
     const objId = ports.random(objectIdBytes);
     const sealed = await sealContent(ports, { key, objId, dek, beat }, source, options);
 
-    // 4. Wrap the content key under the branch key of this window.
+    // 4. Wrap the content key under the branch key of this window, or under a key of its own.
     // By the beat of now: the upload may have outlasted the window in which it began.
     const wrapBeat = await ports.beat();
-    const scope = { project: address.project, cls: options.cls, policy: null, beat: wrapBeat };
-    using writerKey = await ports.writerKey(scope);
+    using writerKey = await ports.writerKey(keyScope(ports, address, options.cls, objId, wrapBeat));
     const keyRecords = wrapKey(ports, writerKey, dek, sealed.content, wrapBeat, options.cls);
 
     // 5. Describe and register: only now does the version exist.
@@ -240,6 +239,23 @@ async function sealContent(
   return { content, copies: fewest };
 }
 
+/** What is restricted gets a key of its own: each read of it is a question to the custodians. */
+function keyScope(
+  ports: PutPorts,
+  { project }: UcxlAddress,
+  cls: ContentClass,
+  objId: Uint8Array,
+  beat: number,
+): WriterScope {
+  const scope = { project, cls, policy: policyOf(ports), beat };
+  return cls === 'restricted' ? { ...scope, objId } : scope;
+}
+
+/** Custodians decide by a policy; the other providers know none. */
+function policyOf({ kek }: PutPorts): CID | null {
+  return kek?.provider === 'tdec' ? kek.policyRoot : null;
+}
+
 function wrapKey(
   ports: PutPorts,
   writerKey: WriterKey,
@@ -248,34 +264,39 @@ function wrapKey(
   beat: number,
   cls: ContentClass,
 ): Block[] {
-  const { bkId, bkVer } = writerKey;
-  const policy = null;
+  const { bkId, bkVer, body } = writerKey;
+  const policy = policyOfKey(body);
   const binding = { objId: content.objId, headerTag: headerTagOf(content.hdr), bkId, bkVer, policy };
   const wrap = wrapDek(writerKey.key, dek, binding, (bytes) => ports.random(bytes));
-  const envelope: EnvelopeBody = {
+  const common = {
     kind: 'envelope',
     v: 1,
     writer: ports.signer.publicKey,
     prev: null,
     objId: content.objId,
     envVer: 1,
-    mode: 'branch',
-    bkId,
-    bkVer,
     wrap,
     policy,
     cls,
     beat,
-  };
+  } as const;
+  const { scope, commit, combiner, wraps } = body;
+  const envelope: EnvelopeBody =
+    cls === 'restricted'
+      ? { ...common, mode: 'direct', key: { bkVer, scope, commit, combiner, wraps } }
+      : { ...common, mode: 'branch', bkId, bkVer };
   const records = [signRecord(envelope, ports.signer).block];
   const { unregistered } = writerKey;
-  if (unregistered !== undefined)
-    records.unshift(...kekRecord(ports), signRecord(unregistered, ports.signer).block);
+  if (unregistered !== undefined) {
+    if (envelope.mode === 'branch') records.unshift(signRecord(unregistered, ports.signer).block);
+    records.unshift(...kekRecord(ports));
+  }
   return records;
 }
 
 function kekRecord({ kek, signer }: PutPorts): Block[] {
-  if (kek === undefined) return [];
+  // A custody group files its own records: only those that the group signed count.
+  if (kek === undefined || kek.provider === 'tdec') return [];
   const body: KekBody = { kind: 'kek', v: 1, writer: signer.publicKey, prev: null, ...kek };
   return [signRecord(body, signer).block];
 }

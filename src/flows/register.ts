@@ -9,7 +9,7 @@ import type { Block, CID } from '../core/block.ts';
 import { toHex } from '../core/bytes.ts';
 import { grouped, mapInOrder } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { parseKek, parseKeyRecord } from '../envelope/records.ts';
+import { type EnvelopeBody, parseKek, parseKeyRecord } from '../envelope/records.ts';
 import { type ManifestBody, parseManifest, type ReplicationPolicy } from '../manifest/manifest.ts';
 import { openRecord, type RecordBody, type SignedRecord } from '../manifest/record.ts';
 import { indexBlocks } from '../manifest/segments.ts';
@@ -117,7 +117,8 @@ function openBundle(blocks: readonly Uint8Array[]): Bundle {
 async function withoutKnownKek(ports: RegisterPorts, bundle: Bundle): Promise<Bundle> {
   const kek = bundle.records.map(({ body }) => body).find((body) => body.kind === 'kek');
   if (kek === undefined) return bundle;
-  const { cg, ver } = parseKek(kek);
+  const { cg, ver, provider } = parseKek(kek);
+  if (provider === 'tdec') throw invalid('the record of a custody group beside an object');
   const wanted = ports.beacon.knowsKek !== undefined && ver === 1 && !(await ports.beacon.knowsKek(cg, ver));
   return wanted ? bundle : { ...bundle, records: bundle.records.filter(({ body }) => body !== kek) };
 }
@@ -146,7 +147,12 @@ async function checkKeys(ports: RegisterPorts, { manifest, records }: Bundle): P
   const envelope = parsed.find((body) => body.kind === 'envelope');
   if (envelope === undefined || toHex(envelope.objId) !== toHex(encryption.objId))
     throw invalid(`no envelope for the content of this manifest of ${address}`);
+  checkClass(envelope, manifest.body);
   const branchKey = parsed.find((body) => body.kind === 'branch-key');
+  if (envelope.mode === 'direct') {
+    if (branchKey !== undefined) throw invalid('a branch key beside an envelope with a key of its own');
+    return;
+  }
   const isNamed =
     branchKey !== undefined &&
     toHex(branchKey.bkId) === toHex(envelope.bkId) &&
@@ -154,6 +160,13 @@ async function checkKeys(ports: RegisterPorts, { manifest, records }: Bundle): P
   if (branchKey !== undefined && !isNamed) throw invalid('a branch key that the envelope does not name');
   if (!isNamed && !(await ports.beacon.knowsBranchKey(envelope.bkId, envelope.bkVer)))
     throw invalid('the envelope names a branch key that is neither registered nor among the records');
+}
+
+/** What is restricted has a key of its own; an envelope of another class would let others read it. */
+function checkClass(envelope: EnvelopeBody, { cls, ucxl_address: address }: ManifestBody): void {
+  if (envelope.cls !== cls) throw invalid(`the envelope of ${address} says ${envelope.cls}, not ${cls}`);
+  if (cls === 'restricted' && envelope.mode !== 'direct')
+    throw invalid(`${address} is restricted: its content key must be wrapped under a key of its own`);
 }
 
 /** Content sealed for another address, class or kind would never open: it is not registered. */

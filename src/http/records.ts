@@ -27,13 +27,16 @@ export async function objectRecords(
   const manifest = found.record.block.bytes;
   if (encryption === null) return { manifest };
   const envelope = await view.envelope(encryption.objId);
-  const branchKey = envelope === undefined ? undefined : await view.branchKey(envelope.record.body.bkId);
-  if (envelope === undefined || branchKey === undefined) return { manifest };
+  if (envelope === undefined) return { manifest };
+  const { body, block } = envelope.record;
+  if (body.mode === 'direct') return { manifest, envelope: block.bytes, envelopeBlock: block };
+  const branchKey = await view.branchKey(body.bkId);
+  if (branchKey === undefined) return { manifest };
   return {
     manifest,
-    envelope: envelope.record.block.bytes,
+    envelope: block.bytes,
     branchKey: branchKey.record.block.bytes,
-    envelopeBlock: envelope.record.block,
+    envelopeBlock: block,
     branchKeyBlock: branchKey.record.block,
   };
 }

@@ -21,7 +21,7 @@ import { HoldfastClient, openDevFile, type KekProvider } from '../../src/client/
 import { asBuffer } from '../../src/core/bytes.ts';
 import { BranchKeys } from '../../src/custody/keyring.ts';
 import { headerTagOf } from '../../src/envelope/floe.ts';
-import { parseBranchKey, parseEnvelope } from '../../src/envelope/records.ts';
+import { keyOfEnvelope, parseBranchKey, parseEnvelope } from '../../src/envelope/records.ts';
 import { unwrapDek } from '../../src/envelope/wrap.ts';
 import { createOrOpenLayout } from '../../src/local/layout-create.ts';
 import { devKeyPath, layoutPaths, loadProcessConfig, readToken } from '../../src/local/layout.ts';
@@ -116,7 +116,9 @@ async function contentKey(exact: string): Promise<Uint8Array> {
   const [manifest, envelope, branchKey] = await Array.fromAsync(readCar(response.body));
   assert.ok(manifest !== undefined && envelope !== undefined && branchKey !== undefined);
   const { encryption } = openManifest(manifest.bytes).body;
-  const { bkId, bkVer, policy, wrap, objId } = parseEnvelope(openRecord(envelope.bytes).body);
+  const body = parseEnvelope(openRecord(envelope.bytes).body);
+  const { policy, wrap, objId } = body;
+  const { bkId, bkVer } = keyOfEnvelope(body);
   assert.ok(encryption !== null);
   const random = (bytes: number): Uint8Array => new Uint8Array(randomBytes(bytes));
   await using keys = new BranchKeys({ provider, writer: new Uint8Array(32), random });

@@ -126,7 +126,7 @@ export function someBranchKey(
       bkVer: version,
       scope,
       maxWraps: 4096,
-      commit: new Uint8Array(32).fill(version % 256),
+      commit: new Uint8Array(32).fill(7),
       combiner: 'any',
       wraps: [{ t: 'dev', kid: 'dev', label, nonce: new Uint8Array(12), ct: new Uint8Array(48) }],
     },

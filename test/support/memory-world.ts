@@ -9,6 +9,7 @@ import { BranchKeys } from '../../src/custody/keyring.ts';
 import type { KekProvider, NewKey, NewKeyScope, Unwrapped } from '../../src/custody/provider.ts';
 import { encodeLabel } from '../../src/envelope/label.ts';
 import {
+  keyOfEnvelope,
   type BranchKeyBody,
   type KekFields,
   parseBranchKey,
@@ -135,7 +136,7 @@ export class MemoryWorld {
     const { encryption } = openManifest(manifest).body;
     const [envelope] = encryption === null ? [] : this.records(`env/${toHex(encryption.objId)}`);
     if (envelope === undefined) return { manifest };
-    const { bkId } = parseEnvelope(openRecord(envelope).body);
+    const { bkId } = keyOfEnvelope(parseEnvelope(openRecord(envelope).body));
     const [branchKey] = this.records(`bk/${toHex(bkId)}`);
     return branchKey === undefined ? { manifest, envelope } : { manifest, envelope, branchKey };
   }
