@@ -67,7 +67,10 @@ async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
   }
   await Promise.all(pending);
   console.log(`made ${recordsCount} entries (signing included) in ${seconds(started)} s`);
-  await using view = await BeaconView.open(await LevelKv.open(join(directory, 'view')), { cacheBytes: 0 });
+  await using view = await BeaconView.open(await LevelKv.open(join(directory, 'view')), {
+    cacheBytes: 0,
+    signatures: 'after', // as a door does
+  });
   const begun = performance.now();
   const stop = new AbortController();
   const following = view.follow(log, stop.signal);

@@ -66,9 +66,9 @@ export const rebuildPrefix = 'rebuild/';
 /** Longest run of versions that a rebuild may leave out: each gets a row. */
 export const missingVersionsMax = 4096;
 
-/** Opens the records of an entry and says which rows its fold needs. The expensive half: signatures. */
-export function prepareEntry(entry: LogEntry): PreparedEntry {
-  const records = openRecords(entry);
+/** Opens the records of an entry and says which rows its fold needs. The expensive half, with `open`: signatures. */
+export function prepareEntry(entry: LogEntry, open?: (bytes: Uint8Array) => OpenedRecord): PreparedEntry {
+  const records = openRecords(entry, open);
   if (typeof records === 'string') return { entry, records, reads: [] };
   return { entry, records, reads: records.flatMap(readsOf) };
 }

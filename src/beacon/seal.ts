@@ -4,7 +4,7 @@
 // of SHA-256 over its key and itself. The key is in it because a flipped key is as bad as a flipped value: a row
 // that turns up under another name does not verify either.
 
-import { concat, lengthPrefixed, sameBytes } from '../core/bytes.ts';
+import { asBuffer } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 
@@ -13,15 +13,17 @@ const sealBytes = 16;
 
 /** `value` with its checksum in front. */
 export function sealValue(key: Uint8Array, value: Uint8Array): Uint8Array {
-  return concat(checksum(key, value), value);
+  const sealed = new Uint8Array(sealBytes + value.length);
+  sealed.set(checksum(key, value));
+  sealed.set(value, sealBytes);
+  return sealed;
 }
 
 /** The value in `sealed`. Throws RECORD_CORRUPT naming `what` when a bit of it or of its key changed. */
 export function unsealValue(key: Uint8Array, sealed: Uint8Array, what: string): Uint8Array {
   const value = sealed.subarray(sealBytes);
-  if (sealed.length < sealBytes || !sameBytes(sealed.subarray(0, sealBytes), checksum(key, value))) {
-    throw corrupt(what, 'does not match its checksum');
-  }
+  const isWhole = sealed.length >= sealBytes && checksum(key, value).compare(sealed, 0, sealBytes) === 0;
+  if (!isWhole) throw corrupt(what, 'does not match its checksum');
   return value;
 }
 
@@ -40,6 +42,18 @@ export function storeError(error: unknown, what: string): HoldfastError {
   return corrupt(what, 'cannot be read', error);
 }
 
-function checksum(key: Uint8Array, value: Uint8Array): Uint8Array {
-  return sha256(concat(lengthPrefixed(key), value)).subarray(0, sealBytes);
+/** Of the key's length in 4 bytes, the key and the value. */
+function checksum(key: Uint8Array, value: Uint8Array): Buffer {
+  const sizeBytes = 4 + key.length + value.length;
+  // Most rows are small: their hash input is put together in memory that is there already.
+  const input = sizeBytes <= scratch.length ? scratch.subarray(0, sizeBytes) : new Uint8Array(sizeBytes);
+  input[0] = key.length >>> 24;
+  input[1] = key.length >>> 16;
+  input[2] = key.length >>> 8;
+  input[3] = key.length;
+  input.set(key, 4);
+  input.set(value, 4 + key.length);
+  return asBuffer(sha256(input)).subarray(0, sealBytes);
 }
+
+const scratch = new Uint8Array(4096);

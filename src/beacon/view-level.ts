@@ -15,6 +15,8 @@ type Db = ClassicLevel<string, Uint8Array>;
 export class LevelKv implements Kv {
   readonly #db: Db;
   readonly #sync: boolean;
+  /** Keys asked for in this turn, and what will be found under them. */
+  #asked: { readonly keys: string[]; readonly values: Promise<(Uint8Array | undefined)[]> } | undefined;
 
   private constructor(db: Db, sync: boolean) {
     this.#db = db;
@@ -35,8 +37,16 @@ export class LevelKv implements Kv {
     return new LevelKv(db, options.sync ?? true);
   }
 
+  /** What is asked for in one turn takes one trip to LevelDB's threads: the trip costs more than the look. */
   async get(key: string): Promise<Uint8Array | undefined> {
-    const sealed = await reading(() => this.#db.get(key));
+    let asked = this.#asked;
+    if (asked === undefined) {
+      const keys: string[] = [];
+      asked = { keys, values: Promise.resolve().then(() => this.#fetch(keys)) };
+      this.#asked = asked;
+    }
+    const index = asked.keys.push(key) - 1;
+    const sealed = (await asked.values)[index];
     return sealed === undefined ? undefined : unseal(key, sealed);
   }
 
@@ -68,7 +78,10 @@ export class LevelKv implements Kv {
     const batch = this.#db.batch();
     for (const [key, value] of changes) {
       if (value === null) batch.del(key);
-      else batch.put(key, sealValue(utf8(key), value));
+      else {
+        const bytes = utf8(key);
+        batch.put<Uint8Array, Uint8Array>(bytes, sealValue(bytes, value), bytesAsKeys);
+      }
     }
     await batch.write({ sync: this.#sync });
   }
@@ -76,8 +89,18 @@ export class LevelKv implements Kv {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#db.close();
   }
+
+  async #fetch(keys: readonly string[]): Promise<(Uint8Array | undefined)[]> {
+    this.#asked = undefined; // who asks from here on asks for the next trip
+    const [only = ''] = keys;
+    return reading(async () =>
+      keys.length === 1 ? [await this.#db.get(only)] : this.#db.getMany([...keys]),
+    );
+  }
 }
 
+/** Keys that are encoded already. */
+const bytesAsKeys = { keyEncoding: 'view' } as const;
 const format = { format: 'holdfast/beacon-view', version: 1 };
 
 function unseal(key: string, sealed: Uint8Array): Uint8Array {

@@ -37,6 +37,7 @@ import {
   nextEntry,
   versionConflict,
 } from './log.ts';
+import { falseRecord, lateKey, LateSignatures } from './late.ts';
 import { Lru } from './lru.ts';
 import type {
   BeaconQueries,
@@ -53,7 +54,7 @@ import type {
   ViewHealth,
   WrappedObject,
 } from './queries.ts';
-import { type AnyBody, openRecords, trustedBody } from './records.ts';
+import { type AnyBody, openRecords, readRegistryRecord, trustedBody } from './records.ts';
 import {
   decodeEntryRow,
   decodeHead,
@@ -73,6 +74,11 @@ export interface ViewOptions {
   readonly cacheBytes?: number;
   /** Longest pause before a lost log is tried again, ms. Default 2 s. */
   readonly retryMsMax?: number;
+  /**
+   * Whether the records of a log that is followed are opened before they are folded in, or, where the view is
+   * behind it, after (late.ts). Default before. Not for a view that decides what a log may take.
+   */
+  readonly signatures?: 'before' | 'after';
 }
 
 export class BeaconView implements BeaconQueries, AsyncDisposable {
@@ -80,15 +86,22 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   readonly #options: Required<ViewOptions>;
   readonly #heads: Lru<RegisteredVersion>;
   readonly #bell = new Bell();
+  readonly #late: LateSignatures;
   #state: ViewState;
   #follow: { readonly state: ViewHealth['state']; readonly reason: string } = { state: 'idle', reason: '' };
   #logRevision: number | undefined;
   #applying: Promise<unknown> = Promise.resolve();
 
-  private constructor(kv: Kv, state: ViewState, options: ViewOptions) {
+  private constructor(kv: Kv, state: ViewState, late: LateSignatures, options: ViewOptions) {
     this.#kv = kv;
     this.#state = state;
-    this.#options = { cacheBytes: 16 * 1024 * 1024, retryMsMax: 2 * second, ...options };
+    this.#late = late;
+    this.#options = {
+      cacheBytes: 16 * 1024 * 1024,
+      retryMsMax: 2 * second,
+      signatures: 'before',
+      ...options,
+    };
     this.#heads = new Lru(this.#options.cacheBytes);
   }
 
@@ -98,7 +111,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
       const row = await kv.get(positionKey);
       const state = row === undefined ? emptyState : decodeState(row);
       await verifyTail(kv, state.position);
-      return new BeaconView(kv, state, options);
+      return new BeaconView(kv, state, await LateSignatures.open(kv), options);
     } catch (error) {
       await kv[Symbol.asyncDispose]();
       throw error;
@@ -123,7 +136,11 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
    * Throws RECORD_CORRUPT when they do not continue the chain: nothing is changed then.
    */
   async apply(entries: readonly LogEntry[]): Promise<void> {
-    const run = this.#applying.then(() => this.#applyNow(entries));
+    await this.#apply(entries, 'before');
+  }
+
+  async #apply(entries: readonly LogEntry[], signatures: 'before' | 'after'): Promise<void> {
+    const run = this.#applying.then(() => this.#applyNow(entries, signatures));
     this.#applying = run.catch(() => undefined); // one at a time; the failure is the caller's
     await run;
   }
@@ -133,6 +150,17 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
    * shown by `health` and tried again; nothing is thrown but what is our own mistake.
    */
   async follow(log: BeaconLog, signal: AbortSignal): Promise<void> {
+    const ended = new AbortController();
+    const verifying = this.#verifyLate(AbortSignal.any([signal, ended.signal]));
+    try {
+      await this.#followUntil(log, signal);
+    } finally {
+      ended.abort();
+      await verifying;
+    }
+  }
+
+  async #followUntil(log: BeaconLog, signal: AbortSignal): Promise<void> {
     for (let pauseMs = 100; !signal.aborted; pauseMs = Math.min(2 * pauseMs, this.#options.retryMsMax)) {
       const before = this.position().revision;
       try {
@@ -141,6 +169,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
         if (signal.aborted) break;
         this.#follow = followState(error);
       }
+      if (this.#late.problem !== '') return;
       if (this.position().revision > before) pauseMs = 100;
       await delay(pauseMs * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
     }
@@ -333,8 +362,8 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   /** All rows in key order, as they are: what `beacon verify` compares. */
-  rows(): AsyncIterable<KvRow> {
-    return this.#kv.range(everything);
+  async *rows(): AsyncGenerator<KvRow> {
+    for await (const row of this.#kv.range(everything)) if (row[0] !== lateKey) yield row;
   }
 
   /** What folding `append` right now would do. For `checkAppend`. */
@@ -349,10 +378,12 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     await this.#kv[Symbol.asyncDispose]();
   }
 
-  async #applyNow(entries: readonly LogEntry[]): Promise<void> {
-    if (entries.length === 0) return;
+  async #applyNow(entries: readonly LogEntry[], signatures: 'before' | 'after'): Promise<void> {
+    const [first] = entries;
+    if (first === undefined) return;
     checkContinues(this.position(), entries);
-    const prepared = entries.map(prepareEntry);
+    const isLate = signatures === 'after';
+    const prepared = entries.map((entry) => prepareEntry(entry, isLate ? readRegistryRecord : undefined));
     const fetched = await this.#reader(prepared);
     const staged = new Map<string, Uint8Array | null>();
     const read = (key: string): Uint8Array | undefined => {
@@ -365,7 +396,11 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
       for (const [key, value] of folded.rows) staged.set(key, value);
       state = folded.state;
     }
-    await this.#kv.write(new Map([...staged, stateRow(state)]));
+    staged.set(...stateRow(state));
+    const late = isLate ? this.#late.rowFor(first.revision) : undefined;
+    if (late !== undefined) staged.set(...late);
+    await this.#kv.write(staged);
+    if (isLate) this.#late.folded(first.revision);
     this.#state = state;
     for (const key of staged.keys())
       if (key.startsWith(headAddress)) this.#heads.delete(key.slice(headAddress.length));
@@ -391,13 +426,39 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     if (head.revision === 0) this.#follow = { state: 'following', reason: '' };
     // From the entry that the view holds last: seeing it again proves that both tell the same history.
     const entries = log.watch(Math.max(1, revision), { signal });
-    for await (const group of grouped(entries, revision < head.revision ? head.revision : 0)) {
-      await this.#applyFollowed(group);
+    const goal = revision < head.revision ? head.revision : 0;
+    let before: Promise<void> = Promise.resolve();
+    for await (const group of grouped(entries, goal)) {
+      await before;
+      if (this.#late.problem !== '') throw falseRecord(this.#late.problem);
+      const isBehind = (group.at(-1)?.revision ?? 0) <= goal;
+      before = this.#applyFollowed(group, isBehind ? this.#options.signatures : 'before');
+      // The next group is read while this one is written. A failure is thrown above, or below where none is next.
+      if (isBehind) before.catch(() => undefined);
+      else await before;
     }
+    await before;
     if (!signal.aborted) throw new HoldfastError('PEER_UNREACHABLE', 'the log ended its watch');
   }
 
-  async #applyFollowed(group: readonly LogEntry[]): Promise<void> {
+  /** Opens properly what was folded in on trust, whenever there is something. */
+  async #verifyLate(signal: AbortSignal): Promise<void> {
+    try {
+      while (!signal.aborted && this.#late.problem === '') {
+        const changed = this.#bell.next();
+        const { next } = this.#late;
+        const isBehind = this.position().revision < (this.#logRevision ?? 0);
+        if (next === undefined || isBehind) await eventOrAbort(changed, signal);
+        else if (next > this.position().revision) await this.#late.finish();
+        else await this.#late.verify(this.entriesSince(next, { signal }), signal);
+      }
+    } catch (error) {
+      if (!signal.aborted) this.#follow = followState(error);
+    }
+    if (this.#late.problem !== '') this.#follow = followState(falseRecord(this.#late.problem));
+  }
+
+  async #applyFollowed(group: readonly LogEntry[], signatures: 'before' | 'after'): Promise<void> {
     const { revision, chain } = this.position();
     const known = group.find((entry) => entry.revision === revision);
     if (known !== undefined && !sameBytes(known.chain, chain)) {
@@ -405,13 +466,23 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     }
     const fresh = group.filter((entry) => entry.revision > revision);
     try {
-      if (fresh.length > 0) await this.apply(fresh);
+      if (fresh.length > 0) await this.#applyOnTrust(fresh, signatures);
     } catch (error) {
       if (isBroken(error)) throw diverged(describeError(error));
       throw error;
     }
     this.#logRevision = Math.max(this.#logRevision ?? 0, this.position().revision);
     this.#follow = { state: 'following', reason: '' };
+  }
+
+  /** What cannot even be read without a check is checked: then the fold says what is wrong with it. */
+  async #applyOnTrust(entries: readonly LogEntry[], signatures: 'before' | 'after'): Promise<void> {
+    try {
+      await this.#apply(entries, signatures);
+    } catch (error) {
+      if (signatures === 'before' || !(error instanceof TypeError)) throw error;
+      await this.#apply(entries, 'before');
+    }
   }
 
   /** The current version of a chain; when there is none, no version of it may be there either. */

@@ -25,9 +25,7 @@ export function lengthPrefixed(bytes: Uint8Array): Uint8Array {
 
 /** `value` (0…2³²−1) as 4 bytes big-endian. */
 export function uint32(value: number): Uint8Array {
-  const out = new Uint8Array(4);
-  new DataView(out.buffer).setUint32(0, value);
-  return out;
+  return Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value);
 }
 
 /** `value` (0…2⁵³−1) as 8 bytes big-endian. */
@@ -38,8 +36,10 @@ export function uint64(value: number): Uint8Array {
 }
 
 export function utf8(text: string): Uint8Array {
-  return new TextEncoder().encode(text);
+  return encoder.encode(text);
 }
+
+const encoder = new TextEncoder();
 
 export function fromUtf8(bytes: Uint8Array): string {
   return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
