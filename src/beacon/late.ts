@@ -1,0 +1,123 @@
+// Signatures verified after the fold.
+//
+// A blank view that catches up with a log folds what the log's own process opened before it took the append. To
+// verify two signatures per entry again takes three times as long as all the rest, and whoever opens an object
+// verifies its records anyway (flows/get.ts). So such entries are folded at once, and their records are opened
+// properly afterwards, a few at a time, from the view's own copy of the log. A row remembers how far that has come.
+// A record that turns out to be false condemns the view: the row says so, and the next open throws.
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { decodeCbor, encodeCbor } from '../core/block.ts';
+import { HoldfastError } from '../core/errors.ts';
+import type { Kv, KvRow } from './kv.ts';
+import type { LogEntry } from './log.ts';
+import { openRecords } from './records.ts';
+import { rowKey } from './rows.ts';
+import { corrupt } from './seal.ts';
+
+/** The row is there only while entries are unverified. It belongs to one view and not to the history it holds. */
+export const lateKey = 'sig';
+
+export class LateSignatures {
+  readonly #kv: Kv;
+  #next: number | undefined;
+  #problem = '';
+
+  private constructor(kv: Kv, next: number | undefined) {
+    this.#kv = kv;
+    this.#next = next;
+  }
+
+  /** Throws RECORD_CORRUPT when a false record was found before. */
+  static async open(kv: Kv): Promise<LateSignatures> {
+    const row = await kv.get(lateKey);
+    if (row === undefined) return new LateSignatures(kv, undefined);
+    const { next, problem } = readRow(row);
+    if (problem !== '') throw corrupt(problem, 'was folded in and is false');
+    return new LateSignatures(kv, next);
+  }
+
+  /** First revision whose records nobody has opened properly; undefined when there is none. */
+  get next(): number | undefined {
+    return this.#next;
+  }
+
+  /** What was found to be false; empty while nothing was. */
+  get problem(): string {
+    return this.#problem;
+  }
+
+  /** The row to write in the batch that folds in `revision` unverified; undefined when it is there already. */
+  rowFor(revision: number): KvRow | undefined {
+    return this.#next === undefined ? [lateKey, encodeRow(revision, '')] : undefined;
+  }
+
+  /** That batch is written. */
+  folded(revision: number): void {
+    this.#next ??= revision;
+  }
+
+  /**
+   * Opens the records of `entries`, which begin at `next`, in slices with a pause as long as each took, so that
+   * others get their turn. Stops at the first false one.
+   */
+  async verify(entries: AsyncIterable<LogEntry>, signal: AbortSignal): Promise<void> {
+    let sliceBegan = performance.now();
+    let saved = this.#next ?? 0;
+    for await (const entry of entries) {
+      await this.#verifyOne(entry);
+      if (this.#problem !== '') return;
+      this.#next = entry.revision + 1;
+      const tookMs = performance.now() - sliceBegan;
+      if (tookMs < sliceMs) continue;
+      if (this.#next - saved >= savedEvery) {
+        await this.#save();
+        saved = this.#next;
+      }
+      await delay(tookMs, undefined, { signal });
+      sliceBegan = performance.now();
+    }
+  }
+
+  /** Everything folded in was verified: the row goes. */
+  async finish(): Promise<void> {
+    this.#next = undefined;
+    await this.#kv.write(new Map([[lateKey, null]]));
+  }
+
+  async #verifyOne(entry: LogEntry): Promise<void> {
+    const records = openRecords(entry);
+    if (typeof records !== 'string') return;
+    if ((await this.#kv.get(rowKey('rejt', entry.revision))) !== undefined) return;
+    this.#problem = `log entry ${entry.revision} (${records})`;
+    await this.#save();
+  }
+
+  async #save(): Promise<void> {
+    if (this.#next !== undefined)
+      await this.#kv.write(new Map([[lateKey, encodeRow(this.#next, this.#problem)]]));
+  }
+}
+
+/** Short enough that a request behind it does not notice. */
+const sliceMs = 4;
+/** After a crash at most so many entries are verified twice. */
+const savedEvery = 4096;
+
+function encodeRow(next: number, problem: string): Uint8Array {
+  return encodeCbor({ next, problem });
+}
+
+function readRow(bytes: Uint8Array): { readonly next: number; readonly problem: string } {
+  const row = decodeCbor(bytes, 'the row of late signatures');
+  if (typeof row === 'object' && row !== null && 'next' in row && 'problem' in row) {
+    const { next, problem } = row;
+    if (typeof next === 'number' && typeof problem === 'string') return { next, problem };
+  }
+  throw corrupt('the row of late signatures', 'has another form');
+}
+
+/** The state in which a view with a false record is. */
+export function falseRecord(problem: string): HoldfastError {
+  return corrupt(problem, 'was folded in and is false: the view must be folded again');
+}
