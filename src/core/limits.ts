@@ -48,3 +48,5 @@ export const treeBytesMax = 64 * 1024 * 1024;
 export const custodiansMax = 32;
 /** Depth of the tree of one page of switched wraps: a page holds `unwrapItemsMax` of them, with room for more. */
 export const wrapProofMax = 16;
+/** One sealed share of a key generation with its payload: the size every implementation should take (c2sp.org/cocktail-dkg). */
+export const dkgCiphertextBytesMax = 65_536;
