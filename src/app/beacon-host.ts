@@ -17,7 +17,7 @@ import { BeaconView, checkAppend } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcMessage } from '../core/rpc.ts';
-import { writeWhole } from '../local/files.ts';
+import { writeWhole } from '../files/whole.ts';
 import { hasRole } from '../node/membership.ts';
 import { isRecordBytes } from '../manifest/record.ts';
 import type { Catalogue } from '../steward/catalogue.ts';

@@ -1,10 +1,10 @@
-// The Pulse's record as one small file: written beside, synced, renamed, and the directory synced.
+// The Pulse's record as one small file, replaced whole.
 
-import { open, readFile, rename } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import { fromUtf8, toHex, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
+import { errnoOf, fileError, writeWhole } from '../files/whole.ts';
 import type { PulseStore } from './pulse.ts';
 import type { PulseRecord } from './schedule.ts';
 
@@ -15,7 +15,7 @@ import type { PulseRecord } from './schedule.ts';
 export function pulseFile(path: string, onDamaged: (error: HoldfastError) => void): PulseStore {
   return {
     read: () => readRecord(path, onDamaged),
-    write: (record) => writeRecord(path, record),
+    write: (record) => writeWhole(path, formatRecord(record), 0o600),
   };
 }
 
@@ -27,40 +27,14 @@ async function readRecord(
   try {
     bytes = await readFile(path);
   } catch (cause) {
-    if (isAbsent(cause)) return undefined;
-    throw new HoldfastError('FILE_UNREADABLE', `cannot read ${path}`, { cause, details: { path } });
+    if (errnoOf(cause) === 'ENOENT') return undefined;
+    throw fileError(path, 'cannot be read', cause);
   }
   try {
     return parseRecord(bytes);
   } catch (cause) {
     onDamaged(new HoldfastError('RECORD_CORRUPT', `${path} is damaged`, { cause, details: { path } }));
     return undefined;
-  }
-}
-
-async function writeRecord(path: string, record: PulseRecord): Promise<void> {
-  const temporary = `${path}.new`;
-  try {
-    const file = await open(temporary, 'w', 0o600);
-    try {
-      await file.writeFile(formatRecord(record));
-      await file.datasync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-    await syncDirectory(dirname(path));
-  } catch (cause) {
-    throw new HoldfastError('FILE_UNREADABLE', `cannot write ${path}`, { cause, details: { path } });
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }
 
@@ -81,8 +55,4 @@ function parseRecord(bytes: Uint8Array): PulseRecord {
 
 function checksum(text: string): string {
   return toHex(sha256(utf8(text))).slice(0, 16);
-}
-
-function isAbsent(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === 'ENOENT';
 }

@@ -4,13 +4,13 @@
 // trusts no name: parents are made one by one and must be real directories, a file appears whole or not at
 // all, and nothing that exists is replaced unless the caller says so.
 
-import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
-import { dirname, join, resolve, sep } from 'node:path';
-import { type ErrorCode, HoldfastError } from '../core/errors.ts';
+import { type FileHandle, lstat, mkdir, open, readdir } from 'node:fs/promises';
+import { join, resolve, sep } from 'node:path';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { treeEntriesMax } from '../core/limits.ts';
 import { plaintextSegmentBytes } from '../envelope/floe.ts';
+import { createWhole, errnoOf, fileError, writeWhole } from '../files/whole.ts';
 
 export interface SourceFile {
   /** Relative path inside the directory, parts joined by `/`. */
@@ -83,13 +83,11 @@ export async function writeFileWhole(
   options: WriteOptions = {},
 ): Promise<void> {
   await checkFree(path, options);
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.part`;
+  if (options.force === true) return writeWhole(path, source, fileMode);
   try {
-    await writeSynced(temporary, source, path);
-    await putInPlace(temporary, path, options);
-    await syncDirectory(dirname(resolve(path)));
-  } finally {
-    await rm(temporary, { force: true });
+    await createWhole(path, source, fileMode);
+  } catch (error) {
+    throw isHoldfastError(error, 'FILE_EXISTS') ? exists(path, error) : error;
   }
 }
 
@@ -148,6 +146,8 @@ export class DirectoryWriter {
   }
 }
 
+/** As the umask has it: what a person gets out is as open as what he makes himself. */
+const fileMode = 0o666;
 /** Bytes read at a time: whole segments, which put then seals out of this memory without a copy. */
 const readBytes = 2 * plaintextSegmentBytes();
 
@@ -197,73 +197,9 @@ async function checkFree(path: string, options: WriteOptions): Promise<void> {
   if (there) throw exists(path);
 }
 
-async function writeSynced(
-  temporary: string,
-  source: AsyncIterable<Uint8Array>,
-  path: string,
-): Promise<void> {
-  const file = await open(temporary, 'wx', 0o666).catch((cause: unknown) => {
-    throw fileError(path, 'cannot be written', cause);
-  });
-  try {
-    for await (const bytes of source) await written(file, bytes, path);
-    await file.sync().catch((cause: unknown) => {
-      throw fileError(path, 'cannot be synced', cause);
-    });
-  } finally {
-    await file.close();
-  }
-}
-
-/** `write` may take less than it was given. */
-async function written(file: FileHandle, bytes: Uint8Array, path: string): Promise<void> {
-  try {
-    for (let offset = 0; offset < bytes.length; )
-      offset += (await file.write(bytes, offset, bytes.length - offset)).bytesWritten;
-  } catch (cause) {
-    throw fileError(path, 'cannot be written', cause);
-  }
-}
-
-/** A link, unlike a rename, never replaces what somebody made in the meantime. */
-async function putInPlace(temporary: string, path: string, options: WriteOptions): Promise<void> {
-  try {
-    if (options.force === true) await rename(temporary, path);
-    else await link(temporary, path);
-  } catch (cause) {
-    throw errnoOf(cause) === 'EEXIST' ? exists(path, cause) : fileError(path, 'cannot be written', cause);
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
-}
-
 function exists(path: string, cause?: unknown): HoldfastError {
   return new HoldfastError('FILE_EXISTS', `${path} is there already; --force replaces it`, {
     details: { path },
     cause,
   });
-}
-
-/** FILE_NOT_FOUND, DISK_FULL or FILE_UNREADABLE, by what the operating system says. */
-export function fileError(path: string, what: string, cause: unknown): HoldfastError {
-  const errno = errnoOf(cause) ?? '';
-  const code: ErrorCode =
-    errno === 'ENOENT'
-      ? 'FILE_NOT_FOUND'
-      : errno === 'ENOSPC' || errno === 'EDQUOT'
-        ? 'DISK_FULL'
-        : 'FILE_UNREADABLE';
-  const message = code === 'FILE_NOT_FOUND' ? `${path} does not exist` : `${path} ${what} (${errno})`;
-  return new HoldfastError(code, message, { details: { path }, cause });
-}
-
-function errnoOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }

@@ -11,7 +11,7 @@ import { readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '../core/errors.ts';
-import { errnoOf, fileError } from './files.ts';
+import { errnoOf, fileError } from '../files/whole.ts';
 import { asProcessId, isAlive, type ProcessId, processId } from './process-id.ts';
 
 export interface Claim extends AsyncDisposable {

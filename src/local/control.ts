@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { minute } from '../core/clock.ts';
 import { type ErrorDetails, HoldfastError } from '../core/errors.ts';
 import type { ClusterState, ControlClient, NodeAction, ProcessState } from './control-types.ts';
-import { errnoOf } from './files.ts';
+import { errnoOf } from '../files/whole.ts';
 import { layoutPaths } from './layout.ts';
 import { isErrorCode, readRunFile, type RunFile } from './run-file.ts';
 

@@ -23,7 +23,7 @@ import {
   type ProcessEntry,
   spreadZones,
 } from './cluster-file.ts';
-import { errnoOf, fileError, makeDirectory, writeWhole } from './files.ts';
+import { errnoOf, fileError, makeDirectory, writeWhole } from '../files/whole.ts';
 import {
   defaultDoorPort,
   type Layout,

@@ -24,7 +24,7 @@ import {
   parseClusterFile,
   type ProcessEntry,
 } from './cluster-file.ts';
-import { readIfThere } from './files.ts';
+import { readIfThere } from '../files/whole.ts';
 import { readStateFile } from './state-file.ts';
 
 export const defaultDirectory = './.holdfast';

@@ -7,7 +7,7 @@ import { closeSync, fstatSync, mkdirSync, openSync, readSync } from 'node:fs';
 import { copyFile, stat, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { second } from '../core/clock.ts';
-import { errnoOf } from './files.ts';
+import { errnoOf } from '../files/whole.ts';
 
 /** One file. A log takes at most twice this and what is written in one check interval. */
 const logBytesMax = 8 * 1024 * 1024;

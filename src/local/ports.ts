@@ -7,7 +7,7 @@ import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 import { HoldfastError } from '../core/errors.ts';
-import { errnoOf } from './files.ts';
+import { errnoOf } from '../files/whole.ts';
 
 const portMin = 20_000;
 const portEnd = 32_000;

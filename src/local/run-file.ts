@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { second } from '../core/clock.ts';
 import { errorCatalogue, type ErrorCode, HoldfastError } from '../core/errors.ts';
-import { errnoOf, readIfThere, writeWhole } from './files.ts';
+import { errnoOf, readIfThere, writeWhole } from '../files/whole.ts';
 import { asProcessId, isAlive, type ProcessId, processId } from './process-id.ts';
 
 /** Where the control endpoint of the running supervisor is. */

@@ -1,7 +1,7 @@
 // What must survive the supervisor: which processes the operator stopped, and which data directories were born.
 
 import { HoldfastError } from '../core/errors.ts';
-import { readIfThere, writeWhole } from './files.ts';
+import { readIfThere, writeWhole } from '../files/whole.ts';
 
 /** Why a process stays down until somebody starts it. */
 export type DownReason = 'stop' | 'kill';

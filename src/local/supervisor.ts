@@ -12,7 +12,7 @@ import { claimDirectory } from './claim.ts';
 import type { ProcessEntry } from './cluster-file.ts';
 import { serveControl } from './control-server.ts';
 import type { ClusterPhase, ClusterState, NodeAction, ProcessState, ProcessStatus } from './control-types.ts';
-import { makeDirectory } from './files.ts';
+import { makeDirectory } from '../files/whole.ts';
 import { type Guard, startGuard } from './guard.ts';
 import { doorUrl, type Layout, layoutPaths, processEntry } from './layout.ts';
 import { logCheckMs, rotateLog } from './log-file.ts';

@@ -6,7 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoOf, fileError, syncDirectory } from './files.ts';
+import { errnoOf, fileError, syncDirectory } from '../files/whole.ts';
 
 const aside = 'data.wiped-';
 

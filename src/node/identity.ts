@@ -5,8 +5,7 @@
 // separate call from reading, and creating never overwrites.
 
 import { randomBytes } from 'node:crypto';
-import { link, open, readFile, rm, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { readFile, stat } from 'node:fs/promises';
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys';
 import type { PrivateKey } from '@libp2p/interface';
 import { peerIdFromPrivateKey } from '@libp2p/peer-id';
@@ -14,6 +13,7 @@ import { fromUtf8, toHex } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha256, type Signer, signerFromSeed } from '../core/hash.ts';
 import type { PeerName } from '../core/rpc.ts';
+import { createWhole } from '../files/whole.ts';
 
 export interface Identity {
   /** Text peer id of the key. */
@@ -66,21 +66,10 @@ export async function openIdentity(path: string): Promise<Identity> {
  * FILE_UNREADABLE, also when a file is there already: two processes that create at once get one key.
  */
 export async function createIdentity(path: string, seed: Uint8Array = randomBytes(32)): Promise<Identity> {
-  const temporary = `${path}.${process.pid}.${randomBytes(6).toString('hex')}.new`;
   try {
-    const file = await open(temporary, 'wx', 0o600);
-    try {
-      await file.writeFile(keyFile(seed));
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await link(temporary, path);
-    await syncDirectory(dirname(path));
+    await createWhole(path, keyFile(seed), 0o600);
   } catch (cause) {
     throw new HoldfastError('FILE_UNREADABLE', `${path}: cannot create the identity key`, { cause });
-  } finally {
-    await rm(temporary, { force: true });
   }
   return identityFromSeed(seed);
 }
@@ -114,15 +103,6 @@ function decode(bytes: Uint8Array, path: string): string {
 
 function checksum(seed: Uint8Array): string {
   return toHex(sha256(seed)).slice(0, 16);
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }
 
 function fileError(cause: unknown, path: string): HoldfastError {

@@ -4,11 +4,10 @@
 // both make watching miss changes. The newest version ever accepted is kept beside the node's data, so that
 // an old document put in place later, even across a restart, does not let a removed member back in.
 
-import { randomBytes } from 'node:crypto';
-import { open, readFile, rename, rm, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { readFile, stat } from 'node:fs/promises';
 import { second } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { writeWhole } from '../files/whole.ts';
 import { type Membership, membershipBytesMax, nextMembership, openMembership } from './membership.ts';
 
 export interface MembershipFileOptions {
@@ -115,24 +114,9 @@ async function readSeen(path: string, operatorKey: Uint8Array): Promise<Membersh
 }
 
 async function writeSeen(path: string, bytes: Uint8Array): Promise<void> {
-  const temporary = `${path}.${process.pid}.${randomBytes(6).toString('hex')}.new`;
   try {
-    const file = await open(temporary, 'wx', 0o600);
-    try {
-      await file.writeFile(bytes);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-    const directory = await open(dirname(path), 'r');
-    try {
-      await directory.sync();
-    } finally {
-      await directory.close();
-    }
+    await writeWhole(path, bytes, 0o600);
   } catch (cause) {
-    await rm(temporary, { force: true });
     throw new HoldfastError('FILE_UNREADABLE', `${path}: cannot keep the accepted membership`, { cause });
   }
 }

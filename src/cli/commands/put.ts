@@ -119,7 +119,7 @@ type Source = { readonly type: 'file' | 'directory' | 'stdin'; readonly sizeByte
 
 async function sourceOf(path: string): Promise<Source> {
   if (path === '-') return { type: 'stdin', sizeBytes: undefined };
-  const { fileError } = await import('../../client/directory.ts');
+  const { fileError } = await import('../../files/whole.ts');
   const facts = await stat(path).catch((cause: unknown) => {
     throw fileError(path, 'cannot be read', cause);
   });
