@@ -76,8 +76,11 @@ async function putInPlace(
   put: (temporary: string, path: string) => Promise<void>,
 ): Promise<void> {
   const temporary = `${path}.${process.pid}.${randomBytes(6).toString('hex')}.new`;
+  const file = await open(temporary, 'wx', mode).catch((cause: unknown) => {
+    throw fileError(path, 'cannot be written', cause);
+  });
   try {
-    await writeSynced(temporary, content, mode, path);
+    await writeSynced(file, content, path);
     await put(temporary, path).catch((cause: unknown) => {
       throw fileError(path, 'cannot be written', cause);
     });
@@ -89,14 +92,15 @@ async function putInPlace(
   }
 }
 
-async function writeSynced(temporary: string, content: Content, mode: number, path: string): Promise<void> {
-  await using file = await open(temporary, 'wx', mode).catch((cause: unknown) => {
-    throw fileError(path, 'cannot be written', cause);
-  });
-  for await (const bytes of chunksOf(content)) await written(file, bytes, path);
-  await file.sync().catch((cause: unknown) => {
-    throw fileError(path, 'cannot be synced', cause);
-  });
+async function writeSynced(file: FileHandle, content: Content, path: string): Promise<void> {
+  try {
+    for await (const bytes of chunksOf(content)) await written(file, bytes, path);
+    await file.sync().catch((cause: unknown) => {
+      throw fileError(path, 'cannot be synced', cause);
+    });
+  } finally {
+    await file.close();
+  }
 }
 
 function chunksOf(content: Content): AsyncIterable<Uint8Array> | Iterable<Uint8Array> {
