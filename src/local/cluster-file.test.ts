@@ -79,6 +79,23 @@ describe('cluster.json', () => {
     assert.deepEqual(parseClusterFile(JSON.stringify(example()), 'x'), example());
   });
 
+  for (const name of Object.keys(defaultSettings))
+    test(`of an older program, without ${name}, has the default of it`, () => {
+      const settings = { beatMs: 500, graceMs: 5000, leaseMs: 1000, scrubMs: 2000 };
+      const older = Object.entries(settings).filter(([key]) => key !== name);
+      const text = JSON.stringify({ ...example(), settings: Object.fromEntries(older) });
+      const expected = { ...defaultSettings, ...Object.fromEntries(older) };
+      assert.deepEqual(parseClusterFile(text, 'x').settings, expected);
+    });
+
+  test('a setting of a newer program is left alone, one that is wrong is not', () => {
+    const withSettings = (more: Record<string, unknown>): string =>
+      JSON.stringify({ ...example(), settings: { ...defaultSettings, ...more } });
+    assert.deepEqual(parseClusterFile(withSettings({ colour: 'blue' }), 'x').settings, defaultSettings);
+    for (const beatMs of [null, '1000', 19, 0.5])
+      assert.throws(() => parseClusterFile(withSettings({ beatMs }), 'x'), { code: 'DATA_DIR_DAMAGED' });
+  });
+
   const wrong: readonly [string, (file: Record<string, unknown>) => unknown, string, RegExp][] = [
     ['another format', (file) => ({ ...file, format: 'tar' }), 'DATA_DIR_FOREIGN', /not the description/],
     ['a newer format', (file) => ({ ...file, version: 2 }), 'DATA_DIR_NEWER', /format 2.*up to 1/],

@@ -25,6 +25,7 @@ export interface ProcessEntry {
   readonly port: number;
 }
 
+/** Every field has a default, which an older file that lacks it gets. */
 export interface ClusterSettings {
   /** Time from one beat to the next, milliseconds, 20 … 3,600,000. Default 1,000. */
   readonly beatMs: number;
@@ -116,7 +117,6 @@ export function parseClusterFile(text: string, where: string): ClusterFile {
   const processes = field
     .list('processes')
     .map((entry, index) => parseProcess(entry, `${where}: processes[${index}]`));
-  const settings = reader(asObject(value['settings'], `${where}: settings`), `${where}: settings`);
   return refuseDuplicates(
     newClusterFile({
       cluster: field.text('cluster', /^[a-z0-9][a-z0-9-]{0,62}$/),
@@ -125,16 +125,23 @@ export function parseClusterFile(text: string, where: string): ClusterFile {
       membershipVersion: field.integer('membershipVersion', 1, Number.MAX_SAFE_INTEGER),
       zones: field.integer('zones', 1, zonesMax),
       doorPort: field.integer('doorPort', 1, 65_535),
-      settings: {
-        beatMs: settings.integer('beatMs', 20, hour),
-        graceMs: settings.integer('graceMs', 0, day),
-        leaseMs: settings.integer('leaseMs', 0, 30 * day),
-        scrubMs: settings.integer('scrubMs', second, 90 * day),
-      },
+      settings: parseSettings(value['settings'], `${where}: settings`),
       processes,
     }),
     where,
   );
+}
+
+/** A setting that an older program did not know has its default: no reason for a new version of the file. */
+function parseSettings(value: unknown, where: string): ClusterSettings {
+  const fields = { ...defaultSettings, ...asObject(value, where) };
+  const field = reader(fields, where);
+  return {
+    beatMs: field.integer('beatMs', 20, hour),
+    graceMs: field.integer('graceMs', 0, day),
+    leaseMs: field.integer('leaseMs', 0, 30 * day),
+    scrubMs: field.integer('scrubMs', second, 90 * day),
+  };
 }
 
 function parseProcess(value: unknown, where: string): ProcessEntry {
