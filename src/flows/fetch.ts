@@ -30,15 +30,19 @@ export async function fetchBlock(ports: FetchPorts, cid: CID, signal: AbortSigna
   const asked = new Set<PeerName>();
   const trouble: string[] = [];
   for (const [origin, find] of [
+    // 1. Where placement would have put it.
     ['placement', async () => ports.placed(cid)],
+    // 2. Where the steward knows it to be.
     ['steward', () => ports.holders(cid)],
+    // 3. Where somebody says it is.
     ['DHT', () => ports.providers(cid)],
   ] as const) {
     signal.throwIfAborted();
     try {
       const sources = (await find()).filter((peer) => !asked.has(peer));
       if (sources.length === 0) continue;
-      for (const peer of sources) asked.add(peer);
+      for (const peer of sources) asked.add(peer); // nobody is asked twice
+      // 4. Checked against the CID on arrival.
       const block = await ports.fetch(cid, sources, signal);
       if (block !== undefined) return block;
     } catch (error) {

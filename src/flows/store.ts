@@ -53,6 +53,7 @@ export async function storeBlock(
   copies: number,
   options: StoreOptions,
 ): Promise<StoreReceipt> {
+  // 1. The nodes in placement order for this block.
   const waiting = [...ports.candidates(block)];
   const holders: Candidate[] = [];
   const failures: string[] = [];
@@ -75,13 +76,16 @@ export async function storeBlock(
 
   const enough = Math.min(options.enough ?? copies, copies);
   while (holders.length < copies) {
+    // 2. As many at once as copies are wanted; one that failed is replaced by the next.
     while (underway.size < copies - holders.length && launch());
     if (underway.size === 0) break;
     if (waiting.length === 0 && holders.length < enough) await Promise.race(underway);
+    // 3. One that is slow gets company.
     else if ((await slowerThan(ports, options.hedgeAfterMs, underway)) && !launch()) break;
   }
   stop.abort();
 
+  // 4. Two copies, or one where there is one node: with fewer nothing is acknowledged.
   const floor = Math.min(2, ports.nodesCount(), copies);
   if (holders.length < Math.max(1, floor)) throw quorumError(block, copies, holders, failures);
   return { holders: holders.slice(), wanted: copies };
