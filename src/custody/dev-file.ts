@@ -28,10 +28,11 @@ import {
   takeKey,
 } from '../envelope/primitives.ts';
 import type { DevKek } from '../envelope/kek.ts';
-import type { BranchKeyBody, DevWrap, KekFields } from '../envelope/records.ts';
+import type { BkWrap, BranchKeyBody, DevWrap, KekFields } from '../envelope/records.ts';
 import { createKeyFile, type KeyFile, readKeyFile } from './key-file.ts';
 import type {
   KekProvider,
+  KeyWrapper,
   NewKey,
   NewKeyScope,
   ProviderDescription,

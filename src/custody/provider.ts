@@ -49,7 +49,7 @@ export interface KekProvider extends AsyncDisposable {
   /** Names the key in logs and records; not secret. */
   readonly id: string;
   readonly kind: string;
-  /** Makes a branch key. Needs no custodian and no network. */
+  /** Makes a branch key. Threshold custody needs only the public key for it, an organisation's provider one call. */
   createKey(scope: NewKeyScope): Promise<NewKey>;
   /**
    * Gives back 1…`unwrapItemsMax` branch keys, in the order asked, each with an answer of its own. The bodies
@@ -61,6 +61,34 @@ export interface KekProvider extends AsyncDisposable {
   health(): Promise<ProviderHealth>;
   /** What the KEK record of the current key says; the caller adds who signs, signs, and registers it. */
   kek(): KekFields;
+}
+
+/**
+ * A provider that can also wrap a key which exists already. Threshold custody is none: a branch key is derived from
+ * a random group element there, so a key made elsewhere has no element that would give it.
+ */
+export interface KeyWrapper {
+  /** Wraps `branchKey`, 32 bytes that stay the caller's. `scope.bkVer` is the version in which the key was first wrapped. */
+  wrapKey(scope: NewKeyScope, branchKey: Uint8Array): Promise<readonly BkWrap[]>;
+}
+
+/** One answer of a renewal: the record's wraps with the provider's own renewed, `undefined` where none was due; or why not. */
+export type Renewed =
+  | { readonly ok: true; readonly wraps: readonly BkWrap[] | undefined }
+  | { readonly ok: false; readonly error: HoldfastError };
+
+/** A provider that brings its own wraps under the newest version of its key without showing the branch key to anybody. */
+export interface WrapRenewer {
+  /** For 1…`unwrapItemsMax` records, in order. Doing it twice does no harm. */
+  renew(records: readonly BranchKeyBody[], signal?: AbortSignal): Promise<readonly Renewed[]>;
+}
+
+export function wrapsGivenKeys(provider: KekProvider): provider is KekProvider & KeyWrapper {
+  return 'wrapKey' in provider;
+}
+
+export function renewsWraps(provider: KekProvider): provider is KekProvider & WrapRenewer {
+  return 'renew' in provider;
 }
 
 export interface ProviderDescription {
