@@ -1,0 +1,124 @@
+// A branch key under the threshold key Y of a custody group: TDH2 (Shoup and Gennaro, "Securing Threshold
+// Cryptosystems against Chosen Ciphertext Attack") with the secret as a group element in place of a masked
+// string, so that a quorum can move it to another key without anybody seeing it.
+//
+//   M random, r, s random
+//   U = rG    Ū = rḠ    V = M + rY                       ElGamal, twice over one r
+//   W = sG    W̄ = sḠ    e = H(Y, V, label, U, Ū, W, W̄)    f = s + re
+//
+// (e, f) proves knowledge of r, and binds the label: nobody can make a related wrap, or move this one under
+// another label. Each custodian verifies it before its share touches U. Ḡ is a point whose logarithm nobody
+// knows. t partials x_i·U give x·U = rY by interpolation, hence M, hence the branch key.
+//
+// A batch of wraps cannot be verified by one random combination: W and W̄ do not travel, so each must be
+// computed to be hashed. Sending them would cost 64 bytes a wrap and save nothing here (see bench/README.md).
+
+import { hkdfSync } from 'node:crypto';
+import { sameBytes, uint64, utf8 } from '../core/bytes.ts';
+import { preimage, sha512 } from '../core/hash.ts';
+import type { HashGroup, Point, RandomBytes, Scalar } from './group.ts';
+import { lagrange } from './polynomial.ts';
+import { DST, hashToScalar } from './transcript.ts';
+
+/** A wrap without its label; the label stands beside it, as bytes, and is bound by `e`. */
+export interface TdhWrap {
+  readonly U: Point;
+  readonly Ubar: Point;
+  readonly V: Point;
+  readonly e: Scalar;
+  readonly f: Scalar;
+}
+
+/** D = x_i·U of the member with this index. */
+export interface Partial {
+  readonly index: number;
+  readonly D: Point;
+}
+
+/**
+ * Makes a wrap for the group key `Y`, and the secret element in it, which the caller turns into a key
+ * (`branchKeyOf`) and zeroes. Throws ARGUMENT_INVALID when `Y` is no point.
+ */
+export function encrypt(
+  group: HashGroup,
+  Y: Point,
+  label: Uint8Array,
+  random: RandomBytes,
+): { wrap: TdhWrap; element: Point } {
+  const { scalar } = group;
+  const gbar = secondGenerator(group);
+  const [m, r, s] = [scalar.random(random), scalar.random(random), scalar.random(random)];
+  const element = group.base(m);
+  const mask = group.mul(r, Y);
+  const U = group.base(r);
+  const Ubar = group.mul(r, gbar);
+  const V = group.add(element, mask);
+  const e = challenge(group, Y, label, { U, Ubar, V }, group.base(s), group.mul(s, gbar));
+  const re = scalar.mul(r, e);
+  const f = scalar.add(s, re);
+  for (const secret of [m, r, s, re, mask]) secret.fill(0);
+  return { wrap: { U, Ubar, V, e, f }, element };
+}
+
+/**
+ * True when who made `wrap` knew its r and made it for this `Y` and `label`. False for anything malformed:
+ * a bad point, the identity, a scalar not below L.
+ */
+export function verifyWrap(group: HashGroup, Y: Point, label: Uint8Array, wrap: TdhWrap): boolean {
+  const { U, Ubar, V, e, f } = wrap;
+  if (![e, f].every((k) => group.scalar.isScalar(k))) return false;
+  if (![Y, U, Ubar, V].every((point) => group.isPoint(point))) return false;
+  const W = group.sub(group.base(f), group.mul(e, U));
+  const Wbar = group.sub(group.mul(f, secondGenerator(group)), group.mul(e, Ubar));
+  return sameBytes(challenge(group, Y, label, wrap, W, Wbar), e);
+}
+
+/** x·U. Only for a wrap that `verifyWrap` accepted: anything else turns the share's holder into an oracle. */
+export function partial(group: HashGroup, x: Scalar, U: Point): Point {
+  return group.mul(x, U);
+}
+
+/**
+ * M of the wrap with this `V` from exactly t partials of one share generation, of different members. Wrong
+ * partials give a wrong M: the caller compares its key with the commitment in the record, and zeroes M.
+ * Throws ARGUMENT_INVALID when a partial is no point.
+ */
+export function combine(group: HashGroup, V: Point, partials: readonly Partial[]): Point {
+  const indices = partials.map(({ index }) => index);
+  let M: Point = new Uint8Array(V);
+  for (const { index, D } of partials) {
+    const weighted = group.mul(lagrange(group, indices, index), D);
+    const rest = group.sub(M, weighted);
+    for (const secret of [M, weighted]) secret.fill(0);
+    M = rest;
+  }
+  return M;
+}
+
+/** The 32-byte branch key of a secret element; the caller zeroes both. */
+export function branchKeyOf(M: Point, bkId: Uint8Array, bkVer: number): Uint8Array {
+  const info = preimage(DST.bk, bkId, uint64(bkVer));
+  return new Uint8Array(hkdfSync('sha512', M, utf8(DST.bkExtract), info, 32));
+}
+
+/** Ḡ: the map of a hash, so that nobody knows its logarithm. Computed once per backend. */
+export function secondGenerator(group: HashGroup): Point {
+  const known = generators.get(group);
+  if (known !== undefined) return known;
+  const made = group.hashToPoint(sha512(utf8(DST.gbar)));
+  generators.set(group, made);
+  return made;
+}
+
+const generators = new WeakMap<HashGroup, Point>();
+
+function challenge(
+  group: HashGroup,
+  Y: Point,
+  label: Uint8Array,
+  { U, Ubar, V }: Pick<TdhWrap, 'U' | 'Ubar' | 'V'>,
+  W: Point,
+  Wbar: Point,
+): Scalar {
+  return hashToScalar(group, DST.ct, Y, V, label, U, Ubar, W, Wbar);
+}
