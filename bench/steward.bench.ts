@@ -7,7 +7,7 @@ import { concat } from '../src/core/bytes.ts';
 import { makeSight, type SightState } from '../src/steward/classes.ts';
 import { plan, type PlanNode } from '../src/steward/plan.ts';
 import { rankMembers } from '../src/steward/place.ts';
-import { defaultStewardSettings } from '../src/steward/steward.ts';
+import { defaultStewardSettings } from '../src/steward/settings.ts';
 import { ObjectView } from '../src/steward/view.ts';
 
 const blocks = Number(process.argv[2] ?? 1_000_000);
@@ -72,7 +72,7 @@ function settle(what: string, states: SightState[], all: boolean): void {
       if (done) break;
     }
     const { actions } = plan(
-      { ledger, nodes, round: 1, catalogueDoubt: '', underway: () => [], backoff: () => undefined },
+      { ledger, nodes, round: 1, catalogueDoubt: undefined, underway: () => [], backoff: () => undefined },
       now,
       defaultStewardSettings.budget,
     );

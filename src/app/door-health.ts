@@ -2,7 +2,6 @@
 
 import type { BeatAnswer, HealthCheck } from '../api/types.ts';
 import type { ViewHealth } from '../beacon/queries.ts';
-import { minute } from '../core/clock.ts';
 import { describeError } from '../core/errors.ts';
 import type { StewardStatus } from '../steward/status.ts';
 
@@ -12,8 +11,6 @@ export interface HealthFacts {
   readonly view: ViewHealth;
   readonly beat: BeatAnswer | undefined;
   readonly seals: boolean;
-  /** Wall clock, ms since 1970. */
-  readonly now: number;
   /** Throws when the steward does not answer. */
   steward(): Promise<StewardStatus>;
 }
@@ -66,15 +63,13 @@ async function stewardChecks(facts: HealthFacts): Promise<HealthCheck[]> {
   try {
     const { objects, alarms } = await facts.steward();
     const bad = objects.lost > 0 ? 'failed' : objects.lastCopy + objects.belowMin > 0 ? 'degraded' : 'ok';
-    // Collecting waits whenever the catalogue is being read; that is work, and only its lasting is a condition.
-    const lasting = alarms.filter(({ name, since }) => name !== 'suspended' || facts.now - since > minute);
     return [
       {
         name: 'objects',
         status: bad,
         text: `${objects.total} objects: ${objects.lost} lost, ${objects.lastCopy} on their last copy, ${objects.belowMin} below minimum`,
       },
-      ...lasting.map(({ name, text }): HealthCheck => ({ name: `alarm:${name}`, status: 'degraded', text })),
+      ...alarms.map(({ name, text }): HealthCheck => ({ name: `alarm:${name}`, status: 'degraded', text })),
     ];
   } catch (error) {
     return [{ name: 'steward', status: 'degraded', text: `does not answer: ${describeError(error)}` }];

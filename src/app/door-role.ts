@@ -186,7 +186,6 @@ class Door {
       view: this.#view.health(),
       beat: this.#tempo.answer(this.#kekPolicy),
       seals,
-      now: systemClock.now(),
       steward: () => this.#steward.status(),
     });
   }

@@ -5,6 +5,7 @@ import type { Clock } from '../core/clock.ts';
 import { describeError } from '../core/errors.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { Notices } from './notices.ts';
+import type { Suspension } from './plan.ts';
 import type { StewardStatus } from './status.ts';
 import type { ObjectView } from './view.ts';
 
@@ -45,14 +46,16 @@ export class CatalogueFollower {
     }
   }
 
-  /** Why the set of live blocks may be incomplete, else ''. */
-  doubt(): string {
+  /** Why the set of live blocks may be incomplete, if so. */
+  doubt(): Suspension | undefined {
     const state = this.#catalogue.state();
-    if (!state.fresh) return state.reason || 'the Beacon view does not follow the log';
+    if (!state.fresh)
+      return { reason: state.reason || 'the Beacon view does not follow the log', passing: false };
     if (!this.#caughtUp || state.revision > this.#revision)
-      return 'the catalogue has not been read to its end';
+      return { reason: 'the catalogue has not been read to its end', passing: true };
     const pending = this.#view.pendingCount;
-    return pending === 0 ? '' : `${pending} objects whose index has not been read`;
+    if (pending === 0) return undefined;
+    return { reason: `${pending} objects whose index has not been read`, passing: true };
   }
 
   status(): StewardStatus['catalogue'] {

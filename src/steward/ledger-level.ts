@@ -12,6 +12,7 @@ import { CID, decodeCbor, encodeCbor } from '../core/block.ts';
 import { concat, sameBytes } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
+import { rowsOf } from '../core/row-pages.ts';
 import type { PeerName } from '../core/rpc.ts';
 import type { Ledger } from './ledger.ts';
 
@@ -61,10 +62,7 @@ export class LevelLedgerStore implements LedgerStore, AsyncDisposable {
   async load(ledger: Ledger, now: number): Promise<ReadonlyMap<PeerName, JournalPosition>> {
     const positions = new Map<PeerName, JournalPosition>();
     let whole = true;
-    for await (const [key, value] of this.#db.iterator({
-      gte: Uint8Array.of(tagNode),
-      lt: Uint8Array.of(tagNode + 1),
-    })) {
+    for await (const [key, value] of this.#rows(tagNode)) {
       const entry = parseNode(opened(key, value));
       if (entry === undefined || ledger.node(entry.peer) !== key[1]) {
         await this.#db.clear();
@@ -72,10 +70,7 @@ export class LevelLedgerStore implements LedgerStore, AsyncDisposable {
       }
       if (entry.position !== undefined) positions.set(entry.peer, entry.position);
     }
-    for await (const [key, value] of this.#db.iterator({
-      gte: Uint8Array.of(tagBlock),
-      lt: Uint8Array.of(tagBlock + 1),
-    })) {
+    for await (const [key, value] of this.#rows(tagBlock)) {
       whole = loadBlock(ledger, key, opened(key, value), now) && whole;
     }
     ledger.takeTouched(Number.MAX_SAFE_INTEGER);
@@ -96,6 +91,10 @@ export class LevelLedgerStore implements LedgerStore, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#db.close();
+  }
+
+  #rows(tag: number): AsyncGenerator<[Uint8Array, Uint8Array]> {
+    return rowsOf(this.#db.iterator({ gte: Uint8Array.of(tag), lt: Uint8Array.of(tag + 1) }));
   }
 
   #addPositions(batch: Batch, ledger: Ledger, positions: ReadonlyMap<PeerName, JournalPosition>): void {

@@ -7,9 +7,14 @@ const problemsMax = 50;
 /** A reason may quote what a peer sent. */
 const reasonLengthMax = 500;
 
+interface Raised extends StewardAlarm {
+  /** How long it must hold before it is shown, ms. */
+  readonly patienceMs: number;
+}
+
 export class Notices {
   readonly #clock: Clock;
-  readonly #alarms = new Map<string, StewardAlarm>();
+  readonly #raised = new Map<string, Raised>();
   #problems: readonly StewardProblem[] = [];
 
   constructor(clock: Clock) {
@@ -17,7 +22,10 @@ export class Notices {
   }
 
   get alarms(): readonly StewardAlarm[] {
-    return [...this.#alarms.values()];
+    const now = this.#clock.now();
+    return [...this.#raised.values()]
+      .filter(({ since, patienceMs }) => now - since >= patienceMs)
+      .map(({ name, text, since }) => ({ name, text, since }));
   }
 
   /** Newest last; the oldest are forgotten. */
@@ -30,13 +38,16 @@ export class Notices {
     this.#problems = [...this.#problems, problem].slice(-problemsMax);
   }
 
-  /** Raises the alarm or changes its text; an empty text ends it. */
-  alarm(name: string, text: string): void {
+  /**
+   * Raises the alarm or changes its text; an empty text ends it. With `patienceMs` it is shown once it has held
+   * that long without a break.
+   */
+  alarm(name: string, text: string, patienceMs = 0): void {
     if (text === '') {
-      this.#alarms.delete(name);
+      this.#raised.delete(name);
       return;
     }
-    const since = this.#alarms.get(name)?.since ?? this.#clock.now();
-    this.#alarms.set(name, { name, text, since });
+    const since = this.#raised.get(name)?.since ?? this.#clock.now();
+    this.#raised.set(name, { name, text, since, patienceMs });
   }
 }

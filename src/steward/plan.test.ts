@@ -107,7 +107,7 @@ class World {
       ledger: this.view.ledger,
       nodes,
       round: this.round,
-      catalogueDoubt: '',
+      catalogueDoubt: undefined,
       underway: () => [],
       backoff: () => undefined,
     };
@@ -274,7 +274,30 @@ test('surplus without proofs: asked for first, nothing deleted; nor while a node
   );
   const doubtful = decide(up.with(6, 'suspect'));
   assert.deepEqual(doubtful.actions, []);
-  assert.match(doubtful.summary.suspended.join(), /trimming surplus: n6 is suspect/);
+  assert.match(saidOf(doubtful), /trimming surplus: n6 is suspect/);
+});
+
+/** What a plan says it does not do. */
+function saidOf({ summary }: Pick<Plan, 'summary'>): string {
+  return summary.suspended.map(({ reason }) => reason).join();
+}
+
+test('only what normal work does not bring about is said to last', () => {
+  const world = new World(1);
+  const lasting = (...states: SightState[]): (boolean | undefined)[] => {
+    const all = world.nodes.map((_, at): SightState => states[at] ?? 'up');
+    const { summary } = plan(world.planView(all), world.now, budget);
+    return ['deleting', 'trimming'].map((what) => {
+      const found = summary.suspended.find(({ reason }) => reason.startsWith(what));
+      return found === undefined ? undefined : !found.passing;
+    });
+  };
+  assert.deepEqual(lasting(), [undefined, undefined]);
+  assert.deepEqual(lasting('suspect', 'unknown'), [undefined, false]);
+  // All unknown is how a steward starts; silence of what was heard before is another thing.
+  assert.deepEqual(lasting(...zoneNames.map((): SightState => 'unknown')), [false, false]);
+  assert.deepEqual(lasting('suspect', 'suspect', 'suspect'), [true, false]);
+  assert.deepEqual(lasting('down', 'down', 'down'), [true, undefined]);
 });
 
 test('mass loss suspends deletions and says so', () => {
@@ -284,7 +307,7 @@ test('mass loss suspends deletions and says so', () => {
   for (const node of world.nodes.slice(0, 3)) node.heardAt = 0;
   const { actions, summary } = world.beat();
   assert.deepEqual(actions, []);
-  assert.match(summary.suspended.join(), /3 of 7 nodes are not up/);
+  assert.match(saidOf({ summary }), /3 of 7 nodes are not up/);
 });
 
 test('too few nodes: short with the reason; none: lost with the reason', () => {
@@ -307,7 +330,10 @@ test('garbage: collected after its lease, never before, never in doubt about the
   world.nodes[2]?.disk.set(orphan.toString(), true);
   for (let at = 0; at < 50; at++) world.beat();
   assert.equal(world.good(orphan.toString()).length, 1);
-  const doubtful = { ...world.planView(world.nodes.map(() => 'up')), catalogueDoubt: 'behind' };
+  const doubtful = {
+    ...world.planView(world.nodes.map(() => 'up')),
+    catalogueDoubt: { reason: 'behind', passing: true },
+  };
   assert.deepEqual(plan(doubtful, world.now + 1e9, budget).actions, []);
   world.view.ledger.stage(orphan, world.now + 40_000, world.now);
   for (let at = 0; at < 30; at++) world.beat();

@@ -47,8 +47,8 @@ export interface PlanView {
   readonly nodes: readonly PlanNode[];
   /** Rises with every round: samples go round with it. */
   readonly round: number;
-  /** '' when every live block is known; else why nothing may be called unreferenced. */
-  readonly catalogueDoubt: string;
+  /** Undefined when every live block is known; else why nothing may be called unreferenced. */
+  readonly catalogueDoubt: Suspension | undefined;
   /** Targets of copies already under way. */
   underway(slot: number): readonly number[];
   /** Why this node must not be asked again yet about this block, else undefined. */
@@ -105,9 +105,16 @@ export interface Plan {
   readonly unable: readonly PlanUnable[];
   readonly summary: {
     readonly classes: Readonly<Partial<Record<BlockClass, number>>>;
-    /** What is not done in this round for the good of all, with the reason. */
-    readonly suspended: readonly string[];
+    /** What is not done in this round for the good of all. */
+    readonly suspended: readonly Suspension[];
   };
+}
+
+/** Why something is not done now. */
+export interface Suspension {
+  readonly reason: string;
+  /** True for what normal work brings and ends by itself: only its lasting is worth an alarm. */
+  readonly passing: boolean;
 }
 
 /** The next actions. Changes nothing; same arguments, same answer. */
@@ -119,40 +126,50 @@ export function plan(view: PlanView, now: number, budget: PlanBudget): Plan {
   work.heal('belowMin');
   work.sayShort();
   work.heal('corrupt');
-  if (caution.massLoss === '') {
+  if (caution.massLoss === undefined) {
     work.heal('belowTarget');
     work.heal('misplaced');
   }
-  if (caution.massLoss === '' && caution.unsettled === '') work.trimSurplus();
-  if (caution.massLoss === '' && view.catalogueDoubt === '') work.collectUnreferenced();
+  if (caution.massLoss === undefined && caution.unsettled === undefined) work.trimSurplus();
+  if (caution.massLoss === undefined && view.catalogueDoubt === undefined) work.collectUnreferenced();
   return work.result(suspensions(view, caution));
 }
 
 interface Caution {
-  readonly massLoss: string;
-  readonly unsettled: string;
+  readonly massLoss: Suspension | undefined;
+  readonly unsettled: Suspension | undefined;
 }
 
 function cautionOf(view: PlanView, budget: PlanBudget): Caution {
   const members = view.nodes.filter((node) => node.state !== 'absent');
   const away = members.filter((node) => node.state !== 'up');
-  const massLoss =
-    away.length > budget.massLossShare * members.length
-      ? `${away.length} of ${members.length} nodes are not up: this may be a partition, not a loss`
-      : '';
+  // At its own start the steward has heard nobody yet; within the grace time it knows whether they are there.
+  const gone = away.filter((node) => node.state !== 'unknown');
+  const tooMany = budget.massLossShare * members.length;
+  const massLoss = {
+    reason: `${away.length} of ${members.length} nodes are not up: this may be a partition, not a loss`,
+    passing: gone.length <= tooMany,
+  };
   const unsettled = away
     .filter((node) => node.state !== 'down')
     .map((node) => `${node.name} is ${node.state}`)
     .join(', ');
-  return { massLoss, unsettled };
+  return {
+    massLoss: away.length > tooMany ? massLoss : undefined,
+    unsettled: unsettled === '' ? undefined : { reason: unsettled, passing: true },
+  };
 }
 
-function suspensions(view: PlanView, caution: Caution): string[] {
-  const out: string[] = [];
-  if (caution.massLoss !== '') out.push(`deleting and healing above the minimum: ${caution.massLoss}`);
-  if (caution.unsettled !== '') out.push(`trimming surplus: ${caution.unsettled}`);
-  if (view.catalogueDoubt !== '') out.push(`collecting garbage: ${view.catalogueDoubt}`);
-  return out;
+function suspensions(view: PlanView, caution: Caution): Suspension[] {
+  return [
+    named('deleting and healing above the minimum', caution.massLoss),
+    named('trimming surplus', caution.unsettled),
+    named('collecting garbage', view.catalogueDoubt),
+  ].filter((each) => each !== undefined);
+}
+
+function named(what: string, why: Suspension | undefined): Suspension | undefined {
+  return why === undefined ? undefined : { ...why, reason: `${what}: ${why.reason}` };
 }
 
 const listedClasses = [
@@ -195,7 +212,7 @@ class Work {
     for (const [at, node] of view.nodes.entries()) this.#nodeOf.set(node.peer, at);
   }
 
-  result(suspended: readonly string[]): Plan {
+  result(suspended: readonly Suspension[]): Plan {
     const classes: Partial<Record<BlockClass, number>> = {};
     for (const name of listedClasses) classes[name] = this.#view.ledger.countOf(name);
     return { actions: this.#actions, unable: this.#unable, summary: { classes, suspended } };

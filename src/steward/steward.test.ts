@@ -419,6 +419,24 @@ test('a node that lies about its inventory is listed again', async (t) => {
   await rig.beatUntil('healed', () => rig.copies(block.cid).length >= 3 && status().objects.healthy === 1);
 });
 
+test('what normal work suspends is an alarm only when it stays; a lasting reason is one at once', async (t) => {
+  const { rig, status } = await running(t);
+  const suspended = (): string | undefined => status().alarms.find(({ name }) => name === 'suspended')?.text;
+  await rig.beatUntil('heard', () => status().nodes.every(({ liveness }) => liveness === 'up'));
+  const parts = [0, 1, 2].map((at) => rawBlock(new Uint8Array(segmentBytes).fill(at)));
+  const { root } = await buildIndex(parts.map(({ cid, bytes }) => ({ cid, size: bytes.length })));
+  rig.register(root); // nobody has it: its index stays unread
+  for (let beat = 0; beat < 59; beat++) {
+    await rig.beat();
+    assert.equal(suspended(), undefined, `after ${beat} s`);
+  }
+  await rig.beatUntil('said', () => suspended() !== undefined, 5);
+  assert.match(suspended() ?? '', /^collecting garbage: 1 objects whose index has not been read$/);
+  rig.objects.length = 0;
+  rig.fresh = false;
+  await rig.beatUntil('said at once', () => suspended()?.includes('the log is away') === true, 3);
+});
+
 test('leases and orders are for doors', async (t) => {
   const { rig } = await running(t);
   const { cid } = rig.store('x');

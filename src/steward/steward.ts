@@ -43,6 +43,8 @@ const copiesPerTargetUnderwayMax = 8;
 const stagedMs = 15 * minute;
 /** Ten holders of each, with their names, still fit into one RPC head. */
 const holdersAskedMax = 256;
+/** What comes and goes in normal work, such as reading a new index, is an alarm when it stays this long. */
+const passingMs = 1 * minute;
 /** Blocks that one call may lease. */
 const stagedCidsMax = 1024;
 
@@ -254,7 +256,7 @@ export class Steward implements AsyncDisposable {
       if (action.kind !== 'collect') return true;
       const slot = ledger.find(action.cid);
       const free = slot >= 0 && ledger.references(slot) === 0 && ledger.stagedUntil(slot) === 0;
-      return doubt === '' && free;
+      return doubt === undefined && free;
     });
   }
 
@@ -331,7 +333,9 @@ export class Steward implements AsyncDisposable {
     const notices = this.#notices;
     notices.alarm('objects-lost', lost === 0 ? '' : `${lost} objects have a block that no node holds`);
     notices.alarm('last-copy', last === 0 ? '' : `${last} objects hang on one copy of a block`);
-    notices.alarm('suspended', decided.summary.suspended.join('; '));
+    const { suspended } = decided.summary;
+    const patienceMs = suspended.every(({ passing }) => passing) ? passingMs : 0;
+    notices.alarm('suspended', suspended.map(({ reason }) => reason).join('; '), patienceMs);
     notices.alarm('nodes-read-only', this.#watch.readOnly().join(', '));
   }
 
