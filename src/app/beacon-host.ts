@@ -8,8 +8,9 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isBorn, setAside } from '../beacon/birth.ts';
-import { decodeAppend } from '../beacon/log.ts';
+import { type Append, decodeAppend, type LogEntry } from '../beacon/log.ts';
 import { LevelLog } from '../beacon/level.ts';
+import { serveCustody } from '../beacon/custody-rpc.ts';
 import { rebuildBeacon } from '../beacon/rebuild.ts';
 import { serveBeacon } from '../beacon/serve.ts';
 import { verifyBeacon } from '../beacon/verify.ts';
@@ -78,6 +79,14 @@ export class BeaconHost implements AsyncDisposable {
     return this.view?.position().revision ?? 0;
   }
 
+  /** Appends what this process itself has to file, checked like anybody's. Throws as `beacon.append`. */
+  async append(append: Append, options?: { readonly signal?: AbortSignal }): Promise<LogEntry> {
+    if (this.#open instanceof HoldfastError)
+      throw new HoldfastError('BEACON_UNAVAILABLE', 'the Beacon is damaged', { cause: this.#open });
+    await checkAppend(this.#open.view, append);
+    return this.#open.log.append(append, options);
+  }
+
   text(): string {
     return this.#open instanceof HoldfastError ? `damaged: ${this.#open.message}` : 'embedded LevelDB log';
   }
@@ -111,7 +120,7 @@ export class BeaconHost implements AsyncDisposable {
           cause: open,
         });
       };
-      for (const method of ['beacon.head', 'beacon.append', 'beacon.verify'])
+      for (const method of ['beacon.head', 'beacon.append', 'beacon.custody', 'beacon.verify'])
         rpc.handle(method, async () => refuse());
       for (const method of ['beacon.read', 'beacon.watch'])
         rpc.handleStream(method, async function* () {
@@ -124,6 +133,7 @@ export class BeaconHost implements AsyncDisposable {
         mayAppend: isDoor,
         check: (append) => checkAppend(view, append),
       });
+      serveCustody(rpc, view);
       rpc.handle('beacon.verify', async (_, { signal }) => ({ head: await this.#verify(open, signal) }));
     }
     rpc.handleStream('beacon.rebuild', (_, { peer, signal }) => this.#rebuild(isDoor(peer), signal));

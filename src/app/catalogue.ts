@@ -1,7 +1,7 @@
 // What ought to exist, told to the steward out of the Beacon view.
 
-import type { BeaconQueries, CatalogueEntry } from '../beacon/queries.ts';
-import type { CID } from '../core/block.ts';
+import type { BeaconQueries, CatalogueEntry, CustodyRecord } from '../beacon/queries.ts';
+import { type CID, cidOf, codecDagCbor } from '../core/block.ts';
 import type { Clock } from '../core/clock.ts';
 import { second } from '../core/clock.ts';
 import type { Catalogue, CatalogueObject, CataloguePage } from '../steward/catalogue.ts';
@@ -50,6 +50,13 @@ export class ViewCatalogue implements Catalogue {
     if (addresses.size === 0)
       for (const key of keys) for (const address of await this.#addressesOf(key)) addresses.add(address);
     for (const address of addresses) await this.#restateAddress(address, revision, objects);
+    for (const record of await this.#custodyRecords(revision)) objects.push(custodyStatement(record));
+  }
+
+  /** Those of one entry: no object brings them along, so each is looked after for itself. */
+  async #custodyRecords(revision: number): Promise<readonly CustodyRecord[]> {
+    const page = await this.#view.custodyRecords({ revision: revision - 1, index: Number.MAX_SAFE_INTEGER });
+    return page.records.filter((record) => record.revision === revision);
   }
 
   /** Without the record of its KEK no branch key opens: every object needs it kept. */
@@ -58,7 +65,9 @@ export class ViewCatalogue implements Catalogue {
     let after: string | undefined;
     do {
       const page = await this.#view.keks({ limit: 1000, ...(after === undefined ? {} : { after }) });
-      found.push(...page.items.map(({ record }) => record.cid));
+      // Those of threshold groups are looked after for themselves: there is one for each change of shares.
+      const single = page.items.filter(({ record }) => record.body.provider !== 'tdec');
+      found.push(...single.map(({ record }) => record.cid));
       after = page.next;
     } while (after !== undefined);
     return found;
@@ -104,6 +113,23 @@ export class ViewCatalogue implements Catalogue {
     } while (after !== undefined);
     return found;
   }
+}
+
+/** As many copies as there may be: without them nothing of a group's can be opened, or trusted, after a rebuild. */
+const custodyCopies = { min: 3, max: 5, zones: 3 } as const;
+
+function custodyStatement({ key, bytes }: CustodyRecord): CatalogueObject {
+  const cid = cidOf(bytes, codecDagCbor);
+  return {
+    manifest: cid,
+    address: key,
+    version: 1,
+    type: 'object',
+    policy: custodyCopies,
+    root: null,
+    records: [cid],
+    sizeBytes: 0,
+  };
 }
 
 function statement(entry: CatalogueEntry, keks: readonly CID[]): CatalogueObject {

@@ -14,6 +14,7 @@ import type { CID } from '../core/block.ts';
 import type { ManifestBody } from '../manifest/manifest.ts';
 import type { EnvelopeBody } from '../envelope/records.ts';
 import { parseInstant } from '../ucxl/temporal.ts';
+import { custodyProblem, custodyReads, groupKeyRow, isForCustodians } from './custody-chain.ts';
 import type { KvChanges } from './kv.ts';
 import { type Append, emptyPosition, type LogEntry } from './log.ts';
 import type { RegistryCounts } from './queries.ts';
@@ -109,7 +110,8 @@ function alwaysRows(entry: LogEntry): Map<string, Uint8Array | null> {
 }
 
 function readsOf(record: OpenedRecord): string[] {
-  return [rowKey('head', record.chainId), rowKey('vers', record.chainId, record.version)];
+  const { chainId, version, body } = record;
+  return [rowKey('head', chainId), rowKey('vers', chainId, version), ...custodyReads(body)];
 }
 
 /** The rows and counts of one entry while its records are applied one after the other. */
@@ -136,7 +138,7 @@ class EntryFold {
   #apply(record: OpenedRecord, index: number): Rejection | undefined {
     if (this.#isThere(record)) return undefined;
     const current = this.#head(record.chainId);
-    const rejection = this.#judge(record, current);
+    const rejection = this.#judge(record, current) ?? this.#judgeCustody(record, current);
     if (rejection !== undefined) return rejection;
     this.#addMissing(record, current);
     if (record.body.kind === 'manifest') this.#addManifest(record, record.body, index, current);
@@ -165,6 +167,13 @@ class EntryFold {
       current,
       `follows ${textOf(body.prev)}, but ${textOf(current?.cid)} is current`,
     );
+  }
+
+  #judgeCustody({ chainId, version, body }: OpenedRecord, current: Head | undefined): Rejection | undefined {
+    const before = current === undefined ? undefined : trustedBody(current.bytes);
+    const gap = version !== (current?.version ?? 0) + 1;
+    const problem = custodyProblem(body, before, (key) => this.#row(key), gap);
+    return problem === undefined ? undefined : { cause: 'record', reason: `${chainId}: ${problem}` };
   }
 
   #addMissing(record: OpenedRecord, current: Head | undefined): void {
@@ -215,6 +224,10 @@ class EntryFold {
     this.#addVersion(record, { version, at: this.#entry.at, type: 'object', keptFrom: 1, index });
     this.#addUse(record.cid, kind, chainId.slice(chainId.indexOf('/') + 1), version);
     if (body.kind === 'envelope') this.#moveEnvelope(body, current);
+    if (body.kind === 'kek' && body.provider === 'tdec')
+      this.rows.set(groupKeyRow(body.cg), new Uint8Array(body.frostPk));
+    if (isForCustodians(body)) this.#set(rowKey('cust', this.#entry.revision, index));
+    if (kind === 'policy' || kind === 'revocation' || kind === 'certificate') this.#count({ custody: 1 });
     if (current !== undefined) return;
     if (kind === 'envelope') this.#count({ envelopes: 1 });
     if (kind === 'branch-key') this.#count({ branchKeys: 1 });
@@ -268,6 +281,7 @@ class EntryFold {
       envelopes: add('envelopes'),
       branchKeys: add('branchKeys'),
       keks: add('keks'),
+      custody: add('custody'),
       missing: add('missing'),
     };
   }

@@ -25,7 +25,10 @@ export const expectNone = 0;
 export const appendIdBytes = 16;
 
 export interface LogRecord {
-  /** `addr/<canonical address>`, `env/<objId hex>`, `bk/<bkId hex>` or `kek/<cg>/<ver>`. */
+  /**
+   * `addr/<canonical address>`, `env/<objId>`, `bk/<bkId>`, `kek/<group>/<version>`, `pol/<family>/<version>`,
+   * `rev/<group>/<number>` or `cert/<group>/<version of the key>/<number>`; ids in hex.
+   */
   readonly key: string;
   /** The signed record block's bytes. */
   readonly bytes: Uint8Array;

@@ -1,6 +1,9 @@
 // What can be asked of a Beacon view: the types that the door, the steward and the flows are written against.
 
 import type { CID } from '../core/block.ts';
+import type { CertificateBody } from '../custody/certificate.ts';
+import type { PolicyBody } from '../custody/policy.ts';
+import type { RevocationBody } from '../custody/revocation.ts';
 import type { BranchKeyBody, EnvelopeBody, KekBody } from '../envelope/records.ts';
 import type { ManifestBody, ManifestType } from '../manifest/manifest.ts';
 import type { RecordBody, RecordKind, SignedRecord } from '../manifest/record.ts';
@@ -70,7 +73,7 @@ export interface CatalogueEntry {
 /** What one log entry did to the registry. */
 export interface RegistryChange {
   readonly revision: number;
-  /** `addr/…`, `env/…`, `bk/…`, `kek/…` keys of its records. */
+  /** Keys of its records. */
   readonly keys: readonly string[];
   /** Why it was skipped, or undefined. */
   readonly rejected?: string;
@@ -91,6 +94,8 @@ export interface RegistryCounts {
   readonly envelopes: number;
   readonly branchKeys: number;
   readonly keks: number;
+  /** Policies, revocations and certificates, all versions. */
+  readonly custody: number;
   /** Versions that a rebuild could not find. */
   readonly missing: number;
 }
@@ -128,6 +133,31 @@ export interface ViewHealth {
   readonly logRevision?: number;
 }
 
+/** How far somebody has read custody's records: the entry, and the record in it, read last. `{revision: 0, index: 0}` at first. */
+export interface CustodyCursor {
+  readonly revision: number;
+  readonly index: number;
+}
+
+export interface CustodyPageOptions {
+  /** Default 256. */
+  readonly limit?: number;
+  /** Default 512 KiB. */
+  readonly sizeBytesMax?: number;
+}
+
+export interface CustodyRecord extends CustodyCursor {
+  readonly key: string;
+  readonly bytes: Uint8Array;
+}
+
+export interface CustodyPage {
+  /** Where the view stands: with `done`, all there is up to here has been read. */
+  readonly head: number;
+  readonly records: readonly CustodyRecord[];
+  readonly done: boolean;
+}
+
 /** Every query throws RECORD_CORRUPT rather than serve bytes, or an absence, that stored checksums contradict. */
 export interface BeaconQueries {
   position(): LogPosition;
@@ -158,8 +188,23 @@ export interface BeaconQueries {
   /** The current envelope, or the given version of it. */
   envelope(objId: Uint8Array, version?: number): Promise<Registered<EnvelopeBody> | undefined>;
   branchKey(bkId: Uint8Array, version?: number): Promise<Registered<BranchKeyBody> | undefined>;
+  /**
+   * The newest record of that version of a group's key. Without `version`: of the version that is wrapped under
+   * now, the highest active one; where none is active, the highest.
+   */
   kek(group: string, version?: number): Promise<Registered<KekBody> | undefined>;
-  /** The current KEK of every custody group. */
+  /** The newest version of a policy family, or the given one. */
+  policy(family: Uint8Array, version?: number): Promise<Registered<PolicyBody> | undefined>;
+  /** The newest revocation record of a group, or the given one. */
+  revocation(group: string, n?: number): Promise<Registered<RevocationBody> | undefined>;
+  /** The newest certificate about that version of a group's key, or the given one. */
+  certificate(group: string, version: number, n?: number): Promise<Registered<CertificateBody> | undefined>;
+  /**
+   * Records that custodians need, in the order of the log, from behind `since`; a page of at most `limit` records
+   * and, but for the first, `sizeBytesMax` bytes.
+   */
+  custodyRecords(since: CustodyCursor, options?: CustodyPageOptions): Promise<CustodyPage>;
+  /** The newest record of every KEK: of a threshold group one for each version of its key, of others the current one. */
   keks(page?: PageOptions): Promise<Page<Registered<KekBody>>>;
   /** Revision of the last append with this subject, skipped ones too: the `expected` of the next one. */
   subjectRevision(subject: string): Promise<number>;
@@ -172,8 +217,10 @@ export interface BeaconQueries {
   catalogue(options?: { readonly signal?: AbortSignal }): AsyncIterable<CatalogueEntry>;
   /** The catalogue entries of one address, oldest first: to apply a change without a scan. */
   catalogueOf(address: string): AsyncIterable<CatalogueEntry>;
-  /** Record blocks of all KEKs and branch keys, used by an object yet or not. */
+  /** Record blocks of all KEKs and branch keys, used by an object yet or not, and of custody's other records. */
   keyBlocks(): AsyncIterable<CID>;
+  /** Of these, the ones that no object brings along: of KEKs, policies, revocations and certificates. */
+  custodyBlocks(): AsyncIterable<CID>;
   /** Resolves once the entry at `revision` is folded in. Throws the reason of `signal`. */
   waitFor(revision: number, signal: AbortSignal): Promise<void>;
 }

@@ -59,7 +59,7 @@ const appendsUnderWay = 64;
 const listedMax = 1000;
 const sortedPerWrite = 256;
 /** Keys before what they open: an object is never registered without its envelope when that was found. */
-const kindsInOrder = ['kek/', 'bk/', 'env/', 'addr/'];
+const kindsInOrder = ['kek/', 'pol/', 'rev/', 'cert/', 'bk/', 'env/', 'addr/'];
 
 class Findings {
   readonly forks: { chain: string; version: number; cid: CID }[] = [];

@@ -3,17 +3,23 @@
 import { type CID, cidOf, codecDagCbor, decodeCbor } from '../core/block.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import { toHex } from '../core/bytes.ts';
+import { kekSeq, verifyKek } from '../envelope/kek.ts';
 import { type BranchKeyBody, type EnvelopeBody, type KekBody, parseKeyRecord } from '../envelope/records.ts';
 import { type ManifestBody, parseManifest } from '../manifest/manifest.ts';
-import { openRecord, type RecordKind } from '../manifest/record.ts';
+import { openRecord, type RecordBody, type RecordKind, type SignedRecord } from '../manifest/record.ts';
+import { type CustodyBody, custodyPlaceOf, parseCustodyRecord } from './custody-chain.ts';
 import type { Append, LogRecord } from './log.ts';
 
-export type AnyBody = ManifestBody | EnvelopeBody | BranchKeyBody | KekBody;
+export type AnyBody = ManifestBody | EnvelopeBody | BranchKeyBody | KekBody | CustodyBody;
 
 /** A verified record with its place in the registry. */
 export interface OpenedRecord<Body extends AnyBody = AnyBody> {
   readonly kind: RecordKind;
-  /** What its versions are versions of: `addr/<address>`, `env/<objId>`, `bk/<bkId>`, `kek/<cg>`. */
+  /**
+   * What its versions are versions of: `addr/<address>`, `env/<objId>`, `bk/<bkId>`, `kek/<group>` (a version of
+   * the key each) or `kek/<group>/<version>` (of a threshold group: its life), `pol/<family>`, `rev/<group>`,
+   * `cert/<group>/<version>`.
+   */
   readonly chainId: string;
   readonly version: number;
   readonly cid: CID;
@@ -24,7 +30,7 @@ export interface OpenedRecord<Body extends AnyBody = AnyBody> {
 /** Opens one record block: size, form, signature, every field of its kind. Throws RECORD_INVALID. */
 export function openRegistryRecord(bytes: Uint8Array): OpenedRecord {
   const record = openRecord(bytes);
-  const body = record.body.kind === 'manifest' ? parseManifest(record).body : parseKeyRecord(record.body);
+  const body = parseBody(record);
   const { chainId, version } = placeOf(body);
   if (chainId.includes('\0')) throw new HoldfastError('RECORD_INVALID', 'record: its name holds a NUL');
   return { kind: body.kind, chainId, version, cid: record.cid, bytes, body };
@@ -37,6 +43,19 @@ export function openRegistryRecord(bytes: Uint8Array): OpenedRecord {
 export function readRegistryRecord(bytes: Uint8Array): OpenedRecord {
   const body = trustedBody(bytes);
   return { kind: body.kind, ...placeOf(body), cid: cidOf(bytes, codecDagCbor), bytes, body };
+}
+
+function parseBody(record: SignedRecord<RecordBody>): AnyBody {
+  const { kind } = record.body;
+  if (kind === 'manifest') return parseManifest(record).body;
+  const custody = parseCustodyRecord(kind, record.body);
+  if (custody !== undefined) return custody;
+  const body = parseKeyRecord(record.body);
+  if (body.kind === 'kek' && body.provider === 'tdec' && !verifyKek(body))
+    throw new HoldfastError('RECORD_INVALID', 'kek.frostSig: the signature of the group does not verify', {
+      details: { field: 'kek.frostSig' },
+    });
+  return body;
 }
 
 /** All records of an append, or why one of them is no good: the same text for the same bytes, everywhere. */
@@ -58,8 +77,10 @@ export function openRecords(
 
 /** The key under which a record is appended. */
 export function recordKey(body: AnyBody): string {
-  const { chainId } = placeOf(body);
-  return body.kind === 'kek' ? `${chainId}/${body.ver}` : chainId;
+  const { chainId, version } = placeOf(body);
+  const isNumbered = ['policy', 'revocation', 'certificate'].includes(body.kind);
+  if (body.kind === 'kek') return `kek/${body.cg}/${body.ver}`;
+  return isNumbered ? `${chainId}/${version}` : chainId;
 }
 
 /** The body inside bytes whose signature and fields were verified when they were folded in. */
@@ -86,5 +107,7 @@ function placeOf(body: AnyBody): { readonly chainId: string; readonly version: n
     return { chainId: `addr/${body.ucxl_address}`, version: body.context_version };
   if (body.kind === 'envelope') return { chainId: `env/${toHex(body.objId)}`, version: body.envVer };
   if (body.kind === 'branch-key') return { chainId: `bk/${toHex(body.bkId)}`, version: body.bkVer };
-  return { chainId: `kek/${body.cg}`, version: body.ver };
+  if (body.kind !== 'kek') return custodyPlaceOf(body);
+  if (body.provider !== 'tdec') return { chainId: `kek/${body.cg}`, version: body.ver };
+  return { chainId: `kek/${body.cg}/${body.ver}`, version: kekSeq(body) };
 }

@@ -11,9 +11,11 @@
 //   wrtr␀writer␀address␀version            versions signed by a key
 //   objt␀objId␀address␀version             versions whose manifest names the object
 //   bkob␀bkId␀objId                        objects whose current envelope is under the branch key
+//   frst␀group                             the key that a custody group signs with
+//   cust␀revision␀index                    records that custodians need, in the order of the log
 //   rejt␀revision                          why an entry was skipped
 //
-// A chain id is `addr/<address>`, `env/<objId>`, `bk/<bkId>` or `kek/<group>`. NUL occurs in none of the parts.
+// What a chain id is stands in records.ts. NUL occurs in none of the parts.
 
 import { CID, decodeCbor, encodeCbor } from '../core/block.ts';
 import { asBuffer, concat, uint64, utf8 } from '../core/bytes.ts';
@@ -128,6 +130,7 @@ export const emptyCounts: RegistryCounts = {
   envelopes: 0,
   branchKeys: 0,
   keks: 0,
+  custody: 0,
   missing: 0,
 };
 
@@ -138,7 +141,10 @@ export function encodeState({ position, counts }: ViewState): Uint8Array {
 export function decodeState(value: Uint8Array): ViewState {
   const row = decodeCbor(value, 'position row');
   if (!isStateRow(row)) throw new HoldfastError('RECORD_CORRUPT', 'the position row has another form');
-  return { position: { revision: row.revision, chain: row.chain }, counts: row.counts };
+  return {
+    position: { revision: row.revision, chain: row.chain },
+    counts: { ...emptyCounts, ...row.counts },
+  };
 }
 
 /** Only rows that this code wrote and whose checksum holds come here: the form suffices. */

@@ -177,6 +177,10 @@ async function checkBlocks({ view, hasBlock, signal }: VerifyPorts, problems: Pr
           problems.add(`${entry.address} version ${entry.version}: no node holds ${cid.toString()}`);
       }
     }
+    for await (const cid of view.custodyBlocks()) {
+      count++;
+      if (!(await hasBlock(cid))) problems.add(`custody's records: no node holds ${cid.toString()}`);
+    }
   } catch (error) {
     signal?.throwIfAborted();
     if (!isHoldfastError(error)) throw error;

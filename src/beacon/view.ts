@@ -15,7 +15,11 @@ import type { ManifestBody } from '../manifest/manifest.ts';
 import type { SignedRecord } from '../manifest/record.ts';
 import { type AddressPattern, keyPrefix, matches } from '../ucxl/match.ts';
 import { wildcard } from '../ucxl/address.ts';
+import type { CertificateBody } from '../custody/certificate.ts';
+import type { PolicyBody } from '../custody/policy.ts';
+import type { RevocationBody } from '../custody/revocation.ts';
 import { Bell, eventOrAbort } from './bell.ts';
+import { custodyPrefixes } from './custody-chain.ts';
 import {
   addressOfPathKey,
   emptyState,
@@ -43,6 +47,10 @@ import type {
   BeaconQueries,
   CatalogueEntry,
   CidUse,
+  CustodyCursor,
+  CustodyPage,
+  CustodyPageOptions,
+  CustodyRecord,
   Page,
   PageOptions,
   Registered,
@@ -278,7 +286,56 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   async kek(group: string, version?: number): Promise<Registered<KekBody> | undefined> {
-    return this.#keyRecord(`kek/${group}`, 'kek', version);
+    if (version === undefined)
+      return (await this.#currentKek(group)) ?? this.#keyRecord(`kek/${group}`, 'kek', version);
+    const ofGroup = await this.#keyRecord<KekBody>(`kek/${group}/${version}`, 'kek', undefined);
+    return ofGroup ?? this.#keyRecord(`kek/${group}`, 'kek', version);
+  }
+
+  async #currentKek(group: string): Promise<Registered<KekBody> | undefined> {
+    const versions: Registered<KekBody>[] = [];
+    for await (const [, value] of this.#kv.range(prefixRange(`${rowPrefix('head')}kek/${group}/`))) {
+      const head = decodeHead(value);
+      versions.push(registered<KekBody>(head, head.bytes, 'kek'));
+    }
+    const rising = versions.toSorted((a, b) => a.record.body.ver - b.record.body.ver);
+    return rising.findLast(({ record }) => record.body.state === 'active') ?? rising.at(-1);
+  }
+
+  async policy(family: Uint8Array, version?: number): Promise<Registered<PolicyBody> | undefined> {
+    return this.#keyRecord(`pol/${toHex(family)}`, 'policy', version);
+  }
+
+  async revocation(group: string, n?: number): Promise<Registered<RevocationBody> | undefined> {
+    return this.#keyRecord(`rev/${group}`, 'revocation', n);
+  }
+
+  async certificate(
+    group: string,
+    version: number,
+    n?: number,
+  ): Promise<Registered<CertificateBody> | undefined> {
+    return this.#keyRecord(`cert/${group}/${version}`, 'certificate', n);
+  }
+
+  async custodyRecords(since: CustodyCursor, options: CustodyPageOptions = {}): Promise<CustodyPage> {
+    const { limit = 256, sizeBytesMax = 512 * 1024 } = options;
+    const head = this.position().revision;
+    const prefix = rowPrefix('cust');
+    const from = `${rowKey('cust', since.revision, since.index)}\0`; // the first key behind it
+    const records: CustodyRecord[] = [];
+    let sizeBytes = 0;
+    for await (const [key] of this.#kv.range({ ...prefixRange(prefix), from })) {
+      const [revision, index] = key.slice(prefix.length).split('\0').map(partNumber);
+      if (revision === undefined || index === undefined || revision > head) break;
+      const record = (await this.#entry(revision)).records[index];
+      if (record === undefined) throw this.#damaged(`record ${index} of log entry ${revision}`);
+      sizeBytes += record.bytes.length;
+      if (records.length > 0 && (records.length >= limit || sizeBytes > sizeBytesMax))
+        return { head, records, done: false };
+      records.push({ revision, index, ...record });
+    }
+    return { head, records, done: true };
   }
 
   async keks(page: PageOptions = {}): Promise<Page<Registered<KekBody>>> {
@@ -353,8 +410,16 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   async *keyBlocks(): AsyncGenerator<CID> {
-    for (const kind of ['bk/', 'kek/']) {
-      for await (const [, value] of this.#kv.range(prefixRange(rowPrefix('vers') + kind))) {
+    yield* this.#blocksOf(['bk/', ...custodyPrefixes]);
+  }
+
+  async *custodyBlocks(): AsyncGenerator<CID> {
+    yield* this.#blocksOf(custodyPrefixes);
+  }
+
+  async *#blocksOf(prefixes: readonly string[]): AsyncGenerator<CID> {
+    for (const prefix of prefixes) {
+      for await (const [, value] of this.#kv.range(prefixRange(rowPrefix('vers') + prefix))) {
         const { cid } = decodeHead(value);
         if (cid !== null) yield cid;
       }
@@ -845,6 +910,9 @@ const uses = [
   'envelope',
   'branch-key',
   'kek',
+  'policy',
+  'revocation',
+  'certificate',
 ] as const satisfies readonly CidUse['as'][];
 
 function isUse(text: string): text is CidUse['as'] {

@@ -50,3 +50,6 @@ export const custodiansMax = 32;
 export const wrapProofMax = 16;
 /** One sealed share of a key generation with its payload: the size every implementation should take (c2sp.org/cocktail-dkg). */
 export const dkgCiphertextBytesMax = 65_536;
+/** Keys and capability links revoked by one record, and in one custody group: each decision looks them up in memory. */
+export const revokedPerRecordMax = 256;
+export const revocationsMax = 65_536;

@@ -14,6 +14,8 @@ export interface Fields {
   integer(field: string, least: number, most?: number): number;
   /** Text of 1…`sizeMax` UTF-8 bytes, without control characters. */
   text(field: string, sizeMax: number): string;
+  /** As `text`, and the empty text. */
+  textUpTo(field: string, sizeMax: number): string;
   oneOf<T extends string | number>(field: string, choices: readonly T[]): T;
   cid(field: string): CID;
   cidOrNull(field: string): CID | null;
@@ -94,6 +96,10 @@ class MapFields implements Fields {
       this.refuse(field, `1 to ${sizeMax} bytes of text without control characters expected`);
     }
     return value;
+  }
+
+  textUpTo(field: string, sizeMax: number): string {
+    return this.#map[field] === '' ? '' : this.text(field, sizeMax);
   }
 
   oneOf<T extends string | number>(field: string, choices: readonly T[]): T {

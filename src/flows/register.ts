@@ -104,6 +104,7 @@ function openBundle(blocks: readonly Uint8Array[]): Bundle {
     if (ofKind.length > 1) throw invalid(`${ofKind.length} records of kind ${kind}, at most one expected`);
     return ofKind;
   });
+  if (sorted.length !== records.length) throw invalid('a record of a kind that belongs to no object');
   const last = sorted.at(-1);
   if (last?.body.kind !== 'manifest') throw invalid('no manifest among the records');
   for (const { body } of sorted) if (body.kind !== 'manifest') parseKeyRecord(body);

@@ -1,4 +1,4 @@
-// Signed records: manifest, envelope, branch key and KEK blocks all have this form.
+// Signed records: manifests, the key records and those of custody all have this form.
 //
 //   A2                      map of two
 //      61 72 <r>            "r": the body, a canonical DAG-CBOR map
@@ -15,7 +15,15 @@ import { preimage, type Signer, verifySignature } from '../core/hash.ts';
 import { recordBytesMax } from '../core/limits.ts';
 import { isLink, isMap } from './fields.ts';
 
-const recordKinds = ['manifest', 'envelope', 'branch-key', 'kek'] as const;
+const recordKinds = [
+  'manifest',
+  'envelope',
+  'branch-key',
+  'kek',
+  'policy',
+  'revocation',
+  'certificate',
+] as const;
 export type RecordKind = (typeof recordKinds)[number];
 
 /** What every body has. Each kind adds its own fields. */

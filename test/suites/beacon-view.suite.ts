@@ -242,6 +242,7 @@ export function beaconViewSuite(name: string, create: () => Promise<KvFixture>):
         envelopes: 2,
         branchKeys: 1,
         keks: 0,
+        custody: 0,
         missing: 0,
       });
       const changes = await collect(view.changesSince(6));
