@@ -19,6 +19,7 @@ import { type BatchOperation, ClassicLevel } from 'classic-level';
 import { asBuffer, concat, sameBytes, uint64, utf8 } from '../core/bytes.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { appendBytesMax } from '../core/limits.ts';
+import { rowsOf } from '../core/row-pages.ts';
 import { Bell, readAndFollow } from './bell.ts';
 import { openBorn } from './birth.ts';
 import { isDiskFull } from './errno.ts';
@@ -412,7 +413,7 @@ async function* rows(
   range: { gte: Uint8Array; lte: Uint8Array; reverse?: boolean },
 ): AsyncGenerator<[Uint8Array, Uint8Array]> {
   try {
-    yield* db.iterator(range);
+    yield* rowsOf(db.iterator(range));
   } catch (error) {
     throw storeError(error, 'the log');
   }

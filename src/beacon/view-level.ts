@@ -6,6 +6,7 @@
 
 import { ClassicLevel } from 'classic-level';
 import { utf8 } from '../core/bytes.ts';
+import { rowsOf } from '../core/row-pages.ts';
 import { openBorn } from './birth.ts';
 import type { KeyRange, Kv, KvChanges, KvRow } from './kv.ts';
 import { sealValue, storeError, unsealValue } from './seal.ts';
@@ -63,7 +64,7 @@ export class LevelKv implements Kv {
     const start = reverse ? { lt: to, reverse } : { gte: from };
     let count = 0;
     try {
-      for await (const [key, sealed] of this.#db.iterator(start)) {
+      for await (const [key, sealed] of rowsOf(this.#db.iterator(start), limit)) {
         const value = unseal(key, sealed); // the row that ends the scan too: a flipped key ends it early
         if (reverse ? lessBytes(key, from) : !lessBytes(key, to)) return;
         yield [key, value];

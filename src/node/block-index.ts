@@ -14,6 +14,7 @@ import type { ClassicLevel } from 'classic-level';
 import { decodeCbor, encodeCbor } from '../core/block.ts';
 import { concat, sameBytes, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
+import { rowsOf } from '../core/row-pages.ts';
 import {
   type BlockEntry,
   type BlockKey,
@@ -71,8 +72,6 @@ const metaKey = utf8('m');
 const scrubKey = utf8('s');
 /** Unflushed additions: bounds what recovery has to find again after a power cut. */
 const unsyncedMax = 4096;
-/** Entries looked at in one turn of the event loop: a few milliseconds. */
-const pageEntries = 500;
 
 export class BlockIndex {
   readonly #store: LevelStore;
@@ -151,23 +150,16 @@ export class BlockIndex {
       ...(after === undefined ? { gte: Uint8Array.of(entryPrefix) } : { gt: entryKey(after) }),
       lt: before === undefined ? Uint8Array.of(entryPrefix + 1) : entryKey(before),
     };
-    await using iterator = this.#level.iterator({
-      ...range,
-      fillCache: false,
-      highWaterMarkBytes: 64 * 1024,
-    });
-    for (;;) {
-      const page = await iterator.nextv(pageEntries);
-      if (page.length === 0) return;
-      for (const [at, sealed] of page) yield [at.slice(1), decodeEntry(openValue(at, sealed))];
-    }
+    const options = { ...range, fillCache: false, highWaterMarkBytes: 64 * 1024 };
+    for await (const [at, sealed] of rowsOf(this.#level.iterator(options)))
+      yield [at.slice(1), decodeEntry(openValue(at, sealed))];
   }
 
   /** Keys of deleted files that may not be unlinked yet. */
   async deleted(): Promise<BlockKey[]> {
     const keys: BlockKey[] = [];
     const range = { gte: Uint8Array.of(deletedPrefix), lt: Uint8Array.of(deletedPrefix + 1) };
-    for await (const key of this.#level.keys(range))
+    for await (const key of rowsOf(this.#level.keys(range)))
       if (key.length === blockKeyBytes + 1) keys.push(key.slice(1));
     return keys;
   }

@@ -22,6 +22,7 @@ import { asBuffer, concat, fromUtf8, uint32, utf8 } from '../core/bytes.ts';
 import { type Clock, hour } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
+import { rowsOf } from '../core/row-pages.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { type OwnAge, regionStart } from './provider-schedule.ts';
 import { addrBytesMax, peerAddrsMax } from './provider-wire.ts';
@@ -117,14 +118,14 @@ export class ProviderStore implements AsyncDisposable {
 
   /** Reads the provider table and counts the rows. Called once, by `openProviderStore`. */
   async load(): Promise<void> {
-    for await (const [key, sealed] of this.#level.iterator(under(tags.provider))) {
+    for await (const [key, sealed] of rowsOf(this.#level.iterator(under(tags.provider)))) {
       const value = unseal(key, sealed);
       const row = value === undefined ? undefined : parseProvider(key, value);
       this.#nextIndex = Math.max(this.#nextIndex, indexAt(key, 1) + 1);
       if (row === undefined) this.#corruptCount++;
       else this.#remember(row);
     }
-    for await (const _ of this.#level.keys(under(tags.own))) this.#ownCount++;
+    for await (const _ of rowsOf(this.#level.keys(under(tags.own)))) this.#ownCount++;
   }
 
   counts(): ProviderCounts {
@@ -198,7 +199,7 @@ export class ProviderStore implements AsyncDisposable {
       if (row === undefined) return 0;
       let removed = 0;
       let batch: Del[] = [];
-      for await (const key of this.#level.keys(under(tags.record))) {
+      for await (const key of rowsOf(this.#level.keys(under(tags.record)))) {
         if (indexAt(key, 33) !== row.index) continue;
         batch.push(del(key));
         removed++;
@@ -219,7 +220,7 @@ export class ProviderStore implements AsyncDisposable {
     const now = this.#clock.now();
     const found: Provider[] = [];
     const prefix = concat(tags.record, digest);
-    for await (const [key, sealed] of this.#level.iterator(under(prefix))) {
+    for await (const [key, sealed] of rowsOf(this.#level.iterator(under(prefix)))) {
       const value = unseal(key, sealed);
       const row = this.#byIndex.get(indexAt(key, 33));
       if (value === undefined) this.#corruptCount++;
@@ -247,7 +248,9 @@ export class ProviderStore implements AsyncDisposable {
       // Only hours that are over as a whole: nothing in them can still be valid, so no step finds only
       // records that it must keep. What remains for up to an hour is not served.
       const end = concat(tags.expiry, uint32(hourOf(Math.max(0, now - this.validityMs))));
-      const marks = await this.#level.keys({ gte: tags.expiry, lt: end, limit: limitCount }).all();
+      const marks = await Array.fromAsync(
+        rowsOf(this.#level.keys({ gte: tags.expiry, lt: end }), limitCount),
+      );
       const keys = marks.map((each) => concat(tags.record, each.subarray(5)));
       const values = await this.#level.getMany(keys);
       const batch: (Put | Del)[] = [];
@@ -356,7 +359,7 @@ export class ProviderStore implements AsyncDisposable {
 
   /** Peers that took everything that was theirs: one that missed something, or is new, is not among them. */
   async syncedPeers(): Promise<PeerName[]> {
-    const keys = await this.#level.keys(under(tags.synced)).all();
+    const keys = await Array.fromAsync(rowsOf(this.#level.keys(under(tags.synced))));
     return keys.map((key) => fromUtf8(key.subarray(1)));
   }
 
@@ -378,7 +381,9 @@ export class ProviderStore implements AsyncDisposable {
   async *#pages(range: { gte: Uint8Array; lt: Uint8Array }): AsyncGenerator<OwnRecord[]> {
     let from = range.gte;
     for (;;) {
-      const rows = await this.#level.iterator({ gte: from, lt: range.lt, limit: pageCount }).all();
+      const rows = await Array.fromAsync(
+        rowsOf(this.#level.iterator({ gte: from, lt: range.lt }), pageCount),
+      );
       const lastKey = rows.at(-1)?.[0];
       if (lastKey === undefined) return;
       yield rows.flatMap(([key, sealed]) => this.#own(key, sealed) ?? []);
@@ -394,7 +399,7 @@ export class ProviderStore implements AsyncDisposable {
     lt: Uint8Array;
     limit: number;
   }): Promise<OwnRecord[]> {
-    const marks = await this.#level.keys(range).all();
+    const marks = await Array.fromAsync(rowsOf(this.#level.keys(range)));
     const keys = marks.map((each) => concat(tags.own, each.subarray(7)));
     const values = await this.#level.getMany(keys);
     const orphans: Del[] = [];
