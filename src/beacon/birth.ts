@@ -63,6 +63,7 @@ async function opened<Store>(
   try {
     return await open(path, mayCreate);
   } catch (cause) {
+    if (cause instanceof HoldfastError) throw cause;
     if (causeCode(cause) === 'LEVEL_LOCKED') {
       throw new HoldfastError('DATA_DIR_LOCKED', `${directory} is used by another process`, { cause });
     }

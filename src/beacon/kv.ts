@@ -10,6 +10,8 @@ export interface Kv extends AsyncDisposable {
   range(range: KeyRange): AsyncIterable<KvRow>;
   /** All or nothing; durable when it resolves. A `null` deletes. */
   write(changes: KvChanges): Promise<void>;
+  /** After a write that failed: takes up what was kept, all of that write or nothing, and can write again. */
+  reopen?(): Promise<void>;
 }
 
 export interface KeyRange {

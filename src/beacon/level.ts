@@ -38,6 +38,7 @@ import {
   nextEntry,
   versionConflict,
 } from './log.ts';
+import { checkLevel } from './level-check.ts';
 import { Lru } from './lru.ts';
 import { HighWaterMark } from './mark.ts';
 import { corrupt, sealValue, storeError, unsealValue } from './seal.ts';
@@ -362,6 +363,7 @@ const format = { format: 'holdfast/beacon-log', version: 1 };
 
 async function openDb(directory: string): Promise<Db> {
   return openBorn(directory, format, async (path, createIfMissing) => {
+    await checkLevel(path);
     const db: Db = new ClassicLevel(path, { keyEncoding: 'view', valueEncoding: 'view', createIfMissing });
     await db.open();
     return db;

@@ -124,9 +124,10 @@ export interface ViewHealth {
   /**
    * `following`: in step with the log, or catching up. `connecting`: the log cannot be reached. `diverged`: the log
    * lost or rewrote entries that this view holds; it is not followed. `damaged`: own rows fail their checksums.
+   * `read-only`: own rows cannot be written; what is there is served, and writing is tried again.
    * `idle`: nobody called `follow`.
    */
-  readonly state: 'idle' | 'connecting' | 'following' | 'diverged' | 'damaged';
+  readonly state: 'idle' | 'connecting' | 'following' | 'diverged' | 'damaged' | 'read-only';
   readonly reason: string;
   readonly revision: number;
   /** Head of the log when last heard of; undefined before the first contact. */

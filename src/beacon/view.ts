@@ -94,11 +94,13 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   readonly #options: Required<ViewOptions>;
   readonly #heads: Lru<RegisteredVersion>;
   readonly #bell = new Bell();
-  readonly #late: LateSignatures;
+  #late: LateSignatures;
   #state: ViewState;
   #follow: { readonly state: ViewHealth['state']; readonly reason: string } = { state: 'idle', reason: '' };
   #logRevision: number | undefined;
   #applying: Promise<unknown> = Promise.resolve();
+  /** A write failed: it is unknown whether its rows were kept. */
+  #isUncertain = false;
 
   private constructor(kv: Kv, state: ViewState, late: LateSignatures, options: ViewOptions) {
     this.#kv = kv;
@@ -444,11 +446,12 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   async #applyNow(entries: readonly LogEntry[], signatures: 'before' | 'after'): Promise<void> {
-    const [first] = entries;
+    const fresh = this.#isUncertain ? await this.#takeUp(entries) : entries;
+    const [first] = fresh;
     if (first === undefined) return;
-    checkContinues(this.position(), entries);
+    checkContinues(this.position(), fresh);
     const isLate = signatures === 'after';
-    const prepared = entries.map((entry) => prepareEntry(entry, isLate ? readRegistryRecord : undefined));
+    const prepared = fresh.map((entry) => prepareEntry(entry, isLate ? readRegistryRecord : undefined));
     const fetched = await this.#reader(prepared);
     const staged = new Map<string, Uint8Array | null>();
     const read = (key: string): Uint8Array | undefined => {
@@ -464,12 +467,28 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     staged.set(...stateRow(state));
     const late = isLate ? this.#late.rowFor(first.revision) : undefined;
     if (late !== undefined) staged.set(...late);
-    await this.#kv.write(staged);
+    try {
+      await this.#kv.write(staged);
+    } catch (error) {
+      this.#isUncertain = true;
+      throw error;
+    }
     if (isLate) this.#late.folded(first.revision);
     this.#state = state;
     for (const key of staged.keys())
       if (key.startsWith(headAddress)) this.#heads.delete(key.slice(headAddress.length));
     this.#bell.ring();
+  }
+
+  /** Goes on from what the rows on the disk say. Returns which of `entries` they do not hold. */
+  async #takeUp(entries: readonly LogEntry[]): Promise<readonly LogEntry[]> {
+    await this.#kv.reopen?.();
+    const row = await this.#kv.get(positionKey);
+    this.#state = row === undefined ? emptyState : decodeState(row);
+    this.#late = await LateSignatures.open(this.#kv);
+    this.#heads.clear();
+    this.#isUncertain = false;
+    return entries.filter(({ revision }) => revision > this.position().revision);
   }
 
   async #reader(prepared: readonly PreparedEntry[]): Promise<(key: string) => Uint8Array | undefined> {
@@ -780,6 +799,7 @@ const groupBytesMax = 4 * 1024 * 1024;
 
 function followState(error: unknown): { readonly state: ViewHealth['state']; readonly reason: string } {
   const reason = describeError(error);
+  if (error instanceof HoldfastError && error.details['readOnly'] === true) return { state: 'read-only', reason };
   if (isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['diverged'] === true) {
     return { state: 'diverged', reason };
   }
