@@ -1,41 +1,50 @@
 // The rows of a view on LevelDB, each under a checksum bound to its key.
 //
-// A flipped bit can also hide a row or end a scan early. A scan therefore verifies the row that ends it, and the
-// view asks for a missing row in a second place before it says that there is none (view.ts). What may still hide
-// a row from a scan is found by `beacon verify`, which folds the log again and compares every row.
+// A flipped bit can also hide rows: from a scan, or from every question. So the files are checked before they are
+// opened and while they are open (level-check.ts), a scan verifies the row that ends it, and the view asks for a
+// missing row in a second place before it says that there is none (view.ts). Once damage was found, nothing is
+// answered any more.
+//
+// LevelDB refuses all writes after one failed. Then the rows are opened anew before the next one.
 
+import { join } from 'node:path';
 import { ClassicLevel } from 'classic-level';
 import { utf8 } from '../core/bytes.ts';
+import { describeError, HoldfastError } from '../core/errors.ts';
 import { rowsOf } from '../core/row-pages.ts';
 import { openBorn } from './birth.ts';
+import { isDiskFull } from './errno.ts';
 import type { KeyRange, Kv, KvChanges, KvRow } from './kv.ts';
+import { type CheckedAtOpen, checkLevel, keepChecking } from './level-check.ts';
 import { sealValue, storeError, unsealValue } from './seal.ts';
 
 type Db = ClassicLevel<string, Uint8Array>;
 
 export class LevelKv implements Kv {
-  readonly #db: Db;
+  readonly #directory: string;
   readonly #sync: boolean;
+  #db: Db;
+  #checking = new AbortController();
+  #checked: Promise<void> = Promise.resolve();
+  #damage: unknown;
   /** Keys asked for in this turn, and what will be found under them. */
   #asked: { readonly keys: string[]; readonly values: Promise<(Uint8Array | undefined)[]> } | undefined;
 
-  private constructor(db: Db, sync: boolean) {
+  private constructor(directory: string, { db, files }: Opened, sync: boolean) {
+    this.#directory = directory;
     this.#db = db;
     this.#sync = sync;
+    this.#keepChecking(files);
   }
 
   /**
    * Opens the rows in `directory`, creating them on first use.
-   * `sync`: false only for scratch that nobody misses. Default true.
-   * Throws DATA_DIR_DAMAGED, DATA_DIR_FOREIGN, DATA_DIR_NEWER, DATA_DIR_LOCKED.
+   * `sync`: false only for scratch that nobody misses, and nobody checks. Default true.
+   * Throws DATA_DIR_DAMAGED, DATA_DIR_FOREIGN, DATA_DIR_NEWER, DATA_DIR_LOCKED, RECORD_CORRUPT.
    */
   static async open(directory: string, options: { readonly sync?: boolean } = {}): Promise<LevelKv> {
-    const db = await openBorn(directory, format, async (path, createIfMissing) => {
-      const db: Db = new ClassicLevel(path, { keyEncoding: 'utf8', valueEncoding: 'view', createIfMissing });
-      await db.open();
-      return db;
-    });
-    return new LevelKv(db, options.sync ?? true);
+    const sync = options.sync ?? true;
+    return new LevelKv(directory, await openDb(directory, sync), sync);
   }
 
   /** What is asked for in one turn takes one trip to LevelDB's threads: the trip costs more than the look. */
@@ -52,7 +61,7 @@ export class LevelKv implements Kv {
   }
 
   async getMany(keys: readonly string[]): Promise<(Uint8Array | undefined)[]> {
-    const sealed = await reading(() => this.#db.getMany([...keys]));
+    const sealed = await this.#reading(() => this.#db.getMany([...keys]));
     return keys.map((key, index) => {
       const value = sealed[index];
       return value === undefined ? undefined : unseal(key, value);
@@ -61,6 +70,7 @@ export class LevelKv implements Kv {
 
   async *range({ from, to, limit = Infinity, reverse = false }: KeyRange): AsyncGenerator<KvRow> {
     if (limit <= 0) return;
+    this.#checkWhole();
     const start = reverse ? { lt: to, reverse } : { gte: from };
     let count = 0;
     try {
@@ -76,6 +86,7 @@ export class LevelKv implements Kv {
   }
 
   async write(changes: KvChanges): Promise<void> {
+    this.#checkWhole();
     const batch = this.#db.batch();
     for (const [key, value] of changes) {
       if (value === null) batch.del(key);
@@ -84,17 +95,52 @@ export class LevelKv implements Kv {
         batch.put<Uint8Array, Uint8Array>(bytes, sealValue(bytes, value), bytesAsKeys);
       }
     }
-    await batch.write({ sync: this.#sync });
+    try {
+      await batch.write({ sync: this.#sync });
+    } catch (cause) {
+      throw readOnly(this.#directory, cause);
+    }
+  }
+
+  async reopen(): Promise<void> {
+    await this[Symbol.asyncDispose]();
+    const opened = await openDb(this.#directory, this.#sync);
+    this.#db = opened.db;
+    this.#checking = new AbortController();
+    this.#keepChecking(opened.files);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#checking.abort();
+    await this.#checked;
     await this.#db.close();
+  }
+
+  #keepChecking(files: CheckedAtOpen | undefined): void {
+    if (files === undefined) return;
+    const run = keepChecking(join(this.#directory, 'db'), files, this.#checking.signal);
+    this.#checked = run.catch((error: unknown) => {
+      this.#damage = error;
+    });
+  }
+
+  #checkWhole(): void {
+    if (this.#damage !== undefined) throw storeError(this.#damage, 'the view');
+  }
+
+  async #reading<T>(read: () => Promise<T>): Promise<T> {
+    this.#checkWhole();
+    try {
+      return await read();
+    } catch (error) {
+      throw storeError(error, 'the view');
+    }
   }
 
   async #fetch(keys: readonly string[]): Promise<(Uint8Array | undefined)[]> {
     this.#asked = undefined; // who asks from here on asks for the next trip
     const [only = ''] = keys;
-    return reading(async () =>
+    return this.#reading(async () =>
       keys.length === 1 ? [await this.#db.get(only)] : this.#db.getMany([...keys]),
     );
   }
@@ -103,6 +149,29 @@ export class LevelKv implements Kv {
 /** Keys that are encoded already. */
 const bytesAsKeys = { keyEncoding: 'view' } as const;
 const format = { format: 'holdfast/beacon-view', version: 1 };
+
+interface Opened {
+  readonly db: Db;
+  /** Absent for scratch. */
+  readonly files: CheckedAtOpen | undefined;
+}
+
+async function openDb(directory: string, isChecked: boolean): Promise<Opened> {
+  return openBorn(directory, format, async (path, createIfMissing) => {
+    const files = isChecked ? await checkLevel(path) : undefined;
+    const db: Db = new ClassicLevel(path, { keyEncoding: 'utf8', valueEncoding: 'view', createIfMissing });
+    await db.open();
+    return { db, files };
+  });
+}
+
+function readOnly(directory: string, cause: unknown): HoldfastError {
+  const code = isDiskFull(cause) ? 'DISK_FULL' : 'BEACON_UNAVAILABLE';
+  return new HoldfastError(code, `${directory} takes no entries: ${describeError(cause)}`, {
+    cause,
+    details: { readOnly: true },
+  });
+}
 
 function unseal(key: string, sealed: Uint8Array): Uint8Array {
   return unsealValue(utf8(key), sealed, `row ${JSON.stringify(key.slice(0, 120))}`);
@@ -114,11 +183,3 @@ function lessBytes(a: string, b: string): boolean {
 }
 
 const surrogate = /[\ud800-\udfff]/;
-
-async function reading<T>(read: () => Promise<T>): Promise<T> {
-  try {
-    return await read();
-  } catch (error) {
-    throw storeError(error, 'the view');
-  }
-}

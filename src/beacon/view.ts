@@ -799,7 +799,8 @@ const groupBytesMax = 4 * 1024 * 1024;
 
 function followState(error: unknown): { readonly state: ViewHealth['state']; readonly reason: string } {
   const reason = describeError(error);
-  if (error instanceof HoldfastError && error.details['readOnly'] === true) return { state: 'read-only', reason };
+  if (error instanceof HoldfastError && error.details['readOnly'] === true)
+    return { state: 'read-only', reason };
   if (isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['diverged'] === true) {
     return { state: 'diverged', reason };
   }
