@@ -40,6 +40,7 @@ const roles = {
   node: async () => (await import('./node-role.ts')).startNodeRole,
   steward: async () => (await import('./steward-role.ts')).startStewardRole,
   door: async () => (await import('./door-role.ts')).startDoorRole,
+  custodian: async () => (await import('./custodian-role.ts')).startCustodianRole,
 } as const;
 
 async function aborted(signal: AbortSignal): Promise<void> {

@@ -69,7 +69,7 @@ function stewardSettings({ graceMs, leaseMs }: ProcessConfig['settings']): Stewa
 }
 
 function stewardMembers(membership: Membership): StewardMember[] {
-  return membership.members.filter(
-    ({ peer }) => hasRole(membership, peer, 'node') || hasRole(membership, peer, 'door'),
+  return membership.members.filter(({ roles }) =>
+    roles.some((role) => role === 'node' || role === 'door' || role === 'custodian'),
   );
 }

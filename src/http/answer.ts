@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { utf8 } from '../core/bytes.ts';
 import { type ErrorDetails, HoldfastError } from '../core/errors.ts';
-import { discardBody, hasBody, stallMs } from './body.ts';
+import { discardBody, hasBody, orStall, stallMs } from './body.ts';
 import { errorEnvelope, type RequestFacts, responseEnvelope } from './envelope.ts';
 
 /** What a handler answers: an envelope around `data`, or bytes as they are. */
@@ -135,9 +135,14 @@ async function sendStream(exchange: Exchange, bytes: AsyncIterable<Uint8Array>):
 
 async function drained(res: ServerResponse, gone: AbortSignal): Promise<void> {
   if (gone.aborted) throw new CallerGone('in the middle of the answer');
+  const stop = new AbortController();
+  const drain = once(res, 'drain', { signal: AbortSignal.any([gone, stop.signal]) });
   try {
-    await once(res, 'drain', { signal: AbortSignal.any([gone, AbortSignal.timeout(stallMs)]) });
+    if ((await orStall(drain, stallMs)) === 'stalled') throw new CallerGone('the answer is not taken');
   } catch (cause) {
-    throw new CallerGone('the answer is not taken', { cause });
+    throw cause instanceof CallerGone ? cause : new CallerGone('in the middle of the answer', { cause });
+  } finally {
+    stop.abort();
+    drain.catch(() => undefined); // nobody waits for it any more
   }
 }

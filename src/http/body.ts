@@ -89,7 +89,8 @@ async function* pieces(
 
 const events = ['readable', 'end', 'close', 'error'] as const;
 
-async function orStall<T>(event: Promise<T>, ms: number): Promise<T | 'stalled'> {
+/** What `event` resolves to, or 'stalled' when that takes longer than `ms`. */
+export async function orStall<T>(event: Promise<T>, ms: number): Promise<T | 'stalled'> {
   let timer: NodeJS.Timeout | undefined;
   const stalled = new Promise<'stalled'>((resolve) => {
     timer = setTimeout(() => resolve('stalled'), ms);
