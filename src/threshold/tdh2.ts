@@ -17,7 +17,7 @@ import { hkdfSync } from 'node:crypto';
 import { sameBytes, uint64, utf8 } from '../core/bytes.ts';
 import { preimage, sha512 } from '../core/hash.ts';
 import type { HashGroup, Point, RandomBytes, Scalar } from './group.ts';
-import { lagrange } from './polynomial.ts';
+import { interpolation } from './interpolate.ts';
 import { DST, hashToScalar } from './transcript.ts';
 
 /** A wrap without its label; the label stands beside it, as bytes, and is bound by `e`. */
@@ -84,15 +84,28 @@ export function partial(group: HashGroup, x: Scalar, U: Point): Point {
  * Throws ARGUMENT_INVALID when a partial is no point.
  */
 export function combine(group: HashGroup, V: Point, partials: readonly Partial[]): Point {
-  const indices = partials.map(({ index }) => index);
-  let M: Point = new Uint8Array(V);
-  for (const { index, D } of partials) {
-    const weighted = group.mul(lagrange(group, indices, index), D);
-    const rest = group.sub(M, weighted);
-    for (const secret of [M, weighted]) secret.fill(0);
-    M = rest;
-  }
-  return M;
+  const combineOf = combiner(
+    group,
+    partials.map(({ index }) => index),
+  );
+  return combineOf(
+    V,
+    partials.map(({ D }) => D),
+  );
+}
+
+/** `combine` for many wraps that the same members answered for: partials in the order of `indices`. */
+export function combiner(
+  group: HashGroup,
+  indices: readonly number[],
+): (V: Point, D: readonly Point[]) => Point {
+  const interpolate = interpolation(group, indices);
+  return (V, D) => {
+    const mask = interpolate(D);
+    const M = group.sub(V, mask);
+    mask.fill(0);
+    return M;
+  };
 }
 
 /** The 32-byte branch key of a secret element; the caller zeroes both. */
