@@ -12,7 +12,7 @@ import { carHeader, carSection, readCar } from '../manifest/car.ts';
 import { parseManifest } from '../manifest/manifest.ts';
 import { openRecord } from '../manifest/record.ts';
 import { canonicalKey, parseAddress } from '../ucxl/address.ts';
-import { HoldfastClient } from './client.ts';
+import { type ClientOptions, HoldfastClient } from './client.ts';
 import type { SourceFile } from './directory.ts';
 
 const address = 'ucxl://a:b@c:d/*^/x';
@@ -102,6 +102,24 @@ test('a file that fails leaves no tree behind', async (t) => {
   assert.equal(door.versions.size, 0);
 });
 
+test('content that was removed and reclaimed is GONE; what is merely missing is not', async (t) => {
+  const { client, door } = await pair(t, { attemptsMax: 1 });
+  await client.put(address, [randomBytes(600_000)]);
+  await client.put(`${address}2`, [randomBytes(600_000)]);
+  await client.remove(address);
+  const before = await client.get('ucxl://a:b@c:d/*~1/x');
+  assert.equal((await collect(before.bytes)).length, 600_000, 'not reclaimed yet');
+  door.blocks.clear();
+  const read = async (which: string): Promise<Buffer> => collect((await client.get(which)).bytes);
+  await assert.rejects(read('ucxl://a:b@c:d/*~1/x'), (error: Error & { readonly code?: string }) => {
+    assert.equal(error.code, 'GONE');
+    assert.match(error.message, /removed by version 2 and has been reclaimed/);
+    return true;
+  });
+  await assert.rejects(read(address), { code: 'GONE' });
+  await assert.rejects(read(`${address}2`), { code: 'BLOCK_UNAVAILABLE' });
+});
+
 /** What a door remembers and may be told to do wrong: enough of its routes for one client. */
 interface FakeDoor {
   readonly blocks: Map<string, Uint8Array>;
@@ -113,7 +131,10 @@ interface FakeDoor {
   swap: boolean;
 }
 
-async function pair(t: TestContext): Promise<{ client: HoldfastClient; door: FakeDoor }> {
+async function pair(
+  t: TestContext,
+  options: Partial<ClientOptions> = {},
+): Promise<{ client: HoldfastClient; door: FakeDoor }> {
   const door: FakeDoor = {
     blocks: new Map(),
     versions: new Map(),
@@ -132,7 +153,13 @@ async function pair(t: TestContext): Promise<{ client: HoldfastClient; door: Fak
   const clock = { now: Date.now, monotonic: () => performance.now() };
   const provider = await openDevFile({ path: join(dir, 'key'), clock, create: true });
   const url = `http://127.0.0.1:${where.port}`;
-  const client = new HoldfastClient({ url, token: 't', signer: signerFromSeed(randomBytes(32)), provider });
+  const client = new HoldfastClient({
+    url,
+    token: 't',
+    signer: signerFromSeed(randomBytes(32)),
+    provider,
+    ...options,
+  });
   t.after(async () => {
     await client[Symbol.asyncDispose]();
     await provider[Symbol.asyncDispose]();
@@ -171,6 +198,7 @@ async function answer(door: FakeDoor, request: IncomingMessage, response: Server
     }
     case '/ucxi/v1/blocks/fetch': {
       const { cids }: { cids: string[] } = JSON.parse(body.toString());
+      if (!cids.some((cid) => door.blocks.has(cid))) return refuse(response, 503, 'BLOCK_UNAVAILABLE');
       const all = cids.map((cid) => door.blocks.get(cid) ?? new Uint8Array());
       const car = Buffer.concat([carHeader([]), ...cids.flatMap((cid, index) => section(cid, all[index]))]);
       if (door.breakFetches === 0) return void response.end(car);
@@ -178,9 +206,20 @@ async function answer(door: FakeDoor, request: IncomingMessage, response: Server
       response.writeHead(200);
       return void response.write(car.subarray(0, 300_000), () => response.destroy());
     }
+    case '/ucxi/v1/log':
+      return data({ items: history(door, wanted ?? '') });
     default:
+      if (!door.blocks.has(url.pathname.split('/').at(-1) ?? ''))
+        return refuse(response, 503, 'BLOCK_UNAVAILABLE');
       return void response.end(door.blocks.get(url.pathname.split('/').at(-1) ?? ''));
   }
+}
+
+function history(door: FakeDoor, text: string): unknown[] {
+  const versions = door.versions.get(canonicalKey(parseAddress(text, { profile: 'lenient' }))) ?? [];
+  return versions
+    .map((records, at) => ({ version: at + 1, type: manifestOf(records).body.type }))
+    .toReversed();
 }
 
 function navigate(door: FakeDoor, text: string): unknown {

@@ -1,7 +1,8 @@
 // Content as plain HTTP callers see it: sealed and opened here, in doors that have a key provider.
 
 import type { PutAnswer, RegisteredAnswer, VersionInfo } from '../api/types.ts';
-import { HoldfastError } from '../core/errors.ts';
+import type { BeaconQueries, RegisteredVersion } from '../beacon/queries.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { openObject } from '../flows/get.ts';
 import { putObject, removeObject } from '../flows/put.ts';
 import type { Reply } from './answer.ts';
@@ -114,7 +115,29 @@ async function getContent(ports: DoorPorts, request: Request): Promise<Reply> {
   const opened = await openObject(get, records, { range, signal: request.signal });
   headers['content-length'] = String(opened.lengthBytes);
   if (range !== undefined) headers['content-range'] = `bytes ${range.first}-${range.last}/${info.sizeBytes}`;
-  return { status: range === undefined ? 200 : 206, headers, bytes: opened.bytes };
+  const bytes = unlessReclaimed(ports.view, found, opened.bytes);
+  return { status: range === undefined ? 200 : 206, headers, bytes };
+}
+
+/** Blocks that nobody has, of a version that a tombstone let go of, are no outage: they were reclaimed. */
+async function* unlessReclaimed(
+  view: BeaconQueries,
+  { address, version }: RegisteredVersion,
+  bytes: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  try {
+    yield* bytes;
+  } catch (cause) {
+    const now = isHoldfastError(cause, 'BLOCK_UNAVAILABLE')
+      ? await view.version(address, version)
+      : undefined;
+    if (now?.retained !== false) throw cause;
+    throw new HoldfastError(
+      'GONE',
+      `the content of version ${version} of ${address} was removed and has been reclaimed`,
+      { details: { version }, cause },
+    );
+  }
 }
 
 async function putContent(
