@@ -1,8 +1,8 @@
 // `beacon verify`: do log, view and blocks agree?
 //
 // The log is read whole, which checks every checksum and the chain; it is folded anew into scratch; the scratch
-// and the view are then compared row by row; and every record and content root that must be kept is looked up
-// among the blocks.
+// and the view are then compared row by row; the key records of what must be kept are looked up in the view, and
+// every record and content root among the blocks.
 
 import type { CID } from '../core/block.ts';
 import { sameBytes, toHex } from '../core/bytes.ts';
@@ -50,6 +50,7 @@ export async function verifyBeacon(ports: VerifyPorts): Promise<VerifyReport> {
     );
   }
   const rows = await compareRows(ports.view.rows(), again.rows(), problems);
+  await checkKeys(ports, problems);
   const blocks = await checkBlocks(ports, problems);
   const counts = ports.view.counts();
   return {
@@ -163,6 +164,30 @@ function sameValue(left: KvRow | undefined, right: KvRow | undefined): boolean {
 
 function shown(row: KvRow | undefined): string {
   return JSON.stringify(row?.[0].replaceAll('\0', ' ').slice(0, 200) ?? '');
+}
+
+/** What must be kept must be openable: its envelope is registered, and the branch key that the envelope names. */
+async function checkKeys({ view, signal }: VerifyPorts, problems: Problems): Promise<void> {
+  try {
+    for await (const entry of view.catalogue(signal === undefined ? {} : { signal })) {
+      const { encryption } = entry.manifest;
+      if (!entry.retained || encryption === null) continue;
+      const problem = await keyProblem(view, encryption.objId);
+      if (problem !== undefined) problems.add(`${entry.address} version ${entry.version}: ${problem}`);
+    }
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!isHoldfastError(error)) throw error;
+    problems.add(`the key records: ${describeError(error)}`);
+  }
+}
+
+async function keyProblem(view: BeaconView, objId: Uint8Array): Promise<string | undefined> {
+  const envelope = await view.envelope(objId);
+  if (envelope === undefined) return 'its envelope is not registered';
+  const { body } = envelope.record;
+  if (body.mode !== 'branch' || (await view.branchKey(body.bkId, body.bkVer)) !== undefined) return undefined;
+  return `branch key ${toHex(body.bkId)} version ${body.bkVer} is not registered`;
 }
 
 async function checkBlocks({ view, hasBlock, signal }: VerifyPorts, problems: Problems): Promise<number> {
