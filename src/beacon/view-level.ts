@@ -20,6 +20,13 @@ import { sealValue, storeError, unsealValue } from './seal.ts';
 
 type Db = ClassicLevel<string, Uint8Array>;
 
+export interface LevelKvOptions {
+  /** False only for scratch that nobody misses, and nobody checks. Default true. */
+  readonly sync?: boolean;
+  /** Bytes of tables that are checked before the rows open; the others are checked right after. Default 256 MiB. */
+  readonly checkBytesMax?: number;
+}
+
 export class LevelKv implements Kv {
   readonly #directory: string;
   readonly #sync: boolean;
@@ -39,12 +46,11 @@ export class LevelKv implements Kv {
 
   /**
    * Opens the rows in `directory`, creating them on first use.
-   * `sync`: false only for scratch that nobody misses, and nobody checks. Default true.
    * Throws DATA_DIR_DAMAGED, DATA_DIR_FOREIGN, DATA_DIR_NEWER, DATA_DIR_LOCKED, RECORD_CORRUPT.
    */
-  static async open(directory: string, options: { readonly sync?: boolean } = {}): Promise<LevelKv> {
-    const sync = options.sync ?? true;
-    return new LevelKv(directory, await openDb(directory, sync), sync);
+  static async open(directory: string, options: LevelKvOptions = {}): Promise<LevelKv> {
+    const { sync = true, checkBytesMax } = options;
+    return new LevelKv(directory, await openDb(directory, sync, checkBytesMax), sync);
   }
 
   /** What is asked for in one turn takes one trip to LevelDB's threads: the trip costs more than the look. */
@@ -156,9 +162,9 @@ interface Opened {
   readonly files: CheckedAtOpen | undefined;
 }
 
-async function openDb(directory: string, isChecked: boolean): Promise<Opened> {
+async function openDb(directory: string, isChecked: boolean, checkBytesMax?: number): Promise<Opened> {
   return openBorn(directory, format, async (path, createIfMissing) => {
-    const files = isChecked ? await checkLevel(path) : undefined;
+    const files = isChecked ? await checkLevel(path, checkBytesMax) : undefined;
     const db: Db = new ClassicLevel(path, { keyEncoding: 'utf8', valueEncoding: 'view', createIfMissing });
     await db.open();
     return { db, files };
