@@ -34,6 +34,8 @@ export type FaultReason =
 export interface Fault {
   /** Index (1…n) of the member who did it; 0 when whoever carried the messages may have done it. */
   readonly culprit: number;
+  /** Where members have two numberings: as a dealer of the old generation, or as a member of the new one. */
+  readonly as?: 'dealer' | 'member';
   readonly reason: FaultReason;
   /** Bytes that convince others, e.g. the signed message; absent when it can only be seen with a secret. */
   readonly evidence?: Uint8Array;

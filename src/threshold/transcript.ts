@@ -23,6 +23,9 @@ export const DST = {
   pdec: 'CHORUS-SLURP-PDEC-v1-',
   refresh: 'CHORUS-SLURP-REFRESH-v1',
   reshare: 'CHORUS-SLURP-RESHARE-v1',
+  repair: 'CHORUS-SLURP-REPAIR-v1',
+  /** A page of switched wraps: its parameters, one of its leaves, what the new group signs. */
+  rotation: 'CHORUS-SLURP-ROTATION-v1',
 } as const;
 
 /** 4-byte big-endian length ‖ `bytes`. */
