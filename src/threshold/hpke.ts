@@ -168,10 +168,11 @@ function importSecretKey(bytes: Uint8Array): KeyObject {
   return key;
 }
 
+/** By way of a JWK, which node:crypto writes twenty times faster than DER. */
 function publicKeyOf(secret: KeyObject): Uint8Array {
-  return new Uint8Array(
-    createPublicKey(secret).export({ format: 'der', type: 'spki' }).subarray(spkiPrefix.length),
-  );
+  const { x } = createPublicKey(secret).export({ format: 'jwk' });
+  assert(typeof x === 'string', 'X25519: public key expected');
+  return new Uint8Array(Buffer.from(x, 'base64url'));
 }
 
 /** X25519; undefined for a key that is none or of small order, whose result everybody knows. */
