@@ -1,7 +1,7 @@
 // The client that seals and opens: plaintext and keys stay in this process, the door sees ciphertext.
 //
 // put and get are the flows; this file gives them their ports over HTTP. Memory stays bounded whatever the
-// size of an object: the flows keep two uploads of 8 MiB, or three downloads of 4 MiB, under way.
+// size of an object: the flows keep two uploads of 4 MiB, or three downloads of 2 MiB, under way.
 
 import { randomBytes } from 'node:crypto';
 import type { NavigateAnswer, RegisteredAnswer, StoredAnswer } from '../api/types.ts';
@@ -13,6 +13,7 @@ import { blockBytesMax, treeBytesMax } from '../core/limits.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import type { KekProvider } from '../custody/provider.ts';
 import type { ContentClass } from '../envelope/aad.ts';
+import { HighWaterMarks } from '../envelope/high-water.ts';
 import { type ByteRange, type ObjectRecords, openObject } from '../flows/get.ts';
 import {
   type Copies,
@@ -109,6 +110,8 @@ const registerAttemptsMax = 4;
 export class HoldfastClient extends DoorClient {
   readonly #options: ClientOptions;
   readonly #keys: BranchKeys;
+  /** A door that serves an older envelope or branch key than before is not believed. */
+  readonly #seen = new HighWaterMarks();
   #beat: { readonly index: number; readonly atMs: number } | undefined;
 
   constructor(options: ClientOptions) {
@@ -180,6 +183,7 @@ export class HoldfastClient extends DoorClient {
     const signal = request.signal ?? new AbortController().signal;
     const records = await this.#records(wanted, signal);
     const ports = {
+      seen: this.#seen,
       load: (cids: readonly CID[]) => this.#load(cids, signal),
       readerKey: async (record: Parameters<BranchKeys['open']>[0]) =>
         this.#keys.open(record, {

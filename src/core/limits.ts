@@ -53,3 +53,20 @@ export const dkgCiphertextBytesMax = 65_536;
 /** Keys and capability links revoked by one record, and in one custody group: each decision looks them up in memory. */
 export const revokedPerRecordMax = 256;
 export const revocationsMax = 65_536;
+/** Links of one capability chain, and one link: an address prefix and a little. */
+export const capabilityLinksMax = 3;
+export const capabilityBytesMax = addressBytesMax + 1024;
+/** A request to custodians: `unwrapItemsMax` wraps with their labels and proofs; it is an RPC head with room to spare. */
+export const custodyRequestBytesMax = 253_952;
+/** An order to custodians: the members of a group and what is to become of them. */
+export const custodyOrderBytesMax = 32_768;
+/** Signatures that one request can bring from approvers. */
+export const approvalsMax = 16;
+/** Ids of requests and orders remembered against a second use: 128 B each. */
+export const replayIdsMax = 65_536;
+/** Requesters, and projects with a class, that one custodian counts in one bar. */
+export const budgetCountersMax = 65_536;
+/** Policy families of one custody group that a custodian looks at: one counts, the others are mistakes. */
+export const policyFamiliesMax = 64;
+/** Records of which a reader remembers the highest version: 200 B each. */
+export const highWaterMarksMax = 65_536;

@@ -26,6 +26,8 @@ export interface Fields {
   /** `countMin`…`countMax` byte strings of exactly `sizeBytes` each. */
   bytesList(field: string, sizeBytes: number, countMin: number, countMax: number): readonly Uint8Array[];
   list(field: string, countMax: number): readonly unknown[];
+  /** Whatever it holds, for a parser of its own. */
+  any(field: string): unknown;
   /** A map of its own, with exactly `names`. */
   map(field: string, names: readonly string[]): Fields;
   /** Throws RECORD_INVALID for `field`. */
@@ -150,6 +152,10 @@ class MapFields implements Fields {
     if (!Array.isArray(value) || value.length > countMax)
       this.refuse(field, `a list of at most ${countMax} expected`);
     return value as readonly unknown[];
+  }
+
+  any(field: string): unknown {
+    return this.#map[field];
   }
 
   map(field: string, names: readonly string[]): Fields {

@@ -5,7 +5,7 @@
 // the key, their place and the end of the stream.
 
 import type { Block, CID } from '../core/block.ts';
-import { sameBytes } from '../core/bytes.ts';
+import { sameBytes, toHex } from '../core/bytes.ts';
 import { grouped, mapInOrder } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { BranchKey } from '../custody/keyring.ts';
@@ -25,6 +25,7 @@ import {
   parseBranchKey,
   parseEnvelope,
 } from '../envelope/records.ts';
+import type { HighWaterMarks } from '../envelope/high-water.ts';
 import { unwrapDek } from '../envelope/wrap.ts';
 import { type ManifestBody, openManifest } from '../manifest/manifest.ts';
 import { openRecord, type SignedRecord } from '../manifest/record.ts';
@@ -43,6 +44,8 @@ export interface GetPorts {
   load(cids: readonly CID[], signal: AbortSignal): Promise<readonly Block[]>;
   /** The key of a branch key record, on loan. */
   readerKey(record: BranchKeyBody, signal: AbortSignal): Promise<BranchKey>;
+  /** Versions seen before, where records come from somebody who may serve old ones. Absent: out of an own registry. */
+  readonly seen?: HighWaterMarks;
 }
 
 /** Plaintext bytes `first` to `last`, both inclusive, from 0. */
@@ -59,8 +62,8 @@ export interface OpenedObject {
   readonly bytes: AsyncIterable<Uint8Array>;
 }
 
-/** Segments fetched together: 4 MiB of ciphertext, and this many such batches under way. Bounds the memory of a get. */
-const batchSegments = 16;
+/** Segments fetched together: 2 MiB of ciphertext, and this many such batches under way. Bounds the memory of a get. */
+const batchSegments = 8;
 const batchesUnderway = 3;
 
 /**
@@ -79,6 +82,7 @@ export async function openObject(
   // 1. The manifest says what the object is, the envelope and the branch key how to open it.
   const manifest = openManifest(records.manifest);
   const { envelope, branchKey } = keyRecords(manifest.body, records);
+  noteVersions(ports.seen, envelope, branchKey);
 
   // 2. The content key, proven to be the right one by the header.
   const range = checkedRange(manifest.body, options.range);
@@ -105,6 +109,16 @@ function keyRecords(
       `the key records of ${body.ucxl_address} are missing in the Beacon`,
     );
   return { envelope, branchKey: parseBranchKey(openRecord(records.branchKey).body) };
+}
+
+/** Throws RECORD_INVALID for an older record than one that was served before. */
+function noteVersions(
+  seen: HighWaterMarks | undefined,
+  envelope: EnvelopeBody,
+  branchKey: BranchKeyBody,
+): void {
+  seen?.observe(`env/${toHex(envelope.objId)}`, envelope.envVer);
+  if (envelope.mode === 'branch') seen?.observe(`bk/${toHex(branchKey.bkId)}`, branchKey.bkVer);
 }
 
 /** Undefined when there is nothing to read: an empty object. */

@@ -1,0 +1,130 @@
+// What one custodian answers: a partial decryption or a refusal for each item, and one proof for all that it gave.
+//
+// The answer is sealed to the key that the request brought, so whoever carries it (a door, a broker, the other
+// custodians) learns nothing, and cannot gather partials of t custodians. Around the sealed part stands the
+// custodian's own signature: together with a proof that fails it is evidence that anybody can check.
+
+import { encodeCbor } from '../core/block.ts';
+import { concat, sameBytes, uint32 } from '../core/bytes.ts';
+import type { Signer } from '../core/hash.ts';
+import { custodiansMax, custodyRequestBytesMax, unwrapItemsMax } from '../core/limits.ts';
+import { type Fields, fieldsOf, invalid } from '../envelope/fields.ts';
+import type { RandomBytes } from '../envelope/primitives.ts';
+import { dleqProofBytes } from '../threshold/dleq.ts';
+import { openWith, sealTo } from '../threshold/hpke.ts';
+import { reasonBytesMax, type Refusal, refusalCodes } from './refusal.ts';
+import { canonical, readSignedMap, signMap, verifyMessage } from './signed-map.ts';
+
+/** A partial decryption of one item. */
+export interface GrantedItem {
+  readonly granted: true;
+  /** x·U, a point of 32 bytes. */
+  readonly D: Uint8Array;
+}
+
+export type ItemAnswer = GrantedItem | Refusal;
+
+export interface CustodyAnswer {
+  readonly v: 1;
+  /** Of the request: 64 bytes. */
+  readonly reqHash: Uint8Array;
+  /** Index of the custodian. */
+  readonly i: number;
+  readonly shareGen: number;
+  /** One for each item of the request, in its order. */
+  readonly results: readonly ItemAnswer[];
+  /** One DLEQ proof over all granted items in order; null when none was. */
+  readonly proof: Uint8Array | null;
+}
+
+/** Who answers what: what an answer is held against. */
+export interface AnswerTerms {
+  readonly reqHash: Uint8Array;
+  readonly i: number;
+  readonly shareGen: number;
+  readonly itemsCount: number;
+  /** Ed25519 key of that custodian. */
+  readonly sigPk: Uint8Array;
+}
+
+const domain = 'CHORUS-SLURP-ANSWER-v1';
+const noAad = new Uint8Array(0);
+
+/** The context string of the proof in an answer (RFC 9497): binds it to this one request. */
+export function proofContext(reqHash: Uint8Array): Uint8Array {
+  return concat(new TextEncoder().encode('CHORUS-SLURP-PDEC-v1-'), reqHash.subarray(0, 32));
+}
+
+/** Seals and signs an answer. `epk` is the request's, `signer` the custodian's identity. */
+export function sealAnswer(
+  answer: CustodyAnswer,
+  epk: Uint8Array,
+  signer: Signer,
+  random: RandomBytes,
+): Uint8Array {
+  const plaintext = encodeCbor({ ...answer, results: answer.results.map(resultMap) });
+  const { enc, ct } = sealTo(epk, infoOf(answer.reqHash, answer.i), noAad, plaintext, random);
+  return signMap(domain, { v: 1, reqHash: answer.reqHash, i: answer.i, enc, ct }, signer);
+}
+
+/**
+ * Opens an answer. `secretKey` belongs to the request's `epk`. Throws RECORD_INVALID when it is not what `terms`
+ * expects, or not signed by that custodian; DECRYPT_FAILED when it is sealed to another key or request. The proof
+ * is for the caller to verify.
+ */
+export function openAnswer(message: Uint8Array, secretKey: Uint8Array, terms: AnswerTerms): CustodyAnswer {
+  const signed = readSignedMap(message, 'answer', custodyRequestBytesMax);
+  verifyMessage(domain, 'answer', signed, terms.sigPk);
+  const outer = fieldsOf(signed.body, 'answer', ['v', 'reqHash', 'i', 'enc', 'ct']);
+  outer.oneOf('v', [1]);
+  if (!sameBytes(outer.bytes('reqHash', 64), terms.reqHash))
+    outer.refuse('reqHash', 'that of the request expected');
+  outer.integer('i', terms.i, terms.i);
+  const ct = outer.bytesUpTo('ct', custodyRequestBytesMax);
+  const plaintext = openWith(secretKey, outer.bytes('enc', 32), infoOf(terms.reqHash, terms.i), noAad, ct);
+  const answer = parseAnswer(plaintext);
+  if (!sameBytes(answer.reqHash, terms.reqHash))
+    throw invalid('answer.reqHash', 'that of the request expected');
+  if (answer.i !== terms.i || answer.shareGen !== terms.shareGen)
+    throw invalid('answer.i', 'the custodian and generation asked expected');
+  if (answer.results.length !== terms.itemsCount)
+    throw invalid('answer.results', `${terms.itemsCount} expected`);
+  return answer;
+}
+
+/** Reads the sealed part. Throws RECORD_INVALID naming the field. */
+export function parseAnswer(plaintext: Uint8Array): CustodyAnswer {
+  const names = ['v', 'reqHash', 'i', 'shareGen', 'results', 'proof'];
+  const fields = fieldsOf(canonical(plaintext, 'answer'), 'answer', names);
+  const answer: CustodyAnswer = {
+    v: fields.oneOf('v', [1]),
+    reqHash: fields.bytes('reqHash', 64),
+    i: fields.integer('i', 1, custodiansMax),
+    shareGen: fields.integer('shareGen', 1),
+    results: fields.list('results', unwrapItemsMax).map(readResult),
+    proof: fields.bytesOrNull('proof', dleqProofBytes),
+  };
+  if (answer.results.some(({ granted }) => granted) !== (answer.proof !== null))
+    fields.refuse('proof', 'a proof exactly when something is granted expected');
+  return answer;
+}
+
+function resultMap(result: ItemAnswer): object {
+  return result.granted ? { D: result.D } : { code: result.code, reason: result.reason };
+}
+
+function readResult(value: unknown, index: number): ItemAnswer {
+  const where = `answer.results[${index}]`;
+  const isGranted = typeof value === 'object' && value !== null && 'D' in value;
+  const fields: Fields = fieldsOf(value, where, isGranted ? ['D'] : ['code', 'reason']);
+  if (isGranted) return { granted: true, D: fields.bytes('D', 32) };
+  return {
+    granted: false,
+    code: fields.oneOf('code', refusalCodes),
+    reason: fields.text('reason', 4 * reasonBytesMax),
+  };
+}
+
+function infoOf(reqHash: Uint8Array, i: number): Uint8Array {
+  return concat(reqHash, uint32(i));
+}
