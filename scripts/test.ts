@@ -3,7 +3,8 @@
 //   node scripts/test.ts [name part …]   only files whose path contains one of the parts
 //
 // Two groups, because a test that starts eight processes on two cores must not share them with others.
-// A skipped test is named at the end; with HOLDFAST_STRICT=1 (as .ci/run sets it) it counts as failed.
+// A skipped test is named at the end; with HOLDFAST_STRICT=1 (as .ci/run sets it) it counts as failed, unless its
+// reason begins with 'optional:', which is for a server that no Debian package brings.
 
 import { globSync } from 'node:fs';
 import { relative } from 'node:path';
@@ -37,8 +38,9 @@ if (filesCount === 0) outcome.failed.push(`no test file matches ${wanted.join(' 
 
 for (const name of outcome.skipped) console.log(`skipped: ${name}`);
 for (const name of outcome.failed) console.log(`FAILED: ${name}`);
-const failures = outcome.failed.length + (strict ? outcome.skipped.length : 0);
-console.log(`${outcome.passed} passed, ${failures} failed, ${strict ? 0 : outcome.skipped.length} skipped`);
+const missed = strict ? outcome.skipped.filter((name) => !name.includes('(optional: ')).length : 0;
+const failures = outcome.failed.length + missed;
+console.log(`${outcome.passed} passed, ${failures} failed, ${outcome.skipped.length - missed} skipped`);
 process.exitCode = failures === 0 ? 0 : 1;
 
 async function runGroup(files: string[], concurrency: number): Promise<void> {

@@ -1,0 +1,139 @@
+// Two servers for the tests of the Transit provider: a real OpenBao in development mode, where its binary is
+// installed, and a small one that speaks the same protocol and can be told to misbehave. One list of tests runs
+// against both, which keeps the small one honest.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { delimiter, join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+export interface TransitServer extends AsyncDisposable {
+  readonly url: string;
+  readonly folder: string;
+  /** A token that may do everything. */
+  readonly tokenFile: string;
+  readonly roleId: string;
+  readonly secretIdFile: string;
+  /** A request with the token; its JSON. */
+  admin(method: 'GET' | 'POST', path: string, body?: object): Promise<unknown>;
+}
+
+/** Path of the binary: HOLDFAST_BAO, or `bao` in PATH. */
+export const baoBinary = [
+  process.env['HOLDFAST_BAO'] ?? '',
+  ...(process.env['PATH'] ?? '').split(delimiter).map((folder) => join(folder, 'bao')),
+].find((path) => path !== '' && existsSync(path));
+
+export const baoSkip =
+  baoBinary === undefined ? 'optional: OpenBao is not installed (set HOLDFAST_BAO)' : undefined;
+
+const rootToken = 'root-token-of-a-test';
+
+/** Starts OpenBao on a port of its own, with a Transit engine, a role and what the role may do. */
+export async function startBao(): Promise<TransitServer> {
+  const folder = await mkdtemp(join(tmpdir(), 'holdfast-bao-'));
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const flags = ['-dev', '-dev-no-store-token', `-dev-root-token-id=${rootToken}`];
+  const child = spawn(baoBinary ?? '', ['server', ...flags, `-dev-listen-address=127.0.0.1:${port}`], {
+    stdio: 'ignore',
+    env: { HOME: folder, PATH: process.env['PATH'] },
+  });
+  const stop = async (): Promise<void> => {
+    await ended(child);
+    await rm(folder, { recursive: true, force: true });
+  };
+  try {
+    await reachable(child, url);
+    const admin = adminOf(url);
+    const { roleId, secretId } = await setUp(admin);
+    const files = await writeSecrets(folder, rootToken, secretId);
+    return { url, folder, ...files, roleId, admin, [Symbol.asyncDispose]: stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** Token and secret id in files closed to others. */
+export async function writeSecrets(
+  folder: string,
+  token: string,
+  secretId: string,
+): Promise<{ tokenFile: string; secretIdFile: string }> {
+  const tokenFile = join(folder, 'token');
+  const secretIdFile = join(folder, 'secret-id');
+  await writeFile(tokenFile, `${token}\n`, { mode: 0o600 });
+  await writeFile(secretIdFile, `${secretId}\n`, { mode: 0o600 });
+  return { tokenFile, secretIdFile };
+}
+
+export function adminOf(url: string, token = rootToken): TransitServer['admin'] {
+  return async (method, path, body) => {
+    const response = await fetch(`${url}/v1/${path}`, {
+      method,
+      headers: { 'x-vault-token': token },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    const text = await response.text();
+    if (response.status >= 300) throw new Error(`${method} ${path}: ${response.status} ${text}`);
+    return text === '' ? undefined : JSON.parse(text);
+  };
+}
+
+/** What the role needs, and no more: the operating guide says the same. */
+const policy = `
+path "transit/keys/+" { capabilities = ["read"] }
+path "transit/encrypt/+" { capabilities = ["update"] }
+path "transit/decrypt/+" { capabilities = ["update"] }
+path "transit/rewrap/+" { capabilities = ["update"] }
+`;
+
+async function setUp(admin: TransitServer['admin']): Promise<{ roleId: string; secretId: string }> {
+  await admin('POST', 'sys/mounts/transit', { type: 'transit' });
+  await admin('POST', 'sys/auth/approle', { type: 'approle' });
+  await admin('POST', 'sys/policies/acl/holdfast', { policy });
+  await admin('POST', 'auth/approle/role/holdfast', { token_policies: 'holdfast', token_ttl: '10m' });
+  const role = await admin('GET', 'auth/approle/role/holdfast/role-id');
+  const secret = await admin('POST', 'auth/approle/role/holdfast/secret-id', {});
+  return { roleId: textAt(role, 'role_id'), secretId: textAt(secret, 'secret_id') };
+}
+
+function textAt(answer: unknown, name: string): string {
+  const data = typeof answer === 'object' && answer !== null && 'data' in answer ? answer.data : undefined;
+  const value = typeof data === 'object' && data !== null ? Reflect.get(data, name) : undefined;
+  if (typeof value !== 'string') throw new Error(`no ${name} in the answer`);
+  return value;
+}
+
+async function reachable(child: ChildProcess, url: string): Promise<void> {
+  for (let attempt = 0; attempt < 300; attempt++) {
+    if (child.exitCode !== null) throw new Error(`bao ended with status ${child.exitCode}`);
+    const answer = await fetch(`${url}/v1/sys/health`).catch(() => undefined);
+    await answer?.body?.cancel();
+    if (answer?.status === 200) return;
+    await sleep(100);
+  }
+  throw new Error('bao does not answer');
+}
+
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exit = once(child, 'exit');
+  child.kill('SIGKILL');
+  await exit;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
