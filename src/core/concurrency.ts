@@ -60,6 +60,28 @@ export class Gate {
   }
 }
 
+/** Bytes that many hold together. Nobody waits for it: who finds it full makes do with less at a time. */
+export class HeldBytes {
+  readonly #bytesMax: number;
+  #bytes = 0;
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  take(bytes: number): void {
+    this.#bytes += bytes;
+  }
+
+  give(bytes: number): void {
+    this.#bytes -= bytes;
+  }
+
+  get isFull(): boolean {
+    return this.#bytes >= this.#bytesMax;
+  }
+}
+
 /** Collects items into lists of `size`, the last one shorter; nothing for no items. */
 export async function* grouped<T>(
   items: AsyncIterable<T> | Iterable<T>,

@@ -99,8 +99,8 @@ export interface PutResult {
   readonly revision: number;
 }
 
-/** Segments stored together: 8 MiB of ciphertext, and this many such batches under way. Bounds the memory of a put. */
-const batchSegments = 32;
+/** Segments stored together: 4 MiB of ciphertext, and this many such batches under way. Bounds the memory of a put. */
+const batchSegments = 16;
 const batchesUnderway = 2;
 /** Another writer may win the race for a version this often before we give up. */
 const conflictsMax = 16;

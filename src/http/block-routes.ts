@@ -2,9 +2,9 @@
 
 import type { StoredAnswer } from '../api/types.ts';
 import { type Block, type CID, parseCid, supportedCid } from '../core/block.ts';
-import { grouped } from '../core/concurrency.ts';
+import { HeldBytes } from '../core/concurrency.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
-import { recordBytesMax } from '../core/limits.ts';
+import { recordBytesMax, segmentBytes } from '../core/limits.ts';
 import { carHeader, carSection, readCar } from '../manifest/car.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { registeredAnswer } from './facts.ts';
@@ -18,9 +18,14 @@ import type { Request, Route } from './server.ts';
 /** Blocks fetched or stored by one request. */
 const fetchCidsMax = 1024;
 const uploadBytesMax = 64 * 1024 * 1024;
-const storeBatch = 16;
+/** Blocks that one request stores or loads together: few calls for leases, and none of the nodes idle. */
+const batchBlocks = 16;
+/** Content that all requests of one direction hold together before they go on block by block. */
+const heldBytesMax = 8 * 1024 * 1024;
 
 export function blockRoutes(ports: DoorPorts): Route[] {
+  const uploads = new HeldBytes(heldBytesMax);
+  const answers = new HeldBytes(heldBytesMax);
   const car = 'application/vnd.ipld.car';
   return [
     {
@@ -34,7 +39,7 @@ export function blockRoutes(ports: DoorPorts): Route[] {
       accepts: car,
       statuses: [201],
       handle: async (request) => {
-        const data = await storeUpload(ports, request);
+        const data = await storeUpload(ports, request, uploads);
         return { status: 201, message: `${data.blocks} blocks stored`, data };
       },
     },
@@ -81,7 +86,8 @@ export function blockRoutes(ports: DoorPorts): Route[] {
       statuses: [200],
       handle: async (request) => {
         const cids = cidList(await request.json());
-        return { status: 200, headers: { 'content-type': car }, bytes: carOf(ports, cids, request.signal) };
+        const bytes = carOf(ports, cids, request.signal, answers);
+        return { status: 200, headers: { 'content-type': car }, bytes };
       },
     },
     {
@@ -118,10 +124,10 @@ export function blockRoutes(ports: DoorPorts): Route[] {
   ];
 }
 
-async function storeUpload(ports: DoorPorts, request: Request): Promise<StoredAnswer> {
+async function storeUpload(ports: DoorPorts, request: Request, held: HeldBytes): Promise<StoredAnswer> {
   const policy = readPolicy(ports, request);
   let stored: StoredAnswer | undefined;
-  for await (const blocks of grouped(uploadedBlocks(request, uploadBytesMax), storeBatch)) {
+  for await (const blocks of batches(uploadedBlocks(request, uploadBytesMax), held)) {
     for (const { cid } of blocks) supportedCid(cid);
     const { copies, wanted } = await ports.storeBlocks(blocks, policy);
     stored = {
@@ -132,6 +138,30 @@ async function storeUpload(ports: DoorPorts, request: Request): Promise<StoredAn
   }
   if (stored === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'the CAR holds no block');
   return stored;
+}
+
+/** Lists of blocks. While others hold much, a list is as short as it must be: a slow sender keeps nobody waiting. */
+async function* batches(
+  blocks: AsyncIterable<Block>,
+  held: HeldBytes,
+): AsyncGenerator<Block[], void, undefined> {
+  let batch: Block[] = [];
+  let bytes = 0;
+  try {
+    for await (const block of blocks) {
+      batch.push(block);
+      bytes += block.bytes.length;
+      held.take(block.bytes.length);
+      if (batch.length < batchBlocks && !held.isFull) continue;
+      yield batch;
+      held.give(bytes);
+      batch = [];
+      bytes = 0;
+    }
+    if (batch.length > 0) yield batch;
+  } finally {
+    held.give(bytes);
+  }
 }
 
 /** The blocks of an uploaded CAR. One that does not hash to its CID is the caller's damage, not ours. */
@@ -148,10 +178,20 @@ async function* carOf(
   ports: DoorPorts,
   cids: readonly CID[],
   signal: AbortSignal,
+  held: HeldBytes,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   yield carHeader([]);
-  for await (const group of grouped(cids, 16)) {
-    for (const block of await ports.load(group, signal)) yield* carSection(block);
+  let done = 0;
+  while (done < cids.length) {
+    const batch = cids.slice(done, done + (held.isFull ? 1 : batchBlocks));
+    const bytes = batch.length * segmentBytes;
+    held.take(bytes);
+    try {
+      for (const block of await ports.load(batch, signal)) yield* carSection(block);
+    } finally {
+      held.give(bytes);
+    }
+    done += batch.length;
   }
 }
 
