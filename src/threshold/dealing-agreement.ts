@@ -192,6 +192,7 @@ export function activate(
   const { steps, faults } = collectSteps(sigPks, session.id, 'certify', certificates, 'member');
   const agreeing = steps.filter(({ body }) => sameBytes(body, transcript)).map(({ from }) => from);
   if (agreeing.length >= quorum) return success(agreeing);
+  const named = faults.map(({ culprit }) => culprit);
   const others = steps
     .filter(({ from }) => !agreeing.includes(from))
     .map(
@@ -204,7 +205,7 @@ export function activate(
     );
   const silent = sigPks
     .map((_, at) => at + 1)
-    .filter((index) => !steps.some(({ from }) => from === index))
+    .filter((index) => ![...steps.map(({ from }) => from), ...named].includes(index))
     .map((culprit): Fault => ({ culprit, as: 'member', reason: 'missing' }));
   return failure([...faults, ...others, ...silent]);
 }

@@ -246,7 +246,6 @@ test('only certificates of one transcript activate; who signed another is shown'
   const twice = [...right.slice(0, 2), the(right[1]), sign(1, fewer.transcript)];
   assert.deepEqual(blamed(activate(session, all.transcript, twice, 3)), [
     [1, 'equivocation'],
-    [1, 'missing'],
     [3, 'missing'],
     [4, 'missing'],
   ]);

@@ -268,11 +268,12 @@ function collectHelpers(
 ): { readonly steps: readonly SignedStep[]; readonly faults: readonly Fault[] } {
   const { steps, faults } = collectSteps(session.sigPks, session.id, step, log);
   const ofHelpers = steps.filter(({ from }) => session.helpers.includes(from));
-  const silent = session.helpers
-    .filter((helper) => !steps.some(({ from }) => from === helper))
-    .map((culprit): Fault => ({ culprit, reason: 'missing' }));
   // What nobody signed is noise on the way; it stops the repair only where a message is missing for it.
   const named = faults.filter(({ culprit }) => session.helpers.includes(culprit));
+  const heard = new Set([...steps.map(({ from }) => from), ...named.map(({ culprit }) => culprit)]);
+  const silent = session.helpers
+    .filter((helper) => !heard.has(helper))
+    .map((culprit): Fault => ({ culprit, reason: 'missing' }));
   return { steps: ofHelpers, faults: [...named, ...silent] };
 }
 
