@@ -2,8 +2,8 @@
 //
 // The calls go to the compiled functions themselves, not to the library's wrappers: a wrapper allocates and
 // frees for each call and leaves what was in there on the heap. Here all operands lie in one block of the
-// WASM heap, which belongs to us and is zeroed after every call, so no scalar outlives its use there.
-// Everything is synchronous, so one block is enough.
+// WASM heap, which belongs to us and is zeroed after every call, and so is what the scalar operations leave on
+// the stack. Everything is synchronous, so one block is enough.
 
 import assert from 'node:assert/strict';
 import * as wrappers from 'libsodium-wrappers-sumo';
@@ -138,9 +138,13 @@ function kernelOf(module: unknown): Kernel {
       heap.set(a, left);
       if (b !== undefined) heap.set(b, right);
       const run = compiled(operation);
-      const status = b === undefined ? run(out, left) : run(out, left, right);
+      const again = (): number | undefined => (b === undefined ? run(out, left) : run(out, left, right));
+      const status = again();
       const result = (status ?? 0) === 0 ? heapOf(module).slice(out, out + outBytes) : undefined;
       heapOf(module).fill(0, block, block + blockBytes);
+      // The scalar operations, which return no status, copy operands to the stack and leave them there.
+      // The same operation over zeros puts zeros into the same places.
+      if (status === undefined) again();
       return result;
     },
     check: (operation, operand) => {
