@@ -509,7 +509,8 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     // Two empty histories agree; there is no entry to prove it by.
     if (head.revision === 0) this.#follow = { state: 'following', reason: '' };
     // From the entry that the view holds last: seeing it again proves that both tell the same history.
-    const entries = log.watch(Math.max(1, revision), { signal });
+    const failed = new AbortController();
+    const entries = log.watch(Math.max(1, revision), { signal: AbortSignal.any([signal, failed.signal]) });
     const goal = revision < head.revision ? head.revision : 0;
     let before: Promise<void> = Promise.resolve();
     for await (const group of grouped(entries, goal)) {
@@ -517,8 +518,9 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
       if (this.#late.problem !== '') throw falseRecord(this.#late.problem);
       const isBehind = (group.at(-1)?.revision ?? 0) <= goal;
       before = this.#applyFollowed(group, isBehind ? this.#options.signatures : 'before');
-      // The next group is read while this one is written. A failure is thrown above, or below where none is next.
-      if (isBehind) before.catch(() => undefined);
+      // The next group is read while this one is written. A failure ends the watch, which may have nothing more to
+      // say, and is thrown above or below.
+      if (isBehind) before.catch(() => failed.abort());
       else await before;
     }
     await before;
