@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import { Loopback } from '../../test/support/loopback-rpc.ts';
 import { beaconLogSuite, entriesOf, someAppend } from '../../test/suites/beacon-log.suite.ts';
 import { HoldfastError } from '../core/errors.ts';
-import type { RpcClient, RpcHandler, RpcMessage, RpcServer, RpcStreamHandler } from '../core/rpc.ts';
-import { decodeCbor, encodeCbor } from '../core/block.ts';
 import { expectNone } from './log.ts';
 import { MemoryLog } from './memory.ts';
 import { RemoteLog } from './remote.ts';
@@ -89,47 +88,13 @@ it('says that it lives while nothing happens, and ends with its reader', async (
   }
 });
 
-/** Calls handlers in this process, heads and bodies copied as a wire would. Loses what `lose` says, call by call. */
-class Loopback implements RpcClient, RpcServer {
-  readonly #handlers = new Map<string, RpcHandler>();
-  readonly #streams = new Map<string, RpcStreamHandler>();
-  caller = 'somebody';
-  lose: ('question' | 'answer')[] = [];
-  tamper = (message: RpcMessage): RpcMessage => message;
-
-  handle(method: string, handler: RpcHandler): void {
-    this.#handlers.set(method, handler);
-  }
-
-  handleStream(method: string, handler: RpcStreamHandler): void {
-    this.#streams.set(method, handler);
-  }
-
-  async call(_peer: string, method: string, message: RpcMessage, options: { signal?: AbortSignal } = {}) {
-    const lost = this.lose.shift();
-    if (lost === 'question') throw new HoldfastError('PEER_UNREACHABLE', 'connection lost');
-    const handler = this.#handlers.get(method);
-    assert(handler !== undefined);
-    const signal = options.signal ?? new AbortController().signal;
-    const answer = await handler(copied(message), { peer: this.caller, signal });
-    if (lost === 'answer') throw new HoldfastError('PEER_UNREACHABLE', 'connection lost');
-    return copied(answer);
-  }
-
-  async *stream(_peer: string, method: string, message: RpcMessage, options: { signal?: AbortSignal } = {}) {
-    const handler = this.#streams.get(method);
-    assert(handler !== undefined);
-    const left = new AbortController();
-    const signal = AbortSignal.any([left.signal, ...(options.signal === undefined ? [] : [options.signal])]);
-    try {
-      for await (const item of handler(copied(message), { peer: this.caller, signal }))
-        yield copied(this.tamper(item));
-    } finally {
-      left.abort();
-    }
-  }
-}
-
-function copied({ head, body = new Uint8Array() }: RpcMessage): Required<RpcMessage> {
-  return { head: decodeCbor(encodeCbor(head), 'head'), body: body.slice() };
-}
+it('says which log it is, when the log knows', async () => {
+  const rpc = new Loopback();
+  await using served = new MemoryLog();
+  const lineage = { id: 'ab'.repeat(16), replaces: ['cd'.repeat(16)] };
+  serveBeacon(rpc, served, { lineage });
+  await using log = new RemoteLog(rpc, () => peer);
+  assert.deepEqual((await log.head()).lineage, lineage);
+  serveBeacon(rpc, served);
+  assert.equal('lineage' in (await log.head()), false);
+});

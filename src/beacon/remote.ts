@@ -10,6 +10,8 @@ import { sameBytes } from '../core/bytes.ts';
 import { second } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcClient, RpcMessage } from '../core/rpc.ts';
+import { fieldOf } from '../core/shape.ts';
+import { type LogHead, parseLineage } from './lineage.ts';
 import {
   type Append,
   appendIdBytes,
@@ -72,11 +74,12 @@ export class RemoteLog implements BeaconLog {
     }
   }
 
-  async head(): Promise<LogPosition> {
+  async head(): Promise<LogHead> {
     const { timeoutMs } = this.#options;
     const signal = this.#closing.signal;
     const answer = await this.#rpc.call(this.#peer(), 'beacon.head', { head: {} }, { timeoutMs, signal });
-    return parsePosition(answer.head);
+    const lineage = parseLineage(fieldOf(answer.head, 'lineage'));
+    return { ...parsePosition(answer.head), ...(lineage === undefined ? {} : { lineage }) };
   }
 
   /** Ends calls under way. The log at the other end stays open. */

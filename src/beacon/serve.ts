@@ -1,7 +1,7 @@
 // A Beacon log offered over RPC: the other end of remote.ts.
 //
 //   beacon.append  {} + payload of the append     → {revision, chain} + payload of the entry
-//   beacon.head    {}                             → {revision, chain}
+//   beacon.head    {}                             → {revision, chain, lineage when known}
 //   beacon.read    {from} → pages of entries: {revision of the first, chain before it, sizes} + payloads in a row
 //   beacon.watch   {from} → the same, for ever; a page without entries every few seconds says that we live
 //
@@ -13,6 +13,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { rpcBodyBytesMax } from '../core/limits.ts';
 import { second } from '../core/clock.ts';
 import type { PeerName, RpcMessage, RpcServer } from '../core/rpc.ts';
+import type { LogLineage } from './lineage.ts';
 import {
   type Append,
   type BeaconLog,
@@ -23,6 +24,8 @@ import {
 } from './log.ts';
 
 export interface ServeOptions {
+  /** Which log this is, for views elsewhere that must notice when it is replaced. */
+  readonly lineage?: LogLineage;
   /** Refuses an append by throwing, before it reaches the log: see `checkAppend` in view.ts. Default: none is. */
   readonly check?: (append: Append) => Promise<void>;
   /** Who may append. Reading is for everybody that the transport lets in. Default: everybody. */
@@ -33,8 +36,11 @@ export interface ServeOptions {
 
 /** Registers the four methods. The log stays the caller's to close. */
 export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOptions = {}): void {
-  const { idleMs = 2.5 * second, check, mayAppend = () => true } = options;
-  server.handle('beacon.head', async () => ({ head: await log.head() }));
+  const { idleMs = 2.5 * second, check, mayAppend = () => true, lineage } = options;
+  server.handle('beacon.head', async () => {
+    const { revision, chain } = await log.head();
+    return { head: { revision, chain, ...(lineage === undefined ? {} : { lineage }) } };
+  });
   server.handle('beacon.append', async ({ body }, { peer, signal }) => {
     if (!mayAppend(peer)) throw new HoldfastError('FORBIDDEN', `${peer} may not append to the Beacon`);
     const append = decodeAppend(body);

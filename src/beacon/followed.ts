@@ -1,0 +1,74 @@
+// A log as a view follows it that is folded elsewhere: it notices when another log has been put in its place.
+//
+//   same id                        go on
+//   another id, our history        go on, and remember the id (a log restored from a copy)
+//   another id that replaces ours  the view is of the past: it is told, and follows no further
+//   any other                      the view finds out by the chain and says `diverged`; a person decides
+
+import { sameBytes } from '../core/bytes.ts';
+import { HoldfastError } from '../core/errors.ts';
+import type { LogHead, LogLineage } from './lineage.ts';
+import type { Append, BeaconLog, LogEntry, LogPosition } from './log.ts';
+
+export interface FollowerPorts {
+  /** How far the view has come. */
+  position(): LogPosition;
+  /** Id of the log that the view was folded from; undefined when it has not been told yet. */
+  followed(): string | undefined;
+  /** The view is a fold of the log with this id. On disk when it resolves. */
+  onFollowed(id: string): Promise<void>;
+  /** Another log is in force, and its history is not the view's. On disk when it resolves. */
+  onReplaced(by: LogLineage): Promise<void>;
+}
+
+export class FollowedLog implements BeaconLog {
+  readonly #log: Omit<BeaconLog, 'head'> & { head(): Promise<LogHead> };
+  readonly #ports: FollowerPorts;
+
+  /** The log stays the caller's to close. */
+  constructor(log: Omit<BeaconLog, 'head'> & { head(): Promise<LogHead> }, ports: FollowerPorts) {
+    this.#log = log;
+    this.#ports = ports;
+  }
+
+  /** Throws BEACON_UNAVAILABLE once the log has been replaced. */
+  async head(): Promise<LogPosition> {
+    const head = await this.#log.head();
+    if (head.lineage !== undefined && head.lineage.id !== this.#ports.followed())
+      await this.#meet(head, head.lineage);
+    return head;
+  }
+
+  append(append: Append, options?: { readonly signal?: AbortSignal }): Promise<LogEntry> {
+    return this.#log.append(append, options);
+  }
+
+  read(from: number, options?: { readonly signal?: AbortSignal }): AsyncIterable<LogEntry> {
+    return this.#log.read(from, options);
+  }
+
+  watch(from: number, options: { readonly signal: AbortSignal }): AsyncIterable<LogEntry> {
+    return this.#log.watch(from, options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
+  async #meet(head: LogPosition, lineage: LogLineage): Promise<void> {
+    if (await this.#continues(head)) return this.#ports.onFollowed(lineage.id);
+    const followed = this.#ports.followed();
+    if (followed === undefined || !lineage.replaces.includes(followed)) return;
+    await this.#ports.onReplaced(lineage);
+    throw new HoldfastError('BEACON_UNAVAILABLE', 'another log has been put in the place of this one', {
+      details: { id: lineage.id },
+    });
+  }
+
+  /** True when the log holds the view's history: the entry that the view holds last proves it. */
+  async #continues(head: LogPosition): Promise<boolean> {
+    const { revision, chain } = this.#ports.position();
+    if (revision === 0) return true;
+    if (head.revision < revision) return false;
+    for await (const entry of this.#log.read(revision)) return sameBytes(entry.chain, chain);
+    return false;
+  }
+}

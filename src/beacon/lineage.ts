@@ -1,0 +1,40 @@
+// Which log this is. Two logs with equal chains tell the same history; whether one was put in the other's place, on
+// purpose, no chain can say. So every log has an id, drawn at its birth, and names the logs that it replaces.
+//
+// A rebuild makes a new log with revisions of its own. A view of the old one must not follow it by chance, and should
+// follow it by design: it does when the new log names the id that the view has followed up to now.
+
+import { fieldOf } from '../core/shape.ts';
+import type { LogPosition } from './log.ts';
+
+export interface LogLineage {
+  /** 16 random bytes, in hex. */
+  readonly id: string;
+  /** Logs in whose place it was put, newest first. */
+  readonly replaces: readonly string[];
+}
+
+/** Where a log ends, and which log it is; a log from before there were ids does not say. */
+export interface LogHead extends LogPosition {
+  readonly lineage?: LogLineage;
+}
+
+/** A view away for more rebuilds than this is diverged, and a person looks at it. */
+const ancestorsMax = 64;
+
+/** A log born as `id`, in the place of `replaced` if there is one. */
+export function lineageOf(id: string, replaced?: LogLineage): LogLineage {
+  const replaces = replaced === undefined ? [] : [replaced.id, ...replaced.replaces];
+  return { id, replaces: replaces.slice(0, ancestorsMax) };
+}
+
+/** Reads one as it is on disk and on the wire; undefined when it is none. */
+export function parseLineage(value: unknown): LogLineage | undefined {
+  const [id, replaces] = [fieldOf(value, 'id'), fieldOf(value, 'replaces')];
+  if (!isId(id) || !Array.isArray(replaces) || replaces.length > ancestorsMax) return undefined;
+  return replaces.every(isId) ? { id, replaces } : undefined;
+}
+
+function isId(value: unknown): value is string {
+  return typeof value === 'string' && /^[0-9a-f]{32}$/.test(value);
+}
