@@ -71,7 +71,7 @@ export async function startMember(
     await startPeer({
       identity,
       membership: file.current(),
-      listen: { host: '127.0.0.1', port: config.port },
+      listen: { host: config.host ?? '127.0.0.1', port: config.port },
       datastore,
       dht,
       ...options,

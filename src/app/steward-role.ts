@@ -5,7 +5,7 @@ import { Pulse } from '../backbeat/pulse.ts';
 import { pulseFile } from '../backbeat/pulse-file.ts';
 import { minute } from '../core/clock.ts';
 import type { ProcessConfig } from '../local/layout.ts';
-import { hasRole, type Membership } from '../node/membership.ts';
+import type { Membership } from '../node/membership.ts';
 import { LevelLedgerStore } from '../steward/ledger-level.ts';
 import type { StewardMember } from '../steward/node-watch.ts';
 import { defaultStewardSettings, type StewardSettings } from '../steward/settings.ts';

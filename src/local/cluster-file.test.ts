@@ -26,6 +26,7 @@ function example(): ClusterFile {
     operator: 'ab'.repeat(32),
     membershipVersion: 1,
     zones: 1,
+    custodians: 0,
     doorPort: 7440,
     settings: defaultSettings,
     processes: ['node-1', 'node-2', 'steward', 'door'].map(entry),
@@ -98,7 +99,7 @@ describe('cluster.json', () => {
 
   const wrong: readonly [string, (file: Record<string, unknown>) => unknown, string, RegExp][] = [
     ['another format', (file) => ({ ...file, format: 'tar' }), 'DATA_DIR_FOREIGN', /not the description/],
-    ['a newer format', (file) => ({ ...file, version: 2 }), 'DATA_DIR_NEWER', /format 2.*up to 1/],
+    ['a newer format', (file) => ({ ...file, version: 3 }), 'DATA_DIR_NEWER', /format 3.*up to 2/],
     ['no version', (file) => ({ ...file, version: undefined }), 'DATA_DIR_DAMAGED', /version/],
     ['a bad port', (file) => ({ ...file, doorPort: 70_000 }), 'DATA_DIR_DAMAGED', /doorPort is 70000/],
     ['a bad key', (file) => ({ ...file, operator: 'abc' }), 'DATA_DIR_DAMAGED', /operator/],

@@ -5,16 +5,18 @@
 
 import { day, hour, second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { membersMax } from '../core/limits.ts';
+import { custodiansMax, membersMax } from '../core/limits.ts';
 
 /** Format of the directory and of `cluster.json`. A higher number on disk is refused with DATA_DIR_NEWER. */
-const layoutVersion = 1;
+const layoutVersion = 2;
+/** Without custodians: still read, and written anew as soon as anything changes. */
+const layoutVersionBefore = 1;
 const formatName = 'holdfast-local-cluster';
 
-export type LocalRole = 'node' | 'steward' | 'door';
+export type LocalRole = 'node' | 'steward' | 'door' | 'custodian';
 
 export interface ProcessEntry {
-  /** `node-1` … `node-N`, `steward`, `door`: also the name of its directory and its log. */
+  /** `node-1` … `node-N`, `steward`, `door`, `custodian-1` … `custodian-N`: also the name of its directory and its log. */
   readonly name: string;
   readonly role: LocalRole;
   /** Failure domain the process stands for. */
@@ -50,6 +52,8 @@ export interface ClusterFile {
   readonly membershipVersion: number;
   /** How many zones the nodes are spread over. */
   readonly zones: number;
+  /** Custodians that hold shares of the keys. 0 = a development key file; null = of a time before there were any. */
+  readonly custodians: number | null;
   /** HTTP port of the door on 127.0.0.1. */
   readonly doorPort: number;
   readonly settings: ClusterSettings;
@@ -67,6 +71,7 @@ export const defaultSettings: ClusterSettings = {
 const zonesMax = 26;
 /** Nodes of one local cluster: all members but the steward and the door, and room for operators. */
 export const nodesMax = membersMax - 8;
+export const defaultCustodians = 5;
 
 export function newClusterFile(fields: Omit<ClusterFile, 'format' | 'version'>): ClusterFile {
   return { format: formatName, version: layoutVersion, ...fields };
@@ -101,6 +106,22 @@ export function joinZones(present: readonly string[], nodes: number, zones: numb
 }
 
 /**
+ * The zones of custodians `first` (from 1) … `count`: in turn, so that as few as can be fail with one zone.
+ * Throws ARGUMENT_INVALID for a number out of range, or more members than a cluster has.
+ */
+export function custodianZones(first: number, count: number, zones: number, nodes: number): string[] {
+  if (!Number.isSafeInteger(count) || count < 0 || count > custodiansMax || nodes + count > membersMax - 2) {
+    throw new HoldfastError(
+      'ARGUMENT_INVALID',
+      `${count} custodians: a whole number from 0 to ${custodiansMax} expected, and with ${nodes} nodes at most ${membersMax - 2 - nodes}`,
+    );
+  }
+  return Array.from({ length: Math.max(0, count - first + 1) }, (_, at) =>
+    zoneName((first - 1 + at) % zones),
+  );
+}
+
+/**
  * Reads `cluster.json`; `where` is its path, for messages. Throws DATA_DIR_FOREIGN for another kind of file,
  * DATA_DIR_NEWER for a newer format, DATA_DIR_DAMAGED naming the first field that is wrong.
  */
@@ -124,6 +145,8 @@ export function parseClusterFile(text: string, where: string): ClusterFile {
       operator: field.text('operator', /^[0-9a-f]{64}$/),
       membershipVersion: field.integer('membershipVersion', 1, Number.MAX_SAFE_INTEGER),
       zones: field.integer('zones', 1, zonesMax),
+      custodians:
+        value['version'] === layoutVersionBefore ? null : field.integer('custodians', 0, custodiansMax),
       doorPort: field.integer('doorPort', 1, 65_535),
       settings: parseSettings(value['settings'], `${where}: settings`),
       processes,
@@ -146,8 +169,8 @@ function parseSettings(value: unknown, where: string): ClusterSettings {
 
 function parseProcess(value: unknown, where: string): ProcessEntry {
   const field = reader(asObject(value, where), where);
-  const name = field.text('name', /^(?:node-[1-9]\d{0,2}|steward|door)$/);
-  const role = name === 'steward' || name === 'door' ? name : 'node';
+  const name = field.text('name', /^(?:(?:node|custodian)-[1-9]\d{0,2}|steward|door)$/);
+  const role = roleOf(name);
   if (field.text('role', /^[a-z]+$/) !== role) throw damaged(where, `${name} must have the role ${role}`);
   return {
     name,
@@ -156,6 +179,11 @@ function parseProcess(value: unknown, where: string): ProcessEntry {
     peer: field.text('peer', /^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$/),
     port: field.integer('port', 1, 65_535),
   };
+}
+
+function roleOf(name: string): LocalRole {
+  if (name === 'steward' || name === 'door') return name;
+  return name.startsWith('custodian-') ? 'custodian' : 'node';
 }
 
 function refuseDuplicates(file: ClusterFile, where: string): ClusterFile {
@@ -194,7 +222,7 @@ function checkCounts(nodes: number, zones: number): void {
 }
 
 function checkVersion(version: unknown, where: string): void {
-  if (version === layoutVersion) return;
+  if (version === layoutVersion || version === layoutVersionBefore) return;
   if (typeof version === 'number' && version > layoutVersion) {
     throw new HoldfastError(
       'DATA_DIR_NEWER',

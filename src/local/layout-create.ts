@@ -15,6 +15,8 @@ import { claimDirectory } from './claim.ts';
 import {
   type ClusterFile,
   type ClusterSettings,
+  custodianZones,
+  defaultCustodians,
   defaultSettings,
   joinZones,
   type LocalRole,
@@ -40,6 +42,11 @@ export interface LayoutOptions {
   readonly nodes?: number;
   /** Zones the nodes are spread over. Default 3 or the number of nodes if smaller; may grow, never shrink. */
   readonly zones?: number;
+  /**
+   * Custodians that hold shares of the keys. Default 5, on an existing layout what it has. May grow, never shrink.
+   * 0 = none: keys come from a development key file.
+   */
+  readonly custodians?: number;
   /** HTTP port of the door. Default 7440, on an existing layout what it has. 0 = any that is free, kept from then on. */
   readonly port?: number;
   /** Tempo and grace. Default 1 s and 10 s, on an existing layout what it has. */
@@ -49,7 +56,7 @@ export interface LayoutOptions {
 export interface OpenedLayout extends Layout {
   /** True when the cluster was born by this call. */
   readonly created: boolean;
-  /** Names of the nodes that joined an existing cluster by this call. */
+  /** Names of the nodes and custodians that joined an existing cluster by this call. */
   readonly joined: readonly string[];
 }
 
@@ -72,7 +79,11 @@ export async function createOrOpenLayout(dir: string, options: LayoutOptions = {
 // Before anything is written.
 function checkOptions(options: LayoutOptions, there: 'cluster' | 'nothing'): void {
   const { port = defaultDoorPort } = options;
-  if (there === 'nothing') spreadZones(...countsOf(options));
+  if (there === 'nothing') {
+    const [nodes, zones] = countsOf(options);
+    spreadZones(nodes, zones);
+    custodianZones(1, options.custodians ?? defaultCustodians, zones, nodes);
+  }
   if (!Number.isSafeInteger(port) || port < 0 || port > 65_535) {
     throw new HoldfastError('ARGUMENT_INVALID', `port ${port}: a whole number from 0 to 65535 expected`);
   }
@@ -108,7 +119,11 @@ async function whatIsThere(dir: string): Promise<'cluster' | 'nothing'> {
 async function createLayout(dir: string, options: LayoutOptions): Promise<OpenedLayout> {
   const paths = layoutPaths(dir);
   const [nodes, zones] = countsOf(options);
-  const seats = newSeats(spreadZones(nodes, zones), 1);
+  const { custodians = defaultCustodians } = options;
+  const seats = [
+    ...newSeats(spreadZones(nodes, zones), 1),
+    ...newCustodianSeats(custodianZones(1, custodians, zones, nodes), 1),
+  ];
   await chmod(paths.root, 0o700);
   await writeWhole(paths.creating, 'A cluster is being created here.\n', 0o600);
   await Promise.all([paths.keys, paths.logs].map(makeDirectory));
@@ -122,6 +137,7 @@ async function createLayout(dir: string, options: LayoutOptions): Promise<Opened
     operator: toHex(operator.publicKey),
     membershipVersion: 1,
     zones,
+    custodians,
     doorPort,
     settings: { ...defaultSettings, ...options.settings },
     processes: await seatProcesses(dir, seats, [doorPort]),
@@ -188,15 +204,19 @@ async function readMembership(dir: string, file: ClusterFile): Promise<Membershi
 async function grow(dir: string, file: ClusterFile, options: LayoutOptions): Promise<ClusterFile> {
   const present = file.processes.filter(({ role }) => role === 'node');
   const { nodes = present.length, zones = file.zones } = options;
-  refuseShrinking(file, present.length, nodes, zones);
-  const seats = newNodeSeats(
-    joinZones(
-      present.map(({ zone }) => zone),
-      nodes,
-      zones,
-    ),
-    present.length + 1,
+  const there = file.processes.filter(({ role }) => role === 'custodian').length;
+  // A layout of a time before custodians gets them as a new one would.
+  const { custodians = file.custodians ?? defaultCustodians } = options;
+  refuseShrinking(file, { nodes: present.length, custodians: there }, { nodes, zones, custodians });
+  const nodeZones = joinZones(
+    present.map(({ zone }) => zone),
+    nodes,
+    zones,
   );
+  const seats = [
+    ...newNodeSeats(nodeZones, present.length + 1),
+    ...newCustodianSeats(custodianZones(there + 1, custodians, zones, nodes), there + 1),
+  ];
   const ports = [file.doorPort, ...file.processes.map(({ port }) => port)];
   const doorPort = options.port === undefined ? file.doorPort : await chooseDoorPort(options.port, ports);
   const settings = { ...file.settings, ...options.settings };
@@ -206,6 +226,7 @@ async function grow(dir: string, file: ClusterFile, options: LayoutOptions): Pro
   const grown = {
     ...file,
     zones,
+    custodians,
     doorPort,
     settings,
     membershipVersion,
@@ -218,12 +239,23 @@ async function grow(dir: string, file: ClusterFile, options: LayoutOptions): Pro
   return grown;
 }
 
-function refuseShrinking(file: ClusterFile, present: number, nodes: number, zones: number): void {
-  if (nodes < present) {
+function refuseShrinking(
+  file: ClusterFile,
+  present: { readonly nodes: number; readonly custodians: number },
+  { nodes, zones, custodians }: Required<Pick<LayoutOptions, 'nodes' | 'zones' | 'custodians'>>,
+): void {
+  if (nodes < present.nodes) {
     throw new HoldfastError(
       'ARGUMENT_INVALID',
-      `the cluster has ${present} nodes; ${nodes} would leave out nodes that hold copies. Start it with ${present} or more (at most ${nodesMax}); \`node stop\` takes one down for a while`,
-      { details: { present, asked: nodes } },
+      `the cluster has ${present.nodes} nodes; ${nodes} would leave out nodes that hold copies. Start it with ${present.nodes} or more (at most ${nodesMax}); \`node stop\` takes one down for a while`,
+      { details: { present: present.nodes, asked: nodes } },
+    );
+  }
+  if (custodians < present.custodians) {
+    throw new HoldfastError(
+      'ARGUMENT_INVALID',
+      `the cluster has ${present.custodians} custodians; ${custodians} would leave out some that hold shares of the keys`,
+      { details: { present: present.custodians, asked: custodians } },
     );
   }
   if (zones < file.zones) {
@@ -251,6 +283,10 @@ function newSeats(zones: readonly string[], first: number): Seat[] {
 
 function newNodeSeats(zones: readonly string[], first: number): Seat[] {
   return zones.map((zone, index) => ({ name: `node-${first + index}`, role: 'node', zone }));
+}
+
+function newCustodianSeats(zones: readonly string[], first: number): Seat[] {
+  return zones.map((zone, index) => ({ name: `custodian-${first + index}`, role: 'custodian', zone }));
 }
 
 async function seatProcesses(

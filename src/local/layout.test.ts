@@ -29,7 +29,7 @@ async function membershipIn(dir: string) {
 describe('a layout', () => {
   test('is born with every process in its zone, keys for the owner only, and opens again unchanged', async (t) => {
     const dir = await directory(t);
-    const born = await createOrOpenLayout(dir, { port: 0 });
+    const born = await createOrOpenLayout(dir, { port: 0, custodians: 0 });
     const { processes } = born.file;
     assert.equal(
       processes.map(({ name, zone }) => `${name}:${zone}`).join(' '),
@@ -53,7 +53,12 @@ describe('a layout', () => {
 
   test('tells each process what it needs', async (t) => {
     const dir = await directory(t);
-    const { file } = await createOrOpenLayout(dir, { nodes: 1, port: 0, settings: { beatMs: 100 } });
+    const { file } = await createOrOpenLayout(dir, {
+      nodes: 1,
+      port: 0,
+      custodians: 0,
+      settings: { beatMs: 100 },
+    });
     const node = await loadProcessConfig(dir, 'node-1');
     assert.equal(node.peer, (await openIdentity(node.identityPath)).name);
     assert.deepEqual(node.roles, ['node']);
@@ -78,7 +83,7 @@ describe('a layout', () => {
 
   test('grows by members under the next membership version, and keeps who was added by hand', async (t) => {
     const dir = await directory(t);
-    const born = await createOrOpenLayout(dir, { nodes: 3, port: 0 });
+    const born = await createOrOpenLayout(dir, { nodes: 3, port: 0, custodians: 0 });
     const operator = (await openIdentity(layoutPaths(dir).operatorKey)).signer;
     const guest = {
       name: 'guest',
@@ -105,7 +110,7 @@ describe('a layout', () => {
 
   test('never shrinks', async (t) => {
     const dir = await directory(t);
-    await createOrOpenLayout(dir, { nodes: 3, port: 0 });
+    await createOrOpenLayout(dir, { nodes: 3, port: 0, custodians: 0 });
     await assert.rejects(createOrOpenLayout(dir, { nodes: 2 }), {
       code: 'ARGUMENT_INVALID',
       message: /has 3 nodes; 2 would leave out/,
@@ -120,9 +125,38 @@ describe('a layout', () => {
     });
   });
 
+  test('has five custodians in turn over its zones unless told otherwise, and a cluster from before gets them', async (t) => {
+    const dir = await directory(t);
+    const custodiansOf = (file: { processes: readonly { name: string; role: string; zone: string }[] }) =>
+      file.processes.filter(({ role }) => role === 'custodian').map(({ name, zone }) => `${name}:${zone}`);
+    const none = await createOrOpenLayout(dir, { nodes: 2, port: 0, custodians: 0 });
+    assert.deepEqual(custodiansOf((await createOrOpenLayout(dir)).file), [], 'none stays none');
+    const { custodians: _, ...before } = none.file;
+    await writeFile(layoutPaths(dir).cluster, JSON.stringify({ ...before, version: 1 }));
+    const grown = await createOrOpenLayout(dir);
+    const five = ['custodian-1:a', 'custodian-2:b', 'custodian-3:a', 'custodian-4:b', 'custodian-5:a'];
+    assert.deepEqual(custodiansOf(grown.file), five);
+    assert.equal(grown.joined.length, 5);
+    assert.deepEqual(
+      (await membershipIn(dir)).members.flatMap(({ name, roles }) =>
+        roles.includes('custodian') ? [name] : [],
+      ),
+      five.map((each) => each.replace(/:.*/, '')),
+    );
+    assert.deepEqual((await createOrOpenLayout(dir)).file, grown.file);
+    const config = await loadProcessConfig(dir, 'custodian-2');
+    assert.match(config.custodian?.sealingKeyPath ?? '', /custodian-2.sealing\.key$/);
+    assert.equal((await createOrOpenLayout(dir, { custodians: 6 })).joined.length, 1);
+    await assert.rejects(createOrOpenLayout(dir, { custodians: 5 }), {
+      code: 'ARGUMENT_INVALID',
+      message: /has 6 custodians/,
+    });
+    await assert.rejects(createOrOpenLayout(dir, { custodians: 33 }), { code: 'ARGUMENT_INVALID' });
+  });
+
   test('takes another door port when told to', async (t) => {
     const dir = await directory(t);
-    const { file } = await createOrOpenLayout(dir, { nodes: 1, port: 0 });
+    const { file } = await createOrOpenLayout(dir, { nodes: 1, port: 0, custodians: 0 });
     const [port = 0] = await choosePorts(1, [file.doorPort]);
     assert.equal((await createOrOpenLayout(dir, { port })).file.doorPort, port);
     assert.equal((await createOrOpenLayout(dir)).file.doorPort, port);
@@ -133,7 +167,7 @@ describe('a layout', () => {
 
   test('a crash at any file of its birth is completed, with the keys that are there', async (t) => {
     const dir = await directory(t);
-    await createOrOpenLayout(dir, { nodes: 2, port: 0 });
+    await createOrOpenLayout(dir, { nodes: 2, port: 0, custodians: 0 });
     const paths = layoutPaths(dir);
     const key = await readFile(paths.operatorKey);
     for (const lost of [
@@ -145,7 +179,7 @@ describe('a layout', () => {
       for (const name of ['cluster.json', ...lost])
         await rm(join(dir, name), { recursive: true, force: true });
       await writeFile(paths.creating, '');
-      assert.equal((await createOrOpenLayout(dir, { nodes: 2, port: 0 })).created, true);
+      assert.equal((await createOrOpenLayout(dir, { nodes: 2, port: 0, custodians: 0 })).created, true);
       assert.deepEqual(await readFile(paths.operatorKey), key);
       assert.ok(!(await readdir(dir)).includes('creating'));
     }
@@ -153,7 +187,7 @@ describe('a layout', () => {
 
   test('a crash while growing is completed', async (t) => {
     const dir = await directory(t);
-    await createOrOpenLayout(dir, { nodes: 2, port: 0 });
+    await createOrOpenLayout(dir, { nodes: 2, port: 0, custodians: 0 });
     const before = await readFile(layoutPaths(dir).membership);
     await createOrOpenLayout(dir, { nodes: 3 });
     await writeFile(layoutPaths(dir).membership, before);
@@ -174,10 +208,10 @@ describe('a directory that is not ours to fill', () => {
     await assert.rejects(createOrOpenLayout(dir), { code: 'DATA_DIR_FOREIGN', message: /not empty/ });
     assert.deepEqual(await readdir(dir), ['thesis.tex']);
     await rm(join(dir, 'thesis.tex'));
-    await createOrOpenLayout(dir, { nodes: 1, port: 0 });
+    await createOrOpenLayout(dir, { nodes: 1, port: 0, custodians: 0 });
     const path = layoutPaths(dir).cluster;
     const text = await readFile(path, 'utf8');
-    await writeFile(path, text.replace('"version": 1', '"version": 7'));
+    await writeFile(path, text.replace('"version": 2', '"version": 7'));
     await assert.rejects(createOrOpenLayout(dir), { code: 'DATA_DIR_NEWER', message: /format 7/ });
     await rm(path);
     await assert.rejects(createOrOpenLayout(dir), {
@@ -191,7 +225,7 @@ describe('a directory that is not ours to fill', () => {
 
   test('every file that a cluster cannot do without is missed, and a changed membership is seen', async (t) => {
     const dir = await directory(t);
-    await createOrOpenLayout(dir, { nodes: 1, port: 0 });
+    await createOrOpenLayout(dir, { nodes: 1, port: 0, custodians: 0 });
     for (const name of [
       'operator.key',
       'token',

@@ -8,6 +8,8 @@
 //   DIR/state.json        which processes shall run, and which data directories have been born (state-file.ts)
 //   DIR/NAME/identity.key 600, kept for ever: the address of the process depends on it
 //   DIR/NAME/data/        everything the process stores; `node wipe` deletes this and nothing else
+//   DIR/custodian-N/sealing.key   600: what its shares are sealed under, unless there is a better place for it
+//   DIR/custodian-N/passphrase    600, put there by an operator: used instead of sealing.key
 //   DIR/run/              700: of the running supervisor only
 //   DIR/logs/             one per process, bounded
 //
@@ -56,11 +58,15 @@ export interface ProcessConfig {
   readonly born: boolean;
   readonly identityPath: string;
   readonly membershipPath: string;
+  /** Address to listen on. Absent = 127.0.0.1: every process of a local cluster. */
+  readonly host?: string;
   /** libp2p multiaddrs to listen on. */
   readonly listen: readonly string[];
   readonly port: number;
   /** HTTP of the door. Only in the process with the role `door`. */
   readonly door?: DoorConfig;
+  /** Only in a process with the role `custodian`. */
+  readonly custodian?: CustodianConfig;
   readonly settings: ClusterSettings;
 }
 
@@ -73,6 +79,14 @@ export interface DoorConfig {
   /** Development key provider and writer's signing key live here. */
   readonly keysDir: string;
   readonly writerKeyPath: string;
+}
+
+/** Where a custodian finds what its shares are sealed under, beside a credential of the service manager. */
+export interface CustodianConfig {
+  /** A passphrase; used when the file is there. */
+  readonly passphrasePath: string;
+  /** A random key, made at the first start. */
+  readonly sealingKeyPath: string;
 }
 
 /** The key file of the development provider of a door. */
@@ -98,6 +112,8 @@ export function layoutPaths(dir: string) {
     process: (name: string) => join(root, name),
     identity: (name: string) => join(root, name, 'identity.key'),
     data: (name: string) => join(root, name, 'data'),
+    passphrase: (name: string) => join(root, name, 'passphrase'),
+    sealingKey: (name: string) => join(root, name, 'sealing.key'),
     log: (name: string) => join(root, 'logs', `${name}.log`),
   } as const;
 }
@@ -144,6 +160,9 @@ export async function loadProcessConfig(dir: string, name: string): Promise<Proc
     listen: [multiaddrOf(entry)],
     port: entry.port,
     ...(entry.role === 'door' ? { door: await doorConfig(layout) } : {}),
+    ...(entry.role === 'custodian'
+      ? { custodian: { passphrasePath: paths.passphrase(name), sealingKeyPath: paths.sealingKey(name) } }
+      : {}),
     settings: layout.file.settings,
   };
 }

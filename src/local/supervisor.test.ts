@@ -31,7 +31,7 @@ const supervisorCommand = [process.execPath, fileURLToPath(new URL('local-superv
 async function newLayout(t: TestContext, options: LayoutOptions = { nodes: 2 }): Promise<OpenedLayout> {
   const parent = await mkdtemp(join(tmpdir(), 'holdfast-local-'));
   t.after(() => rm(parent, { recursive: true, force: true, maxRetries: 5 }));
-  return createOrOpenLayout(join(parent, 'cluster'), { port: 0, ...options });
+  return createOrOpenLayout(join(parent, 'cluster'), { port: 0, custodians: 0, ...options });
 }
 
 const quick = { stopMs: 2000, startMs: 20_000, backoffMs: { first: 50, longest: 400 } };

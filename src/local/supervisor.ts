@@ -51,7 +51,7 @@ export interface Supervisor extends AsyncDisposable {
   state(): ClusterState;
   /** Like the methods of ControlClient. Throws ARGUMENT_INVALID for a name the cluster does not have. */
   act(name: string, action: NodeAction): Promise<ProcessState>;
-  /** Stops door, steward and nodes in this order. Resolves when everything has ended; may be called again. */
+  /** Stops door, steward, custodians and nodes in this order. Resolves when everything has ended; may be called again. */
   stop(): Promise<void>;
   /** Resolves when the cluster has ended, whoever asked for it. */
   readonly ended: Promise<void>;
@@ -187,10 +187,10 @@ class Cluster {
     };
   }
 
-  /** Door, steward, nodes: nobody is left waiting for one that has gone already. */
+  /** Door, steward, custodians, nodes: nobody is left waiting for one that has gone already. */
   async stopProcesses(): Promise<void> {
     this.#enter('stopping', 'stopping');
-    for (const role of ['door', 'steward', 'node']) {
+    for (const role of ['door', 'steward', 'custodian', 'node']) {
       const children = [...this.#children.values()].filter((child) => child.entry.role === role);
       await Promise.all(children.map((child) => child.stop(this.#hurried ? 'SIGKILL' : 'SIGTERM')));
     }
@@ -241,7 +241,7 @@ class Cluster {
     throw new HoldfastError('CLUSTER_NOT_RUNNING', `the cluster in ${this.#layout.dir} is stopping`);
   }
 
-  // A storage node that fails leaves the others to do without it, and status says so. Without the steward or
+  // A storage node or custodian that fails leaves the others to do without it, and status says so. Without the steward or
   // the door there is no cluster.
   async #startFirst(child: Child): Promise<void> {
     const stop = this.#stopRequest.signal;
@@ -252,13 +252,13 @@ class Cluster {
       if (status === 'failed' || child.failure?.code === 'TIMEOUT' || child.endings >= endingsMax) break;
       await child.settled(['starting', 'ready', 'failed', 'down'], stop);
     }
-    if (child.entry.role !== 'node' && !stop.aborted) throw childError(child);
+    if (!mayBeDown(child.entry) && !stop.aborted) throw childError(child);
   }
 
   #newChild(entry: ProcessEntry): Child {
     const { command, startMs = minute, stopMs = 8 * second } = this.#options;
     const { backoffMs = { first: 250, longest: 15 * second } } = this.#options;
-    const down = entry.role === 'node' ? this.#state.processes[entry.name]?.down : undefined;
+    const down = mayBeDown(entry) ? this.#state.processes[entry.name]?.down : undefined;
     return new Child(
       {
         entry,
@@ -294,7 +294,7 @@ class Cluster {
     this.#background(this.#write(() => writeChildren(this.#paths.run, pids)));
   }
 
-  /** Replaces the given facts about a process on disk. Only storage nodes stay down over a restart. */
+  /** Replaces the given facts about a process on disk. Only storage nodes and custodians stay down over a restart. */
   #remember(
     entry: ProcessEntry,
     facts: { [Key in keyof ProcessMemory]: ProcessMemory[Key] | undefined },
@@ -302,7 +302,7 @@ class Cluster {
     const memory = { ...this.#state.processes[entry.name], ...facts };
     const { down, bornAt } = memory;
     this.#state = remember(this.#state, entry.name, {
-      ...(down === undefined || entry.role !== 'node' ? {} : { down }),
+      ...(down === undefined || !mayBeDown(entry) ? {} : { down }),
       ...(bornAt === undefined ? {} : { bornAt }),
     });
     return this.#write(() => writeStateFile(this.#paths.state, this.#state));
@@ -362,4 +362,9 @@ class Cluster {
   get #paths(): ReturnType<typeof layoutPaths> {
     return layoutPaths(this.#layout.dir);
   }
+}
+
+/** There are several of them, and the cluster does without one. */
+function mayBeDown({ role }: ProcessEntry): boolean {
+  return role === 'node' || role === 'custodian';
 }

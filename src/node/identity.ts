@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys';
 import type { PrivateKey } from '@libp2p/interface';
-import { peerIdFromPrivateKey } from '@libp2p/peer-id';
+import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id';
 import { fromUtf8, toHex } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha256, type Signer, signerFromSeed } from '../core/hash.ts';
@@ -78,6 +78,17 @@ export async function createIdentity(path: string, seed: Uint8Array = randomByte
 export async function identityFromSeed(seed: Uint8Array): Promise<Identity> {
   const privateKey = await generateKeyPairFromSeed('Ed25519', seed);
   return { name: peerIdFromPrivateKey(privateKey).toString(), signer: signerFromSeed(seed), privateKey };
+}
+
+/** The Ed25519 public key that a text peer id spells, 32 bytes. Throws ARGUMENT_INVALID for any other text. */
+export function publicKeyOfPeer(peer: PeerName): Uint8Array {
+  try {
+    const { publicKey } = peerIdFromString(peer);
+    if (publicKey?.type === 'Ed25519') return new Uint8Array(publicKey.raw);
+  } catch (cause) {
+    throw new HoldfastError('ARGUMENT_INVALID', `${peer.slice(0, 80)} is no peer id`, { cause });
+  }
+  throw new HoldfastError('ARGUMENT_INVALID', `${peer} is not the peer id of an Ed25519 key`);
 }
 
 // Three lines: what it is, the seed, and a checksum over it, so that a flipped bit is damage, not another node.

@@ -12,7 +12,7 @@ import { preimage, type Signer, verifySignature } from '../core/hash.ts';
 import { membersMax } from '../core/limits.ts';
 import type { PeerName } from '../core/rpc.ts';
 
-export const memberRoles = ['node', 'steward', 'door', 'operator'] as const;
+export const memberRoles = ['node', 'steward', 'door', 'custodian', 'operator'] as const;
 export type MemberRole = (typeof memberRoles)[number];
 
 export interface Member {

@@ -213,7 +213,7 @@ export class Steward implements AsyncDisposable {
     await this.#follower.follow();
     // 2. Every node: the beat out, what has changed there back. Then the doors are told.
     await this.#watch.listen(beat, this.#stop.signal);
-    this.#tellDoors(beat);
+    this.#tellBeat(beat);
     // 3. Judge, plan, act.
     await this.#decide();
     // 4. What may take its time.
@@ -223,12 +223,14 @@ export class Steward implements AsyncDisposable {
     this.#timing = { ...this.#timing, roundMs: this.#ports.clock.monotonic() - started };
   }
 
-  #tellDoors(beat: Beat): void {
+  /** To those who are told the beat without being asked for anything. */
+  #tellBeat(beat: Beat): void {
     const options = { timeoutMs: this.#settings.deadlineMs, signal: this.#stop.signal };
     for (const member of this.#watch.members) {
-      if (!member.roles.includes('door')) continue;
-      const call = this.#ports.rpc.call(member.peer, 'door.beat', { head: { beat: beat.frame } }, options);
-      // A door that misses a beat keeps time by itself; it is not ours to watch.
+      const role = ['door', 'custodian'].find((each) => member.roles.includes(each));
+      if (role === undefined) continue;
+      const call = this.#ports.rpc.call(member.peer, `${role}.beat`, { head: { beat: beat.frame } }, options);
+      // One that misses a beat keeps time by itself; it is not ours to watch.
       this.#inBackground(call.then(() => undefined).catch(() => undefined));
     }
   }

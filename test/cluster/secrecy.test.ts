@@ -13,6 +13,7 @@ import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { startCustodianRole } from '../../src/app/custodian-role.ts';
 import { startDoorRole } from '../../src/app/door-role.ts';
 import { systemClock } from '../../src/app/member.ts';
 import { startNodeRole } from '../../src/app/node-role.ts';
@@ -47,14 +48,19 @@ let token: string;
 before(async () => {
   dir = await mkdtemp(join(tmpdir(), 'holdfast-secrecy-'));
   stack.defer(() => rm(dir, { recursive: true, force: true, maxRetries: 5 }));
-  const layout = await createOrOpenLayout(dir, { nodes: 3, zones: 3, port: 0 });
+  const layout = await createOrOpenLayout(dir, { nodes: 3, zones: 3, custodians: 0, port: 0 });
   const paths = layoutPaths(dir);
   provider = stack.use(
     await openDevFile({ path: devKeyPath({ keysDir: paths.keys }), clock: systemClock, create: true }),
   );
   const tap = (_direction: string, _peer: string, frame: Uint8Array): void =>
     void frames.push(Uint8Array.from(frame));
-  const starters = { node: startNodeRole, steward: startStewardRole, door: startDoorRole } as const;
+  const starters = {
+    node: startNodeRole,
+    steward: startStewardRole,
+    door: startDoorRole,
+    custodian: startCustodianRole,
+  } as const;
   const started = layout.file.processes.map(async ({ name, role }) =>
     starters[role](await loadProcessConfig(dir, name), { tap }),
   );

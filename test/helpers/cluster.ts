@@ -19,6 +19,8 @@ const script = fileURLToPath(new URL('./cluster.child.ts', import.meta.url));
 export interface ClusterOptions {
   readonly nodes?: number;
   readonly zones?: number;
+  /** Default none: five more processes are only for tests of custody. */
+  readonly custodians?: number;
   readonly settings?: Partial<ClusterSettings>;
   /** An existing directory; default a fresh one, removed at the end. */
   readonly dir?: string;
@@ -66,8 +68,8 @@ export class TestCluster implements AsyncDisposable {
   }
 
   async up(): Promise<void> {
-    const { nodes, zones, settings } = this.#options;
-    const options = JSON.stringify({ nodes, zones, settings, port: this.port });
+    const { nodes, zones, custodians = 0, settings } = this.#options;
+    const options = JSON.stringify({ nodes, zones, custodians, settings, port: this.port });
     const child = spawn(process.execPath, [script, this.dir, options], { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#supervisor = child;
     this.#output = '';

@@ -59,7 +59,7 @@ export const nodeCommands: readonly Command[] = [
       usage: 'N',
       summary,
       positionals: [1, 1],
-      notes: 'N is 1, 2, … or node-1, …; `steward` and `door` too, except for wipe.',
+      notes: 'N is 1, 2, … or node-1, …; `steward`, `door` and `custodian-1`, … too, except for wipe.',
       run: async (context) => perform(context, act),
     }),
   ),

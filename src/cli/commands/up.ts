@@ -16,11 +16,16 @@ import { table } from '../screen.ts';
 
 export const up: Command = {
   name: 'up',
-  usage: '[--nodes N] [--zones N] [--port P] [--detach] [--no-docs]',
+  usage: '[--nodes N] [--zones N] [--custodians N] [--port P] [--detach] [--no-docs]',
   summary: 'Start the local cluster, creating it at the first time; Ctrl-C stops it in order',
   options: {
     nodes: { type: 'string', value: 'N', text: 'storage nodes (default 5; may grow later)' },
     zones: { type: 'string', value: 'N', text: 'zones they are spread over (default 3)' },
+    custodians: {
+      type: 'string',
+      value: 'N',
+      text: 'processes that hold shares of the keys (default 5; may grow later; 0: a development key file)',
+    },
     port: {
       type: 'string',
       value: 'P',
@@ -40,14 +45,16 @@ export const up: Command = {
 };
 
 function readOptions(context: Context): LayoutOptions {
-  const [nodes, zones, port] = [
+  const [nodes, zones, custodians, port] = [
     context.whole('nodes', { min: 1, max: 248 }),
     context.whole('zones', { min: 1, max: 26 }),
+    context.whole('custodians', { min: 0, max: 32 }),
     context.whole('port', { min: 0, max: 65_535 }),
   ];
   return {
     ...(nodes === undefined ? {} : { nodes }),
     ...(zones === undefined ? {} : { zones }),
+    ...(custodians === undefined ? {} : { custodians }),
     ...(port === undefined ? {} : { port }),
   };
 }
