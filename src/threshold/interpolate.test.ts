@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
 import { isHoldfastError } from '../core/errors.ts';
 import type { Group } from './group.ts';
-import { nobleRistretto } from './group-noble.ts';
+import { nobleEd25519, nobleRistretto } from './group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { interpolation } from './interpolate.ts';
 import { evaluate } from './polynomial.ts';
@@ -14,6 +14,7 @@ const sodium = await loadRistretto();
 for (const [name, group, runs] of [
   ['libsodium', sodium, 150],
   ['noble', nobleRistretto(), 10],
+  ['noble ed25519', nobleEd25519(), 10],
 ] satisfies [string, Group, number][]) {
   describe(name, () => {
     test('gives what the polynomial says, for near and far indices and any place', () => {

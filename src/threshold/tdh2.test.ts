@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
 import { concat, sameBytes, toHex, utf8 } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
+import { proveDleq, verifyDleq } from './dleq.ts';
 import type { HashGroup, Point, Scalar } from './group.ts';
 import { nobleRistretto } from './group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { evaluate } from './polynomial.ts';
 import { branchKeyOf, combine, encrypt, partial, secondGenerator, type TdhWrap, verifyWrap } from './tdh2.ts';
+import { DST, hashToScalar } from './transcript.ts';
 
 const sodium = await loadRistretto();
 const noble = nobleRistretto();
@@ -169,16 +171,65 @@ test('a branch key follows from element, id and version, and differs with each',
   }
 });
 
-test('what was drawn for a wrap is zeroed', () => {
-  const drawn: Uint8Array[] = [];
-  const random = (size: number): Uint8Array => {
-    const bytes = new Uint8Array(randomBytes(size));
-    drawn.push(bytes);
+test('the challenge is SHA-512 over every public value, each with its length, under its name', () => {
+  const { Y } = dealt(sodium, 1);
+  const { U, Ubar, V, e, f } = encrypt(sodium, Y, label, randomBytes).wrap;
+  const W = sodium.sub(sodium.base(f), sodium.mul(e, U));
+  const Wbar = sodium.sub(sodium.mul(f, secondGenerator(sodium)), sodium.mul(e, Ubar));
+  const hash = createHash('sha512');
+  for (const part of [utf8('CHORUS-SLURP-TDH2GE-R255-v1/ct'), Y, V, label, U, Ubar, W, Wbar]) {
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(part.length);
+    hash.update(length).update(part);
+  }
+  assert.deepEqual(sodium.scalar.reduce(hash.digest()), e);
+});
+
+test('a maker who takes another r for Ū than for U is found out, whatever it hashes', () => {
+  const { Y } = dealt(sodium, 1);
+  const { scalar } = sodium;
+  const [r, other, s] = [1, 2, 3].map(() => scalar.random(randomBytes));
+  assert.ok(r !== undefined && other !== undefined && s !== undefined);
+  const gbar = secondGenerator(sodium);
+  const [U, Ubar, V] = [sodium.base(r), sodium.mul(other, gbar), sodium.mul(r, Y)];
+  const e = hashToScalar(sodium, DST.ct, Y, V, label, U, Ubar, sodium.base(s), sodium.mul(s, gbar));
+  const f = scalar.add(s, scalar.mul(r, e));
+  assert.equal(verifyWrap(sodium, Y, label, { U, Ubar, V, e, f }), false);
+  const honest = sodium.mul(r, gbar);
+  const again = hashToScalar(sodium, DST.ct, Y, V, label, U, honest, sodium.base(s), sodium.mul(s, gbar));
+  const proof = { e: again, f: scalar.add(s, scalar.mul(r, again)) };
+  assert.ok(verifyWrap(sodium, Y, label, { U, Ubar: honest, V, ...proof }));
+});
+
+test('every secret made on the way to a wrap, a proof or an element is zeroed', () => {
+  const made: Uint8Array[] = [];
+  const keep = (bytes: Uint8Array): Uint8Array => {
+    made.push(bytes);
     return bytes;
   };
-  encrypt(sodium, dealt(sodium, 1).Y, label, random);
-  assert.equal(drawn.length, 3);
-  for (const bytes of drawn) assert.deepEqual(bytes, new Uint8Array(64));
+  const { scalar } = sodium;
+  const watched: HashGroup = {
+    ...sodium,
+    scalar: {
+      ...scalar,
+      random: (random) => keep(scalar.random(random)),
+      mul: (a, b) => keep(scalar.mul(a, b)),
+    },
+  };
+  const { Y, shareOf } = dealt(sodium, 2);
+  const drawn: Uint8Array[] = [];
+  const random = (size: number): Uint8Array => {
+    drawn.push(new Uint8Array(randomBytes(size)));
+    return drawn.at(-1) ?? new Uint8Array(size);
+  };
+  const { wrap } = encrypt(watched, Y, label, random);
+  assert.deepEqual([drawn.length, made.length], [3, 4]);
+  const x = shareOf(1);
+  const statement = { context: label, B: sodium.base(x), C: [wrap.U], D: [partial(sodium, x, wrap.U)] };
+  const proof = proveDleq(watched, x, statement, random);
+  assert.ok(verifyDleq(sodium, statement, proof));
+  assert.deepEqual([drawn.length, made.length], [4, 6]);
+  for (const bytes of [...drawn, ...made]) assert.deepEqual(bytes, new Uint8Array(bytes.length));
 });
 
 function dealt(group: HashGroup, t: number): { Y: Point; shareOf: (index: number) => Scalar } {
