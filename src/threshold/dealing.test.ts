@@ -202,6 +202,10 @@ test('a false complaint is refuted and names the accuser', () => {
     [[3, 'member', 'complaint']],
   );
   assert.equal(answer(group, session, dealerOf(world, 2), the(dealt[1]).seed, [complaint]), undefined);
+  for (let at = 0; at < complaint.length; at++) {
+    const noise = valueOf(settle(group, session, dealings, [flipped(complaint, at)], []));
+    assert.deepEqual([noise.qual, noise.faults.map(({ culprit }) => culprit)], [[1, 2], [0]]);
+  }
   // An answer that is not the accused's, or changed, refutes nothing: too few dealers are left.
   for (let at = 0; at < reply.length; at += 3) {
     const outcome = settle(group, session, dealings, [complaint], [flipped(reply, at)]);
@@ -249,6 +253,10 @@ test('only certificates of one transcript activate; who signed another is shown'
     [3, 'missing'],
     [4, 'missing'],
   ]);
+  for (let at = 0; at < the(right[2]).length; at++) {
+    const changed = [...right.slice(0, 2), flipped(the(right[2]), at)];
+    assert.ok(!activate(session, all.transcript, changed, 3).ok, `byte ${at}`);
+  }
   const later = { ...session, id: sessionFor(world).id };
   assert.ok(!activate(later, all.transcript, right, 3).ok);
 });

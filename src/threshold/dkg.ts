@@ -204,7 +204,7 @@ function sharedKeys(
 ): { readonly key: Uint8Array; readonly nonce: Uint8Array } {
   const { group } = suite;
   const shared = { ephemeral: group.mul(own.ephemeral, recipient), fixed: group.mul(own.secret, recipient) };
-  const sender = group.base(own.secret);
+  const sender = session.statics[own.index - 1] ?? group.identity;
   const keys = sealingKey(suite, shared, own.E, sender, recipient, session.context);
   shared.ephemeral.fill(0);
   shared.fixed.fill(0);

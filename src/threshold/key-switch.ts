@@ -142,8 +142,18 @@ export function contribute(
     for (const secret of [masked, unmasked]) secret.fill(0);
     return out;
   });
-  const statement = statementOf(group, page, index, R, W);
-  const rho = weighted(group, statement.weights, rhos);
+  const { seed, weights } = weightsOf(page, index, R, W);
+  const rho = weighted(group, weights, rhos);
+  const U = group.msm(
+    weights,
+    page.items.map((item) => item.U),
+  );
+  // Who knows ρ* and a needs no sums of R and W: two multiplications each wrap that only the verifier makes.
+  const shifted = group.mul(rho, page.Ynew);
+  const unmasked = group.mul(a, U);
+  const sums = { R: group.base(rho), W: group.sub(shifted, unmasked), U };
+  for (const secret of [shifted, unmasked]) secret.fill(0);
+  const statement = { index, seed, ...sums, A: group.base(a) };
   const proof = prove(group, page, statement, { rho, a }, random);
   for (const secret of [...rhos, rho, a]) secret.fill(0);
   return concat(...R.flatMap((point, at) => [point, W[at] ?? group.identity]), ...proof);
@@ -196,7 +206,6 @@ export function applySwitch(
 interface Statement {
   readonly index: number;
   readonly seed: Uint8Array;
-  readonly weights: readonly Scalar[];
   readonly R: Point;
   readonly W: Point;
   readonly U: Point;
@@ -211,23 +220,33 @@ function statementOf(
   R: readonly Point[],
   W: readonly Point[],
 ): Statement {
+  const { seed, weights } = weightsOf(page, index, R, W);
+  const U = page.items.map((item) => item.U);
+  const Yj = page.keys.Yi[index - 1] ?? group.identity;
+  return {
+    index,
+    seed,
+    R: group.msm(weights, R),
+    W: group.msm(weights, W),
+    U: group.msm(weights, U),
+    A: group.mul(weightOf(group, page, index), Yj),
+  };
+}
+
+/** 128-bit weights that depend on everything in the page and the contribution. */
+function weightsOf(
+  page: SwitchPage,
+  index: number,
+  R: readonly Point[],
+  W: readonly Point[],
+): { readonly seed: Uint8Array; readonly weights: readonly Scalar[] } {
   const seed = transcriptHash(DST.ksSeed, page.id, uint8(index), counted(R), counted(W));
   const weights = R.map((_, at) => {
     const weight = new Uint8Array(scalarBytes);
     weight.set(transcriptHash(DST.ksRho, seed, uint32(at)).subarray(0, weightBytes));
     return weight;
   });
-  const U = page.items.map((item) => item.U);
-  const Yj = page.keys.Yi[index - 1] ?? group.identity;
-  return {
-    index,
-    seed,
-    weights,
-    R: group.msm(weights, R),
-    W: group.msm(weights, W),
-    U: group.msm(weights, U),
-    A: group.mul(weightOf(group, page, index), Yj),
-  };
+  return { seed, weights };
 }
 
 /** Schnorr over the three equations with two secrets: challenge, and a response for each. */
