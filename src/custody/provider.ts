@@ -53,7 +53,8 @@ export interface KekProvider extends AsyncDisposable {
   createKey(scope: NewKeyScope): Promise<NewKey>;
   /**
    * Gives back 1…`unwrapItemsMax` branch keys, in the order asked, each with an answer of its own. The bodies
-   * have been parsed. Rejects only when the whole request fails: KEY_UNAVAILABLE, FORBIDDEN, TIMEOUT.
+   * have been parsed. A body with combiner `all` and one wrap asks for a part of a key, which is not what the body's
+   * commitment is of. Rejects only when the whole request fails: KEY_UNAVAILABLE, FORBIDDEN, TIMEOUT.
    */
   unwrap(records: readonly BranchKeyBody[], request: UnwrapRequest): Promise<readonly Unwrapped[]>;
   /** What an operator must know about this kind of custody, in words; `production: false` is to be shown loudly. */
