@@ -9,7 +9,7 @@
 
 import type { CID } from '../core/block.ts';
 import type { PeerName } from '../core/rpc.ts';
-import type { BlockClass, SightState, Wanted } from './classes.ts';
+import { type BlockClass, blockClasses, type SightState, type Wanted } from './classes.ts';
 import type { Holder } from './ledger.ts';
 import { chooseTargets, type PlacementMember, zonesOf } from './place.ts';
 
@@ -172,18 +172,8 @@ function named(what: string, why: Suspension | undefined): Suspension | undefine
   return why === undefined ? undefined : { ...why, reason: `${what}: ${why.reason}` };
 }
 
-const listedClasses = [
-  'lost',
-  'lastCopy',
-  'belowMin',
-  'short',
-  'corrupt',
-  'belowTarget',
-  'misplaced',
-  'surplus',
-  'unreferenced',
-  'unchecked',
-] as const;
+/** Worth a word in a plan. */
+const listedClasses = blockClasses.filter((name) => name !== 'none' && name !== 'healthy');
 
 /** Looked at for each action wanted: enough to put the worst first without walking everything. */
 const sampleFactor = 4;
