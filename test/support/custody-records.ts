@@ -192,10 +192,18 @@ export function someLabel(changes: Partial<BkLabel> = {}): BkLabel {
 }
 
 export function someWrap(label: BkLabel): TdecWrap {
-  const [U, Ubar, V, e, f] = ['U', 'Ubar', 'V', 'e', 'f'].map(bytes32) as Uint8Array[] as Points;
-  return { t: 'tdec', cg: label.cg, kekVer: label.kekVer, label: encodeLabel(label), U, Ubar, V, e, f };
+  const points = { U: bytes32('U'), Ubar: bytes32('Ubar'), V: bytes32('V') };
+  const { kekVer } = label;
+  return {
+    t: 'tdec',
+    cg: label.cg,
+    kekVer,
+    label: encodeLabel(label),
+    ...points,
+    e: bytes32('e'),
+    f: bytes32('f'),
+  };
 }
-type Points = [Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array];
 
 /** A capability from the authority to `requester` for everything, for beats 0…1,000. */
 export function someCapability(changes: Partial<CapabilityLink> = {}, by: Signer = authority): Uint8Array {
