@@ -11,6 +11,11 @@ import { type ByteReader, parse } from './wire.ts';
 import { openXChaCha } from './xchacha.ts';
 
 const tagBytes = 16;
+/** What goes with a share at most: the ciphertext must stay below its bound. */
+export const payloadBytesMax = dkgCiphertextBytesMax - scalarBytes - tagBytes;
+/** The recommended context has 64 bytes, an extension is a hash or a little more; the transcript carries both. */
+export const contextBytesMax = 1024;
+export const extBytesMax = 65_536;
 
 /** What all members agree on beforehand. Public. */
 export interface DkgSession {

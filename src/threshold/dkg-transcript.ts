@@ -8,8 +8,10 @@ import { concat, uint64, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { custodiansMax } from '../core/limits.ts';
 import {
+  contextBytesMax,
   type DkgMessage,
   type DkgSession,
+  extBytesMax,
   openShare,
   readMessage,
   readSealed,
@@ -22,8 +24,6 @@ import { isThreshold, type KeySet, keySetOf } from './key-set.ts';
 import { type ByteReader, parse, uint32le, uint64le } from './wire.ts';
 
 const idBytesMax = 64;
-const contextBytesMax = 1024;
-const extBytesMax = 65_536;
 
 type PublicDealing = Pick<DkgMessage, 'C' | 'pop' | 'E'>;
 

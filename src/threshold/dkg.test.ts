@@ -288,6 +288,9 @@ test('our own mistakes throw', () => {
     () => begin(ristretto, { ...session, t: 4 }, 1, secret, random),
     () => begin(ristretto, { ...session, n: 33 }, 1, secret, random),
     () => begin(ristretto, session, 0, secret, random),
+    () => begin(ristretto, session, 1, secret, random, new Uint8Array(65_536)),
+    () => begin(ristretto, { ...session, context: new Uint8Array(1025) }, 1, secret, random),
+    () => begin(ristretto, { ...session, ext: new Uint8Array(65_537) }, 1, secret, random),
     () => begin(ristretto, session, 2, secret, random),
     () =>
       begin(

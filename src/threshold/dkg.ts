@@ -14,9 +14,12 @@ import { concat, sameBytes, uint64, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sameSecret, sha512 } from '../core/hash.ts';
 import {
+  contextBytesMax,
   type DkgMessage,
   type DkgSession,
+  extBytesMax,
   openShare,
+  payloadBytesMax,
   readMessage,
   sumCommitments,
   sumScalars,
@@ -82,6 +85,9 @@ export function begin(
   const { group } = suite;
   requireSession(suite, session);
   requireOwn(suite, session, index, secret);
+  if (payload.length > payloadBytesMax) {
+    throw new HoldfastError('ARGUMENT_INVALID', `a payload of at most ${payloadBytesMax} bytes expected`);
+  }
   const coeffs = Array.from({ length: session.t }, () => group.scalar.random(random));
   const ephemeral = group.scalar.random(random);
   const C = commitments(group, coeffs);
@@ -216,6 +222,9 @@ function requireSession(suite: DkgSuite, session: DkgSession): void {
   requireThreshold(t, n);
   if (statics.length !== n || !statics.every((key) => suite.group.isPoint(key))) {
     throw new HoldfastError('ARGUMENT_INVALID', `${n} static public keys expected, all group elements`);
+  }
+  if (session.context.length > contextBytesMax || session.ext.length > extBytesMax) {
+    throw new HoldfastError('ARGUMENT_INVALID', 'the context or the extension is too long');
   }
   if (new Set(statics.map((key) => key.join())).size !== n) {
     throw new HoldfastError('ARGUMENT_INVALID', 'two members have the same static public key');

@@ -18,7 +18,7 @@ import { type Group, pointBytes, type RandomBytes, type Scalar, samePoint, scala
 import { type KeySet, requireMember } from './key-set.ts';
 
 /** Two points: hiding, binding. */
-export const commitmentBytes = 2 * pointBytes;
+const commitmentBytes = 2 * pointBytes;
 
 /** Secret and for one signature only: `signShare` zeroes it. */
 export interface FrostNonces {

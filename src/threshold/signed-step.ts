@@ -37,7 +37,7 @@ export function signStep(
 }
 
 /** The message, when member `from` signed exactly this; undefined otherwise. `keys` are of the members 1…n. */
-export function openStep(
+function openStep(
   keys: readonly Uint8Array[],
   session: Uint8Array,
   step: string,
