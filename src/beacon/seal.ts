@@ -1,6 +1,6 @@
 // Checksums of our own around every stored value.
 //
-// LevelDB hands out flipped bits without a word (RELIABILITY.md section 1), so each value starts with 16 bytes
+// LevelDB hands out flipped bits without a word (docs/decisions/0016), so each value starts with 16 bytes
 // of SHA-256 over its key and itself. The key is in it because a flipped key is as bad as a flipped value: a row
 // that turns up under another name does not verify either.
 

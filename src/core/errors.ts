@@ -9,7 +9,7 @@ import { inspect } from 'node:util';
 interface CatalogueRow {
   /** HTTP status the door answers with. */
   readonly status: number;
-  /** UCXL code of the error envelope (CONTRACTS.md section 4). */
+  /** UCXL code of the error envelope. */
   readonly ucxl: string;
   /** Exit status of the command line: 1 failed, 2 bad usage, 3 not there, 4 conflict, 5 not reachable now, 6 damaged. */
   readonly exit: 1 | 2 | 3 | 4 | 5 | 6;

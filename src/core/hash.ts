@@ -78,7 +78,7 @@ function verifyKey(publicKey: Uint8Array): KeyObject {
   return key;
 }
 
-/** Preimage with a domain in front and every part length-prefixed (CUSTODY.md 2.1), so that no two meanings share bytes. */
+/** Preimage with a domain in front and every part length-prefixed, so that no two meanings share bytes. */
 export function preimage(domain: string, ...parts: readonly Uint8Array[]): Uint8Array {
   return concat(lengthPrefixed(utf8(domain)), ...parts.map(lengthPrefixed));
 }

@@ -1,6 +1,6 @@
 // Everything that grows has its bound here, each with the reason.
 
-/** One FLOE segment with its overhead: one raw block (CUSTODY.md 2.2). */
+/** One FLOE segment with its overhead: one raw block (docs/formats.md, Content encryption). */
 export const segmentBytes = 262_144;
 /** No block is larger. Room for an index block of 4,096 links; under the 2 MiB message ceiling of bitswap. */
 export const blockBytesMax = 1_048_576;
@@ -13,7 +13,7 @@ export const appendRecordsMax = 16;
 /** One RPC head (CBOR) and one RPC body (a block and a little). */
 export const rpcHeadBytesMax = 262_144;
 export const rpcBodyBytesMax = blockBytesMax + 1024;
-/** Length of an address and of one of its parts, in UTF-8 bytes (CONTRACTS.md section 2). */
+/** Length of an address and of one of its parts, in UTF-8 bytes. */
 export const addressBytesMax = 4096;
 export const addressPartBytesMax = 256;
 /** Members of one cluster: the algorithms sort all of them per block. */
@@ -25,11 +25,11 @@ export const subjectBytesMax = addressBytesMax + 64;
 /** Compliance tags and citations of one manifest: together with the rest they must stay below `recordBytesMax`. */
 export const manifestTagsMax = 64;
 export const manifestCitesMax = 128;
-/** DEKs under one branch key: bounds what its leak exposes and keeps a nonce collision at 2^-73 (CUSTODY.md 2.3). */
+/** DEKs under one branch key: bounds what its leak exposes and keeps a nonce collision at 2^-73. */
 export const branchKeyUsesMax = 4096;
 /** Branch keys a reader keeps open. A million objects have about a thousand; each costs under 1 KiB. */
 export const branchKeysOpenMax = 1024;
-/** Branch keys in one request to custodians (CUSTODY.md 2.5). */
+/** Branch keys in one request to custodians. */
 export const unwrapItemsMax = 256;
 /** Bytes of requests that one peer may have with us before we give credit. Bulk: a few blocks hide a round trip. */
 export const rpcRequestWindowBytes = { control: 2 * 1_048_576, bulk: 4 * 1_048_576 } as const;

@@ -2,7 +2,7 @@
 //
 // A branch key's own bytes exist between two lines: made or unwrapped, matched with the commitment, turned
 // into a wrapping key, zeroed. What stays is a wrapping key that can be used and not read. A writer drops
-// his when its window is over, so whoever breaks in later finds nothing of before (CUSTODY.md 2.3).
+// his when its window is over, so whoever breaks in later finds nothing of before.
 //
 // Keys are lent out: `using key = await keys.current(…)`. A key that is retired while lent out serves its
 // borrowers to the end and is gone with the last one.

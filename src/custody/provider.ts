@@ -2,7 +2,7 @@
 //
 // A provider makes branch keys and gives them back; it never sees a DEK. The port has the shape of a key
 // encapsulation, not of "wrap these bytes": in the threshold form the branch key comes out of a random
-// group element (CUSTODY.md 2.4), nobody can choose it, and making one needs only the public key. Giving it
+// group element (docs/decisions/0005), nobody can choose it, and making one needs only the public key. Giving it
 // back is a request to others, who decide by the label: slow, in batches, refused item by item.
 //
 // The alternative, wrap(key, label), fits every provider but the one this port exists for.
@@ -21,7 +21,7 @@ export interface UnwrapRequest {
   readonly requester: Uint8Array;
   /** Current beat: a request is good for a short while only. */
   readonly beat: number;
-  /** Signed capabilities of the requester, outermost first (CUSTODY.md 2.10). None in a development cluster. */
+  /** Signed capabilities of the requester, outermost first. None in a development cluster. */
   readonly capabilities?: readonly Uint8Array[];
   readonly signal?: AbortSignal;
 }

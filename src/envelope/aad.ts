@@ -1,4 +1,4 @@
-// What content is sealed for (CUSTODY.md 2.2): the associated data of its FLOE stream, as deterministic
+// What content is sealed for (docs/formats.md, Content encryption): the associated data of its FLOE stream, as deterministic
 // DAG-CBOR. It is kept in the manifest byte for byte and binds every key of the stream, so content sealed
 // for one address, class or writer does not open as another's.
 
@@ -9,7 +9,7 @@ import { fieldsOf, invalid } from './fields.ts';
 
 export const suite = 'slurp-env-1';
 
-/** Classes of confidentiality, in rising order (CUSTODY.md 2.10). */
+/** Classes of confidentiality, in rising order. */
 export const contentClasses = ['public', 'internal', 'confidential', 'restricted'] as const;
 export type ContentClass = (typeof contentClasses)[number];
 

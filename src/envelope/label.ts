@@ -1,4 +1,4 @@
-// The label of a branch key's wrap (CUSTODY.md 2.4): the only thing that who unwraps decides on. It travels
+// The label of a branch key's wrap: the only thing that who unwraps decides on. It travels
 // inside each wrap and is authenticated by it; the record around it must say the same.
 
 import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';

@@ -1,4 +1,4 @@
-// A DEK under its branch key (CUSTODY.md 2.3, 2.8): AES-256-GCM with a random nonce, 60 bytes.
+// A DEK under its branch key (docs/formats.md, Envelope): AES-256-GCM with a random nonce, 60 bytes.
 //
 //   branch key ──HKDF-Expand-SHA-512──▶ wrapping key ──AES-256-GCM, AAD──▶ nonce 12 ‖ wrapped DEK 32 ‖ tag 16
 //

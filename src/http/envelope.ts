@@ -1,4 +1,4 @@
-// The two JSON envelopes of UCXI (CONTRACTS.md section 4), and nothing else.
+// The two JSON envelopes of UCXI (docs/formats.md, HTTP), and nothing else.
 
 import { type ErrorDetails, errorCatalogue, HoldfastError } from '../core/errors.ts';
 

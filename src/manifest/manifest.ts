@@ -1,5 +1,5 @@
 // The manifest: what one version of one address is. Immutable, signed, content-addressed; field names are upstream's
-// where upstream has one (CONTRACTS.md section 3). Who holds copies, and who can unwrap the key, changes often and
+// where upstream has one (docs/formats.md, Manifest). Who holds copies, and who can unwrap the key, changes often and
 // stands elsewhere.
 //
 // Much in it follows from the rest: manifest_id, source_hash, blocks, replica_targets, codec, dek_fingerprint.
@@ -33,7 +33,7 @@ export interface Citation {
   readonly reason: string;
 }
 
-/** How to open the content, without any key: the envelope `env/<objId>` holds the wrapped one (CUSTODY.md 2.8). */
+/** How to open the content, without any key: the envelope `env/<objId>` holds the wrapped one. */
 export interface ManifestEncryption {
   readonly v: 1;
   readonly suite: 'slurp-env-1';

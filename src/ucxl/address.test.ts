@@ -15,7 +15,7 @@ import type { TemporalSegment } from './temporal.ts';
 const strict = { profile: 'strict' } as const;
 const lenient = { profile: 'lenient' } as const;
 
-/** The addresses seen upstream that every read must accept (CONTRACTS.md section 2), part by part. */
+/** The addresses seen upstream that every read must accept, part by part. */
 const seenUpstream: readonly [
   text: string,
   strict: boolean,

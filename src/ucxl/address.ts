@@ -1,4 +1,4 @@
-// UCXL addresses: `ucxl://agent:role@project:task/temporal/path` (CONTRACTS.md section 2).
+// UCXL addresses: `ucxl://agent:role@project:task/temporal/path`.
 //
 // Two profiles read them. Strict is upstream's own grammar. Lenient is what people write: dots in project and task,
 // `*` for a wildcard, `#`, an instant or nothing as the temporal segment, a query and a fragment (kept in `raw` only),

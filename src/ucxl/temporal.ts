@@ -1,4 +1,4 @@
-// The temporal segment of a UCXL address: which version of an object is meant (CONTRACTS.md section 2).
+// The temporal segment of a UCXL address: which version of an object is meant.
 //
 //   *^  latest      *~  any (in a read of one: the first)      *~N  version N
 //   ~~N N versions back                                        ^^N  N versions forward

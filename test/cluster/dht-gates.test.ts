@@ -1,4 +1,4 @@
-// The gates of the network facts (P2P.md section 9) that belong to records and block transfer, on real
+// What records and block transfer must keep doing, on real
 // libp2p over loopback. What is slow or broken in the stock parts must not come back.
 
 import assert from 'node:assert/strict';
