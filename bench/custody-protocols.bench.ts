@@ -29,7 +29,8 @@ import {
   type SwitchPage,
 } from '../src/threshold/key-switch.ts';
 import type { KeySet } from '../src/threshold/key-set.ts';
-import { openRepair, pass, restore, split } from '../src/threshold/repair.ts';
+import { pass, restore, split } from '../src/threshold/repair.ts';
+import { openRepair } from '../src/threshold/repair-session.ts';
 import { encrypt, type TdhWrap } from '../src/threshold/tdh2.ts';
 
 const [rounds = 7, t = 3, n = 5, wraps = 1000] = process.argv.slice(2).map(Number);

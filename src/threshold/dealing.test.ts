@@ -15,7 +15,8 @@ import { blamed, flipped, random, the, valueOf } from '../../test/support/thresh
 import { concat } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import { deal, openDealt, readDealings } from './dealing.ts';
-import { activate, answer, certify, complain, complete, settle } from './dealing-agreement.ts';
+import { activate, certify, complete, settle } from './dealing-agreement.ts';
+import { answer, complain } from './dealing-complaints.ts';
 import { openDealing } from './dealing-session.ts';
 import { ed25519Suite, ristrettoSuite } from './dkg-suite.ts';
 import { nobleEd25519 } from './group-noble.ts';

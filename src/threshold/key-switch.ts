@@ -10,7 +10,7 @@
 // 2^-128. A new wrap carries no proof of its own (nobody knows ρ'): the rotation certificate stands for it
 // (rotation.ts). Only items whose old proof was verified may enter, hence `provenItem` and `switchedItem`.
 
-import { concat, sameBytes, uint32, uint64, utf8 } from '../core/bytes.ts';
+import { concat, uint32, uint64, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha512 } from '../core/hash.ts';
 import { unwrapItemsMax } from '../core/limits.ts';
@@ -24,12 +24,11 @@ import {
   scalarBytes,
 } from './group.ts';
 import { isKeySet, type KeySet } from './key-set.ts';
-import { lagrange } from './polynomial.ts';
+import { proveSwitch, verifySwitch, weightOf } from './key-switch-proof.ts';
 import { type TdhWrap, verifyWrap } from './tdh2.ts';
-import { DST, hashToScalar, transcriptHash } from './transcript.ts';
+import { DST, transcriptHash } from './transcript.ts';
 import { counted, parse, uint8 } from './wire.ts';
 
-const weightBytes = 16;
 const labelBytesMax = 4096;
 const bkIdBytesMax = 64;
 
@@ -142,20 +141,8 @@ export function contribute(
     for (const secret of [masked, unmasked]) secret.fill(0);
     return out;
   });
-  const { seed, weights } = weightsOf(page, index, R, W);
-  const rho = weighted(group, weights, rhos);
-  const U = group.msm(
-    weights,
-    page.items.map((item) => item.U),
-  );
-  // Who knows ρ* and a needs no sums of R and W: two multiplications each wrap that only the verifier makes.
-  const shifted = group.mul(rho, page.Ynew);
-  const unmasked = group.mul(a, U);
-  const sums = { R: group.base(rho), W: group.sub(shifted, unmasked), U };
-  for (const secret of [shifted, unmasked]) secret.fill(0);
-  const statement = { index, seed, ...sums, A: group.base(a) };
-  const proof = prove(group, page, statement, { rho, a }, random);
-  for (const secret of [...rhos, rho, a]) secret.fill(0);
+  const proof = proveSwitch(group, page, { index, R, W }, { rhos, a }, random);
+  for (const secret of [...rhos, a]) secret.fill(0);
   return concat(...R.flatMap((point, at) => [point, W[at] ?? group.identity]), ...proof);
 }
 
@@ -176,8 +163,7 @@ export function readContribution(
   const W = read.pairs.map(([, second = group.identity]) => second);
   if (![...R, ...W].every((point) => group.isPoint(point))) return undefined;
   if (!read.proof.every((scalar) => group.scalar.isScalar(scalar))) return undefined;
-  const statement = statementOf(group, page, index, R, W);
-  return verify(group, page, statement, read.proof) ? { index, R, W } : undefined;
+  return verifySwitch(group, page, { index, R, W }, read.proof) ? { index, R, W } : undefined;
 }
 
 /**
@@ -200,106 +186,6 @@ export function applySwitch(
     U: group.sum(contributions.map(({ R }) => R[at] ?? group.identity)),
     V: group.sum([V, ...contributions.map(({ W }) => W[at] ?? group.identity)]),
   }));
-}
-
-/** All public values of one custodian's proof, added up by the weights. */
-interface Statement {
-  readonly index: number;
-  readonly seed: Uint8Array;
-  readonly R: Point;
-  readonly W: Point;
-  readonly U: Point;
-  /** λⱼYⱼ. */
-  readonly A: Point;
-}
-
-function statementOf(
-  group: Group,
-  page: SwitchPage,
-  index: number,
-  R: readonly Point[],
-  W: readonly Point[],
-): Statement {
-  const { seed, weights } = weightsOf(page, index, R, W);
-  const U = page.items.map((item) => item.U);
-  const Yj = page.keys.Yi[index - 1] ?? group.identity;
-  return {
-    index,
-    seed,
-    R: group.msm(weights, R),
-    W: group.msm(weights, W),
-    U: group.msm(weights, U),
-    A: group.mul(weightOf(group, page, index), Yj),
-  };
-}
-
-/** 128-bit weights that depend on everything in the page and the contribution. */
-function weightsOf(
-  page: SwitchPage,
-  index: number,
-  R: readonly Point[],
-  W: readonly Point[],
-): { readonly seed: Uint8Array; readonly weights: readonly Scalar[] } {
-  const seed = transcriptHash(DST.ksSeed, page.id, uint8(index), counted(R), counted(W));
-  const weights = R.map((_, at) => {
-    const weight = new Uint8Array(scalarBytes);
-    weight.set(transcriptHash(DST.ksRho, seed, uint32(at)).subarray(0, weightBytes));
-    return weight;
-  });
-  return { seed, weights };
-}
-
-/** Schnorr over the three equations with two secrets: challenge, and a response for each. */
-function prove(
-  group: Group,
-  page: SwitchPage,
-  statement: Statement,
-  witness: { readonly rho: Scalar; readonly a: Scalar },
-  random: RandomBytes,
-): readonly [Scalar, Scalar, Scalar] {
-  const { scalar } = group;
-  const k = scalar.random(random);
-  const l = scalar.random(random);
-  const T3 = group.sub(group.mul(k, page.Ynew), group.mul(l, statement.U));
-  const c = challenge(group, page, statement, [group.base(k), group.base(l), T3]);
-  const products = [scalar.mul(c, witness.rho), scalar.mul(c, witness.a)] as const;
-  const responses = [scalar.add(k, products[0]), scalar.add(l, products[1])] as const;
-  for (const secret of [k, l, ...products]) secret.fill(0);
-  return [c, ...responses];
-}
-
-function verify(group: Group, page: SwitchPage, statement: Statement, proof: readonly Scalar[]): boolean {
-  const [c, z, y] = proof;
-  if (c === undefined || z === undefined || y === undefined) return false;
-  const T1 = group.sub(group.base(z), group.mul(c, statement.R));
-  const T2 = group.sub(group.base(y), group.mul(c, statement.A));
-  const shown = group.sub(group.mul(z, page.Ynew), group.mul(y, statement.U));
-  const T3 = group.sub(shown, group.mul(c, statement.W));
-  return sameBytes(challenge(group, page, statement, [T1, T2, T3]), c);
-}
-
-function challenge(group: Group, page: SwitchPage, statement: Statement, T: readonly Point[]): Scalar {
-  const { index, seed, R, W, U, A } = statement;
-  return hashToScalar(group, DST.ks, page.id, uint8(index), seed, page.Ynew, R, W, U, A, ...T);
-}
-
-/** Σ w·k; the caller zeroes it. */
-function weighted(group: Group, weights: readonly Scalar[], ks: readonly Scalar[]): Scalar {
-  let total = group.scalar.fromInt(0);
-  for (const [at, weight] of weights.entries()) {
-    const product = group.scalar.mul(weight, ks[at] ?? weight);
-    const next = group.scalar.add(total, product);
-    for (const used of [product, total]) used.fill(0);
-    total = next;
-  }
-  return total;
-}
-
-function weightOf(group: Group, page: SwitchPage, index: number): Scalar {
-  if (!page.quorum.includes(index)) {
-    throw new HoldfastError('ARGUMENT_INVALID', `member ${index} is not in the quorum of this page`);
-  }
-  return lagrange(group, page.quorum, index);
 }
 
 /** SHA-512 over all contributions of a page, ascending by member: what its certificate refers to. */

@@ -8,7 +8,8 @@ import { ed25519Suite, ristrettoSuite } from './dkg-suite.ts';
 import { nobleEd25519 } from './group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { sealTo } from './hpke.ts';
-import { cut, openRepair, pass, restore, split } from './repair.ts';
+import { cut, pass, restore, split } from './repair.ts';
+import { openRepair } from './repair-session.ts';
 import { signStep } from './signed-step.ts';
 import { DST, lp } from './transcript.ts';
 

@@ -5,22 +5,16 @@ import assert from 'node:assert/strict';
 import { signerFromSeed, type Signer } from '../../src/core/hash.ts';
 import { utf8 } from '../../src/core/bytes.ts';
 import { deal, type Dealing, openDealt, readDealings } from '../../src/threshold/dealing.ts';
-import {
-  activate,
-  answer,
-  certify,
-  complain,
-  complete,
-  type Settled,
-  settle,
-} from '../../src/threshold/dealing-agreement.ts';
+import { activate, certify, complete, type Settled, settle } from '../../src/threshold/dealing-agreement.ts';
+import { answer, complain } from '../../src/threshold/dealing-complaints.ts';
 import { type DealingSession, openDealing } from '../../src/threshold/dealing-session.ts';
 import { begin, conclude, dkgContext, receive } from '../../src/threshold/dkg.ts';
 import type { DkgSuite } from '../../src/threshold/dkg-suite.ts';
 import type { Group, Scalar } from '../../src/threshold/group.ts';
 import { generateKeyPair, type HpkeKeyPair } from '../../src/threshold/hpke.ts';
 import type { KeySet } from '../../src/threshold/key-set.ts';
-import { openRepair, pass, restore, split } from '../../src/threshold/repair.ts';
+import { pass, restore, split } from '../../src/threshold/repair.ts';
+import { openRepair } from '../../src/threshold/repair-session.ts';
 import { random, the, valueOf } from './threshold.ts';
 
 export interface Member {
