@@ -94,7 +94,7 @@ describe('records of a custody group in the Beacon', () => {
     assert.deepEqual([view.counts().keks, view.counts().custody], [2, 4]);
     assert.equal((await collect(view.custodyBlocks())).length, history.length);
     assert.deepEqual((await view.byCid(tighter.cid)).items, [
-      { as: 'policy', id: `${toHex(family)}`, version: 2 },
+      { as: 'policy', id: toHex(family), version: 2 },
     ]);
   });
 
