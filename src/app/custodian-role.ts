@@ -7,21 +7,37 @@ import { AuditLog } from '../custody/audit-log.ts';
 import type { NoteKey } from '../custody/checkpoint.ts';
 import { Cosigning, type WitnessPeer } from '../custody/cosigning.ts';
 import { type Disk, openFolder } from '../custody/disk.ts';
-import { chooseSealing, createSealingKeyFile, describeSealing } from '../custody/sealing-key.ts';
+import { CustodyBooks } from '../custody/books.ts';
+import { Custodian, isSealed } from '../custody/custodian.ts';
+import { CustodianOrders } from '../custody/custodian-orders.ts';
+import { sharedHostWarning } from '../custody/hosts.ts';
+import {
+  chooseSealing,
+  createSealingKeyFile,
+  describeSealing,
+  type SealingConfig,
+} from '../custody/sealing-key.ts';
+import { serveCustodian } from '../custody/serve.ts';
 import { serveAudit } from '../custody/serve-audit.ts';
 import { ShareStore } from '../custody/share-store.ts';
+import type { CustodianHello, CustodianStatus } from '../custody/wire.ts';
 import { Witness } from '../custody/witness.ts';
 import { mustExist, type ProcessConfig } from '../local/layout.ts';
 import { publicKeyOfPeer } from '../node/identity.ts';
 import { memberOf } from '../node/membership.ts';
 import type { DataDir } from '../node/stores.ts';
+import { loadRistretto } from '../threshold/group-sodium.ts';
+import { generateKeyPair } from '../threshold/hpke.ts';
 import { CustodianTempo } from './custodian-tempo.ts';
+import { CustodyFollower } from './custody-follower.ts';
 import type { RunningRole } from './daemon.ts';
-import { type Member, peersWithRole, type RoleOptions, startMember, systemClock } from './member.ts';
+import { type Member, peersWithRole, random, type RoleOptions, startMember, systemClock } from './member.ts';
 
 /** Name in the share store of the highest beat heard; it is written once in so many beats. */
 const beatMark = 'beat';
 const beatMarkEvery = 60;
+/** Who may speak to custodians; requests and orders are signed by who makes them, whoever carries them. */
+const callers = ['custodian', 'steward', 'door', 'operator'];
 
 export async function startCustodianRole(
   config: ProcessConfig,
@@ -30,19 +46,23 @@ export async function startCustodianRole(
   await using stack = new AsyncDisposableStack();
   const member = stack.use(await startMember(config, 'client', options));
   const { sealing, shares } = await openShares(member);
+  await makeKeys(shares);
   const log = stack.use(await openLog(member));
-  const custodian = stack.use(await Custodian.start(member, shares, log));
-  console.error(sealing);
+  const process = stack.use(await CustodianProcess.start(member, shares, log, sealing));
+  console.error(describeSealing(sealing));
   const owned = stack.move();
   return {
-    info: { peer: member.peer.name, sealing: shares.source, ...custodian.facts() },
+    info: { peer: member.peer.name, sealing: shares.source, ...process.facts() },
     ended: new Promise(() => undefined),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
 
 /** Opens the share store, or makes it on the first start of this custodian. */
-async function openShares({ config, dir }: Member) {
+async function openShares({
+  config,
+  dir,
+}: Member): Promise<{ readonly sealing: SealingConfig; readonly shares: ShareStore }> {
   if (config.custodian === undefined)
     throw new HoldfastError('ARGUMENT_INVALID', `${config.name} is not configured as a custodian`);
   const { passphrasePath, sealingKeyPath } = config.custodian;
@@ -56,7 +76,23 @@ async function openShares({ config, dir }: Member) {
   const disk = await openStore(dir, 'shares');
   const shares = await ShareStore.open({ shares: disk, keys: disk, sealing, owner: config.peer, create });
   await dir.markBorn('shares');
-  return { sealing: describeSealing(sealing), shares };
+  return { sealing, shares };
+}
+
+/** The keys that a ceremony asks for before there is any share: one for life, one for the first dealings. */
+async function makeKeys(shares: ShareStore): Promise<void> {
+  const has = (kind: 'dkg' | 'prekey'): boolean => shares.keyPairs().some((pair) => pair.kind === kind);
+  if (!has('dkg')) {
+    const group = await loadRistretto();
+    const secret = group.scalar.random(random);
+    await shares.addKeyPair({ kind: 'dkg', epoch: 0, publicKey: group.base(secret) }, secret);
+    secret.fill(0);
+  }
+  if (!has('prekey')) {
+    const { publicKey, secretKey } = generateKeyPair(random);
+    await shares.addKeyPair({ kind: 'prekey', epoch: 0, publicKey }, secretKey);
+    secretKey.fill(0);
+  }
 }
 
 async function openLog({ config, dir, identity }: Member): Promise<AuditLog> {
@@ -82,36 +118,63 @@ function logName(cluster: string, custodian: string): string {
   return `${cluster}/${custodian}`;
 }
 
-/** The parts of a custodian, joined: it hears the beat, and once a beat does what is due. */
-class Custodian implements AsyncDisposable {
+/** The parts of a custodian, joined: it answers, hears the beat, and once a beat does what is due. */
+class CustodianProcess implements AsyncDisposable {
   readonly #member: Member;
   readonly #shares: ShareStore;
   readonly #log: AuditLog;
+  readonly #sealing: SealingConfig;
   readonly #tempo: CustodianTempo;
+  readonly #books: CustodyBooks;
+  readonly #follower: CustodyFollower;
   readonly #cosigning: Cosigning;
+  readonly #custodian: Custodian;
+  readonly #orders: CustodianOrders;
   readonly #stop = new AbortController();
   #chores: Promise<void> = Promise.resolve();
   #busy = false;
+  /** Chores that failed in the last round, in words. */
+  #troubles: readonly string[] = [];
 
-  private constructor(member: Member, shares: ShareStore, log: AuditLog) {
+  private constructor(member: Member, shares: ShareStore, log: AuditLog, sealing: SealingConfig) {
     this.#member = member;
     this.#shares = shares;
     this.#log = log;
+    this.#sealing = sealing;
     this.#tempo = new CustodianTempo(systemClock, shares.mark(beatMark));
+    this.#books = new CustodyBooks(shares);
+    this.#follower = new CustodyFollower(member.peer.rpc, this.#books);
     this.#cosigning = new Cosigning(log, member.peer.rpc);
+    const ports = {
+      shares,
+      log,
+      books: this.#books,
+      signer: member.identity.signer,
+      group: loadRistretto,
+      random,
+      beat: () => this.#tempo.now(),
+      now: () => systemClock.now(),
+      breathe: () => new Promise<void>((resolve) => setImmediate(resolve)),
+    };
+    this.#custodian = new Custodian(ports);
+    this.#orders = new CustodianOrders({ ...ports, operator: member.config.operator, executors: [] });
   }
 
-  static async start(member: Member, shares: ShareStore, log: AuditLog): Promise<Custodian> {
-    const custodian = new Custodian(member, shares, log);
-    await custodian.#serve();
+  static async start(
+    member: Member,
+    shares: ShareStore,
+    log: AuditLog,
+    sealing: SealingConfig,
+  ): Promise<CustodianProcess> {
+    const custodian = new CustodianProcess(member, shares, log, sealing);
     await custodian.#noteStart();
+    await custodian.#serve();
     return custodian;
   }
 
   /** For the status of the process. */
   facts() {
-    const held = this.#shares.shares().filter(({ status }) => status === 'active');
-    return { auditEntries: this.#log.size, shares: held.length };
+    return { auditEntries: this.#log.size, shares: this.#active().length };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -133,14 +196,84 @@ class Custodian implements AsyncDisposable {
       log: this.#log,
       witness,
       cosigned: () => this.#cosigning.last?.note,
-      allowReader: (from) => this.#allow(from, ['custodian', 'steward', 'door', 'operator']),
+      allowReader: (from) => this.#allow(from, callers),
       logOf: (from) => this.#logOf(from),
+    });
+    serveCustodian(peer.rpc, {
+      custodian: this.#custodian,
+      orders: this.#orders,
+      hello: () => this.#hello(),
+      status: () => this.#status(),
+      allow: (from) => this.#allow(from, callers),
     });
     peer.rpc.handle('custodian.beat', async ({ head }, { peer: from }) => {
       this.#allow(from, ['steward']);
       if (this.#tempo.hear(fieldOf(head, 'beat'))) this.#onBeat();
       return { head: {} };
     });
+  }
+
+  #hello(): CustodianHello {
+    const { config, identity } = this.#member;
+    const pairs = this.#shares.keyPairs();
+    const dkg = pairs.find(({ kind }) => kind === 'dkg');
+    const prekey = pairs.filter(({ kind }) => kind === 'prekey').toSorted((a, b) => b.epoch - a.epoch)[0];
+    if (dkg === undefined || prekey === undefined)
+      throw new HoldfastError('KEY_UNAVAILABLE', `${config.name} has no keys for ceremonies`);
+    return {
+      v: 1,
+      name: config.name,
+      log: this.#log.origin,
+      sigPk: identity.signer.publicKey,
+      dkgPk: dkg.publicKey,
+      prekey: prekey.publicKey,
+      prekeyEpoch: prekey.epoch,
+    };
+  }
+
+  #status(): CustodianStatus {
+    const { beat, lost } = this.#tempo.now();
+    const cosigned = this.#cosigning.last;
+    const shares = this.#shares.shares();
+    return {
+      v: 1,
+      name: this.#member.config.name,
+      beat,
+      timeLost: lost ?? null,
+      sealingSource: this.#shares.source,
+      shares: shares.map(({ cg, kekVer, gen, key, status, index, t, n }) => {
+        return { cg, kekVer, gen, key, status, index, t, n };
+      }),
+      sealed: this.#books.groups().filter((cg) => isSealed(this.#shares, cg)),
+      audit: {
+        entries: this.#log.size,
+        cosigned: cosigned?.size ?? 0,
+        witnesses: cosigned?.witnesses ?? [],
+      },
+      waiting: this.#custodian.waiting,
+      givenInBar: this.#custodian.given.items,
+      warnings: this.#warnings(),
+    };
+  }
+
+  #warnings(): string[] {
+    const groups = this.#books.groups();
+    return [
+      ...groups.flatMap((cg) => {
+        const kek = this.#books.book(cg)?.kek();
+        if (kek === undefined) return [];
+        const holders = this.#member.peer
+          .membership()
+          .members.filter(({ peer }) => kek.custodians.some((custodian) => custodian.peer === peer));
+        return [sharedHostWarning(holders, kek.t)];
+      }),
+      ...groups.map((cg) => this.#books.problem(cg)),
+      this.#sealing.source === 'key-file' ? describeSealing(this.#sealing) : undefined,
+      this.#log.failure === undefined
+        ? undefined
+        : `the audit log takes no entries, so nothing is opened: ${describeError(this.#log.failure)}`,
+      ...this.#troubles,
+    ].filter((warning) => warning !== undefined);
   }
 
   /** A start is an event like any other: shares become usable by it. */
@@ -173,13 +306,26 @@ class Custodian implements AsyncDisposable {
     });
   }
 
-  /** Never rejects: what failed is said, and tried again with the next beat. */
+  /** Never rejects: what failed is told once and in the status, and tried again with the next beat. */
   async #round(): Promise<void> {
     const { beat } = this.#tempo.now();
-    const chores = [this.#keepBeat(beat), this.#haveCosigned()];
-    for (const chore of await Promise.allSettled(chores))
-      if (chore.status === 'rejected' && !this.#stop.signal.aborted)
-        console.error(`beat ${beat}: ${describeError(chore.reason)}`);
+    const done = await Promise.allSettled([
+      this.#keepBeat(beat),
+      this.#followRecords(beat),
+      this.#haveCosigned(),
+    ]);
+    if (this.#stop.signal.aborted) return;
+    const troubles = done.flatMap((chore) =>
+      chore.status === 'rejected' ? [describeError(chore.reason)] : [],
+    );
+    for (const trouble of troubles) if (!this.#troubles.includes(trouble)) console.error(trouble);
+    this.#troubles = troubles;
+  }
+
+  async #followRecords(beat: number): Promise<void> {
+    const [steward] = peersWithRole(this.#member.peer.membership(), 'steward');
+    if (steward !== undefined && this.#books.groups().length > 0)
+      await this.#follower.follow(steward, beat, this.#stop.signal);
   }
 
   async #keepBeat(beat: number): Promise<void> {
@@ -191,6 +337,10 @@ class Custodian implements AsyncDisposable {
     if (!this.#cosigning.isDue(witnesses.length)) return;
     const { note } = await this.#cosigning.gather(witnesses, this.#stop.signal);
     await this.#log.keepCheckpoint(note);
+  }
+
+  #active() {
+    return this.#shares.shares().filter(({ status }) => status === 'active');
   }
 
   /** The other custodians that are connected now. */
