@@ -1,10 +1,10 @@
 // The mark that a store was born: whoever finds the mark without the store knows that something was lost.
 //
-// LevelDB, told to create what is missing, replaces a damaged store by an empty one and deletes its tables
-// (RELIABILITY.md section 1). So it may create only while there is no mark. The mark is written after the store
-// exists; a crash in between leaves an unmarked store, which is opened as it is and marked then.
+// LevelDB, told to create what is missing, replaces a damaged store by an empty one and deletes its tables. So it may
+// create only while there is no mark, no table and no byte in a log. The mark is written after the store exists; a
+// crash in between leaves an unmarked store, which is made again while it holds nothing, and opened as it is otherwise.
 
-import { mkdir, open, readdir, readFile, rename } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { isErrnoException } from './errno.ts';
 import { HoldfastError } from '../core/errors.ts';
@@ -29,10 +29,13 @@ export async function openBorn<Store>(
   const found = await readMark(directory);
   if (found !== undefined) checkFormat(directory, found, expected);
   const files = await filesIn(path);
-  const bare = !files.includes('CURRENT');
-  if (bare && (found !== undefined || files.some(holdsData))) throw damaged(directory, 'CURRENT is missing');
-  if (bare) await mkdir(path, { recursive: true });
-  const store = await opened(directory, path, bare, open);
+  const isUnborn = found === undefined && (await isBlank(path, files));
+  if (isUnborn) await begin(path, files);
+  else if (!files.includes('CURRENT')) throw damaged(directory, 'CURRENT is missing');
+  const store = await opened(directory, path, isUnborn, open);
+  // LevelDB wrote what it found into a new table and named that by a rename, which it does not sync. What a failed
+  // sync had left in its old log is kept only with that name.
+  await syncDirectory(path);
   if (found === undefined) await writeMark(directory, expected);
   return store;
 }
@@ -76,8 +79,19 @@ function causeCode(error: unknown): unknown {
   return cause instanceof Error && 'code' in cause ? cause.code : undefined;
 }
 
-function holdsData(name: string): boolean {
-  return /\.(?:ldb|sst)$|^MANIFEST-/.test(name);
+/** What a power cut left of a store while LevelDB made it may not open: it is made again. */
+async function begin(path: string, files: readonly string[]): Promise<void> {
+  await mkdir(path, { recursive: true });
+  for (const name of files) await rm(join(path, name), { recursive: true });
+}
+
+/** True when nothing was ever written: no table, and no byte in a log. */
+async function isBlank(path: string, files: readonly string[]): Promise<boolean> {
+  for (const name of files) {
+    if (/\.(?:ldb|sst)$/.test(name)) return false;
+    if (name.endsWith('.log') && (await stat(join(path, name))).size > 0) return false;
+  }
+  return true;
 }
 
 async function filesIn(path: string): Promise<string[]> {

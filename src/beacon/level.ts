@@ -204,10 +204,10 @@ export class LevelLog implements BeaconLog {
   async #write(db: Db, group: Group): Promise<void> {
     try {
       await db.batch(group.operations, { sync: true });
+      this.#mark.write(group.head);
     } catch (cause) {
       throw this.#becomeReadOnly(cause);
     }
-    this.#mark.write(group.head);
     this.#head = group.head;
     for (const [subject, revision] of group.subjects) this.#subjects.set(subject, revision);
     for (const [id, entry] of group.entryOfId) this.#revisionOfId.set(id, entry.revision);
