@@ -1,112 +1,86 @@
-// Memory of a process that pushes blocks to three nodes, and of the nodes: what passes through must not stay.
+// Peak resident set of every process of a local cluster while one large object is put, got and healed:
 //
-//   MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=131072 node --max-semi-space-size=2 bench/memory.bench.ts [MiB, default 2048]
+//   node bench/memory.bench.ts [MiB, default 2048] [--trace]
 //
-// Blocks are buffers that live for a moment. V8 frees them with the objects of its young generation, which by
-// default may grow until many of them wait; and glibc, after the first large buffer was freed, keeps the memory of
-// the next ones in its heaps. So run it with and without the three settings. The nodes inherit them.
+// Each phase is measured by itself: before it the kernel's count is set back. What is printed is the peak of the
+// phase; with --trace also what was resident, anonymous and of files, a few times a second.
 
-import { type ChildProcess, fork } from 'node:child_process';
-import { randomFillSync } from 'node:crypto';
-import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { rawBlock } from '../src/core/block.ts';
-import { createExchange } from '../src/node/exchange.ts';
-import { startPeer } from '../src/node/peer.ts';
-import {
-  freePorts,
-  testIdentities,
-  testMember,
-  testMembership,
-  untilConnected,
-} from '../test/support/peers.ts';
+import { writeFile } from 'node:fs/promises';
+import type { StewardStatus } from '../src/steward/status.ts';
+import { allHealthy, TestCluster } from '../test/helpers/cluster.ts';
+import { madeContent, madeDigest, peaksOf, residentOf, runCli } from '../test/helpers/peak-memory.ts';
 
 const mebibyte = 1_048_576;
-const totalBytes = Number(process.argv[2] ?? 2048) * mebibyte;
-const blockBytes = 262_144;
-const inFlight = 32;
+const sizeMiB = Number(process.argv.slice(2).find((word) => /^\d+$/.test(word)) ?? 2048);
+const totalBytes = sizeMiB * mebibyte;
+const address = 'ucxl://bench:memory@cluster:run/*^/large';
 
-async function memoryOf(child: ChildProcess): Promise<{ memory: NodeJS.MemoryUsage; rssMax: number }> {
-  child.send({ report: true });
-  const [report] = await once(child, 'message');
-  return report;
-}
+await using cluster = await TestCluster.start({ settings: { graceMs: 2000 } });
+const control = await cluster.control();
+const rows: { readonly phase: string; readonly peaks: Map<string, number>; readonly seconds: number }[] = [];
+using _tracing = process.argv.includes('--trace') ? trace() : undefined;
 
-function show(what: string, { memory, rssMax }: { memory: NodeJS.MemoryUsage; rssMax: number }): void {
-  const figure = (bytes: number): string => `${Math.round(bytes / mebibyte)} MiB`.padStart(10);
-  const { rss, heapUsed, external, arrayBuffers } = memory;
-  process.stdout.write(
-    `${what.padEnd(12)}${[rssMax, rss, heapUsed, external, arrayBuffers].map(figure).join('')}\n`,
-  );
-}
-
-function own(): { memory: NodeJS.MemoryUsage; rssMax: number } {
-  return { memory: process.memoryUsage(), rssMax: process.resourceUsage().maxRSS * 1024 };
-}
-
-const dir = await mkdtemp(join(tmpdir(), 'holdfast-bench-'));
-const [identity] = await testIdentities(1);
-if (identity === undefined) throw new Error('no identity');
-const ports = await freePorts(4);
-const children = [0, 1, 2].map((index) =>
-  fork(join(import.meta.dirname, '../test/support/memory.child.ts'), [
-    join(dir, `node-${index}`),
-    String(ports[index]),
-  ]),
-);
-const names = await Promise.all(
-  children.map(async (child) => String((await once(child, 'message'))[0].name)),
-);
-const members = [...names, identity.name].map((name, index) => ({
-  name,
-  addrs: [`/ip4/127.0.0.1/tcp/${ports[index]}`],
-}));
-for (const child of children) child.send({ members });
-await Promise.all(children.map((child) => once(child, 'message')));
-const membership = testMembership(
-  members.map(({ name, addrs }, index) => ({
-    ...testMember(name, index, addrs),
-    roles: [index === 3 ? 'door' : 'node'],
-  })),
-);
-const peer = await startPeer({
-  identity,
-  membership,
-  listen: { host: '127.0.0.1', port: ports[3] ?? 0 },
-  dht: 'client',
+await new Promise((resolve) => setTimeout(resolve, 2000));
+await phase('start', async () => undefined);
+await phase('put', async () => runCli(['put', address, '-', '--data', cluster.dir], madeContent(totalBytes)));
+await phase('get', async () => {
+  const run = await runCli(['get', address, '--data', cluster.dir]);
+  if (run.digest !== madeDigest(totalBytes)) throw new Error('other bytes came back');
+  return run;
 });
-await untilConnected(peer, 3);
-const exchange = createExchange(peer.rpc);
+await cluster.until('all healthy', allHealthy, 600_000);
+await phase('heal', heal);
 
-process.stdout.write(
-  `${''.padEnd(12)}${['RSS max', 'RSS', 'heap', 'external', 'buffers'].map((t) => t.padStart(10)).join('')}\n`,
-);
-show('idle', own());
-const started = performance.now();
-let pushed = 0;
-let shown = 0;
-const stop = new AbortController();
-const worker = async (): Promise<void> => {
-  while (pushed < totalBytes) {
-    pushed += blockBytes;
-    const block = rawBlock(randomFillSync(new Uint8Array(blockBytes)));
-    await Promise.all(names.map((name) => exchange.pushBlock(name, block, { signal: stop.signal })));
-    if (pushed - shown >= totalBytes / 8) {
-      shown = pushed;
-      show(`${pushed / mebibyte} MiB`, own());
-    }
+const names = [...new Set(rows.flatMap(({ peaks }) => [...peaks.keys()]))];
+console.log(`${sizeMiB} MiB; peak resident set in MiB`);
+console.log(`${'phase'.padEnd(8)}${names.map((name) => name.padStart(9)).join('')}    MiB/s`);
+for (const row of rows)
+  console.log(
+    row.phase.padEnd(8) +
+      names.map((name) => (row.peaks.get(name)?.toFixed(0) ?? '').padStart(9)).join('') +
+      (row.seconds === 0 ? '' : (sizeMiB / row.seconds).toFixed(1)).padStart(9),
+  );
+
+async function phase(
+  name: string,
+  work: () => Promise<{ readonly peak?: number; readonly seconds: number } | undefined>,
+): Promise<void> {
+  if (name !== 'start') await forgetPeaks();
+  const done = await work();
+  const peaks = await peaksOf(control);
+  if (done?.peak !== undefined) peaks.set('client', done.peak);
+  rows.push({ phase: name, peaks, seconds: done?.seconds ?? 0 });
+  console.error(`${name}: ${[...peaks].map(([each, peak]) => `${each} ${peak.toFixed(0)}`).join(', ')}`);
+}
+
+async function heal(): Promise<{ readonly seconds: number }> {
+  const bytesOf = ({ nodes }: StewardStatus): number =>
+    nodes.find(({ name }) => name === 'node-5')?.bytes ?? 0;
+  const { steward } = await cluster.status();
+  const before = steward === null ? 0 : bytesOf(steward);
+  const started = performance.now();
+  await control.wipeNode('node-5');
+  await cluster.until('the loss was seen', (status) => bytesOf(status) < before / 2, 120_000);
+  await cluster.until('healed', (s) => allHealthy(s) && bytesOf(s) > 0.95 * before, 600_000);
+  return { seconds: (((performance.now() - started) / 1000) * totalBytes) / before };
+}
+
+/** Sets the kernel's count of the most back to what is resident now. */
+async function forgetPeaks(): Promise<void> {
+  for (const { pid } of (await control.state()).processes)
+    if (pid !== undefined) await writeFile(`/proc/${pid}/clear_refs`, '5');
+}
+
+function trace(): Disposable {
+  const timer = setInterval(() => void traceLine(), 1000);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+async function traceLine(): Promise<void> {
+  const parts: string[] = [];
+  for (const { name, pid } of (await control.state()).processes) {
+    const now = pid === undefined ? undefined : await residentOf(pid);
+    if (now !== undefined) parts.push(`${name} ${now.anonymous.toFixed(0)}+${now.files.toFixed(0)}`);
   }
-};
-await Promise.all(Array.from({ length: inFlight }, worker));
-const seconds = (performance.now() - started) / 1000;
-process.stdout.write(
-  `${Math.round(totalBytes / 1e6 / seconds)} MB/s to each of three, ${inFlight} blocks in flight\n`,
-);
-show('sender', own());
-for (const [index, child] of children.entries()) show(`receiver ${index}`, await memoryOf(child));
-
-await peer[Symbol.asyncDispose]();
-for (const child of children) child.kill('SIGKILL');
-await rm(dir, { recursive: true });
+  console.error(`  ${parts.join('  ')}`);
+}

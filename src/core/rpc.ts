@@ -54,6 +54,7 @@ export interface RpcClient {
 
 /** The answering side. A method is named once; naming it twice is a fault of ours. */
 export interface RpcServer {
-  handle(method: string, handler: RpcHandler): void;
+  /** `borrows`: the handler is done with the body it was given once its promise settles; the memory is then used again. */
+  handle(method: string, handler: RpcHandler, options?: { readonly borrows?: boolean }): void;
   handleStream(method: string, handler: RpcStreamHandler): void;
 }

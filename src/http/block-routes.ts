@@ -5,7 +5,8 @@ import { type Block, type CID, parseCid, supportedCid } from '../core/block.ts';
 import { HeldBytes } from '../core/concurrency.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { recordBytesMax, segmentBytes } from '../core/limits.ts';
-import { carHeader, carSection, readCar } from '../manifest/car.ts';
+import { Slabs } from '../core/slabs.ts';
+import { type CarMemory, carHeader, carSection, readCar } from '../manifest/car.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { registeredAnswer } from './facts.ts';
 import { addressParameter, policyParameters, revisionParameter } from './parameters.ts';
@@ -22,9 +23,15 @@ const uploadBytesMax = 64 * 1024 * 1024;
 const batchBlocks = 16;
 /** Content that all requests of one direction hold together before they go on block by block. */
 const heldBytesMax = 8 * 1024 * 1024;
+const slabsKept = heldBytesMax / segmentBytes;
+
+interface Uploads {
+  readonly held: HeldBytes;
+  readonly slabs: Slabs;
+}
 
 export function blockRoutes(ports: DoorPorts): Route[] {
-  const uploads = new HeldBytes(heldBytesMax);
+  const uploads: Uploads = { held: new HeldBytes(heldBytesMax), slabs: new Slabs(slabsKept) };
   const answers = new HeldBytes(heldBytesMax);
   const car = 'application/vnd.ipld.car';
   return [
@@ -124,10 +131,10 @@ export function blockRoutes(ports: DoorPorts): Route[] {
   ];
 }
 
-async function storeUpload(ports: DoorPorts, request: Request, held: HeldBytes): Promise<StoredAnswer> {
+async function storeUpload(ports: DoorPorts, request: Request, uploads: Uploads): Promise<StoredAnswer> {
   const policy = readPolicy(ports, request);
   let stored: StoredAnswer | undefined;
-  for await (const blocks of batches(uploadedBlocks(request, uploadBytesMax), held)) {
+  for await (const blocks of batches(uploadedBlocks(request, uploadBytesMax, uploads.slabs), uploads)) {
     for (const { cid } of blocks) supportedCid(cid);
     const { copies, wanted } = await ports.storeBlocks(blocks, policy);
     stored = {
@@ -143,7 +150,7 @@ async function storeUpload(ports: DoorPorts, request: Request, held: HeldBytes):
 /** Lists of blocks. While others hold much, a list is as short as it must be: a slow sender keeps nobody waiting. */
 async function* batches(
   blocks: AsyncIterable<Block>,
-  held: HeldBytes,
+  { held, slabs }: Uploads,
 ): AsyncGenerator<Block[], void, undefined> {
   let batch: Block[] = [];
   let bytes = 0;
@@ -154,6 +161,8 @@ async function* batches(
       held.take(block.bytes.length);
       if (batch.length < batchBlocks && !held.isFull) continue;
       yield batch;
+      // Stored. A push to a slow node that was given up may still send other bytes: that node refuses them.
+      for (const each of batch) slabs.give(each.bytes);
       held.give(bytes);
       batch = [];
       bytes = 0;
@@ -165,9 +174,13 @@ async function* batches(
 }
 
 /** The blocks of an uploaded CAR. One that does not hash to its CID is the caller's damage, not ours. */
-async function* uploadedBlocks(request: Request, maxBytes: number): AsyncGenerator<Block, void, undefined> {
+async function* uploadedBlocks(
+  request: Request,
+  maxBytes: number,
+  memory?: CarMemory,
+): AsyncGenerator<Block, void, undefined> {
   try {
-    yield* readCar(request.body(maxBytes));
+    yield* readCar(request.body(maxBytes), memory);
   } catch (cause) {
     if (!isHoldfastError(cause, 'BLOCK_CORRUPT')) throw cause;
     throw new HoldfastError('ARGUMENT_INVALID', cause.message, { details: { field: 'car' }, cause });

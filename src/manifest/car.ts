@@ -19,6 +19,13 @@ export interface Car {
   readonly blocks: AsyncIterable<Block>;
 }
 
+/** Where sections are put: an array of exactly that length, of any content. */
+export interface CarMemory {
+  take(length: number): Uint8Array;
+}
+
+const freshArrays: CarMemory = { take: (length) => new Uint8Array(length) };
+
 /** The bytes with which a CAR over these roots starts. */
 export function carHeader(roots: readonly CID[]): Uint8Array {
   const header = encodeCbor({ version: 1, roots });
@@ -36,8 +43,11 @@ export function carSection(block: Block): readonly [head: Uint8Array, body: Uint
  * Throws UPLOAD_TRUNCATED when the source ends early, BLOCK_CORRUPT for a block that does not hash to its CID,
  * TOO_LARGE for a block above 1 MiB, ARGUMENT_INVALID for anything that is not CAR v1 with sha2-256 CIDs.
  */
-export async function openCar(source: AsyncIterable<Uint8Array>): Promise<Car> {
-  const reader = new ByteReader(source);
+export async function openCar(
+  source: AsyncIterable<Uint8Array>,
+  memory: CarMemory = freshArrays,
+): Promise<Car> {
+  const reader = new ByteReader(source, memory);
   try {
     return { roots: await readHeader(reader), blocks: readSections(reader) };
   } catch (error) {
@@ -47,8 +57,11 @@ export async function openCar(source: AsyncIterable<Uint8Array>): Promise<Car> {
 }
 
 /** The blocks alone. Errors as for `openCar`. */
-export async function* readCar(source: AsyncIterable<Uint8Array>): AsyncGenerator<Block> {
-  yield* (await openCar(source)).blocks;
+export async function* readCar(
+  source: AsyncIterable<Uint8Array>,
+  memory: CarMemory = freshArrays,
+): AsyncGenerator<Block> {
+  yield* (await openCar(source, memory)).blocks;
 }
 
 const headerBytesMax = 65_536;
@@ -140,10 +153,12 @@ function varint(value: number): Uint8Array {
 /** Takes exact lengths out of chunks of any size. */
 class ByteReader {
   readonly #source: AsyncIterator<Uint8Array>;
+  readonly #memory: CarMemory;
   #chunk: Uint8Array = new Uint8Array(0);
   #offset = 0;
 
-  constructor(source: AsyncIterable<Uint8Array>) {
+  constructor(source: AsyncIterable<Uint8Array>, memory: CarMemory) {
+    this.#memory = memory;
     this.#source = source[Symbol.asyncIterator]();
   }
 
@@ -151,9 +166,9 @@ class ByteReader {
     return (await this.#fill()) ? this.#chunk[this.#offset++] : undefined;
   }
 
-  /** Exactly `length` bytes in an array of their own. Throws UPLOAD_TRUNCATED when the source has fewer. */
+  /** Exactly `length` bytes, copied. Throws UPLOAD_TRUNCATED when the source has fewer. */
   async take(length: number, what: string): Promise<Uint8Array> {
-    const out = new Uint8Array(length);
+    const out = this.#memory.take(length);
     for (let filled = 0; filled < length; ) {
       if (!(await this.#fill())) throw truncated(what);
       const piece = this.#chunk.subarray(this.#offset, this.#offset + length - filled);

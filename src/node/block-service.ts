@@ -10,7 +10,7 @@ import { Gate } from '../core/concurrency.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 import { recordBytesMax } from '../core/limits.ts';
-import type { PeerName, RpcContext, RpcMessage, RpcServer } from '../core/rpc.ts';
+import type { PeerName, RpcContext, RpcHandler, RpcMessage, RpcServer } from '../core/rpc.ts';
 import { isRecordBytes } from '../manifest/record.ts';
 import { cidField, cidList, field, journalField, limitField, nonceField, peerList } from './block-request.ts';
 import type { BlockStore } from './blockstore.ts';
@@ -57,10 +57,11 @@ export function serveBlocks(ports: BlockServicePorts): void {
     check: (context: RpcContext, method: string) => void,
     answer: (ports: BlockServicePorts, message: Message, context: RpcContext) => Promise<RpcMessage>,
   ) => {
-    ports.rpc.handle(method, async (message, context) => {
+    const handler: RpcHandler = async (message, context) => {
       check(context, method);
       return answer(ports, message, context);
-    });
+    };
+    ports.rpc.handle(method, handler, { borrows: true }); // what is stored is on disk when it is answered
   };
 
   on('block.put', writers, (ports, message) => gate.run(() => putBlock(ports, message)));

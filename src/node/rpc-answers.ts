@@ -19,12 +19,17 @@ import {
   malformed,
   smallFrame,
 } from './rpc-frames.ts';
+import type { Slabs } from '../core/slabs.ts';
 import type { Outbox } from './rpc-outbox.ts';
 
 /** What this peer answers, shared by all lanes. */
 export interface Handlers {
   readonly calls: ReadonlyMap<string, RpcHandler>;
   readonly streams: ReadonlyMap<string, RpcStreamHandler>;
+  /** Methods whose handlers are done with the body when they are done. */
+  readonly borrowing: ReadonlySet<string>;
+  /** Where the bodies of requests are put. */
+  readonly slabs: Slabs;
 }
 
 interface Serving {
@@ -138,6 +143,8 @@ export class Answers {
       );
     } catch (error) {
       return errorFrame(frame.id, method, error);
+    } finally {
+      if (this.#options.handlers.borrowing.has(method)) this.#options.handlers.slabs.give(frame.body);
     }
   }
 

@@ -111,11 +111,17 @@ export function amountOf(frame: Frame): number {
  * are copies, so that a small frame does not keep a large chunk alive.
  */
 export class FrameReader {
+  readonly #bodyOfRequest: (length: number) => Uint8Array;
   #header = new Uint8Array(frameHeaderBytes);
   #headerLength = 0;
   /** The frame whose header is known, its parts filled up to `#filled`. */
   #open: { type: FrameType; id: number; head: Uint8Array; body: Uint8Array } | undefined;
   #filled = 0;
+
+  /** @param bodyOfRequest gives the memory for it; default a new array */
+  constructor(bodyOfRequest: (length: number) => Uint8Array = allocate) {
+    this.#bodyOfRequest = bodyOfRequest;
+  }
 
   /** Every frame that `chunk` completes. Throws RECORD_INVALID at the first malformed header; the reader is then spent. */
   *push(chunk: Uint8Array): Generator<Frame> {
@@ -154,7 +160,8 @@ export class FrameReader {
     }
     this.#filled = 0;
     const id = readUint32(this.#header, 4);
-    return { type, id, head: allocate(headLength), body: allocate(bodyLength) };
+    const body = type === frameTypes.request ? this.#bodyOfRequest(bodyLength) : allocate(bodyLength);
+    return { type, id, head: allocate(headLength), body };
   }
 
   #takeParts(chunk: Uint8Array, offset: number, open: { head: Uint8Array; body: Uint8Array }): number {

@@ -6,6 +6,7 @@ import * as fc from 'fast-check';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { rpcHandlersMax, rpcItemWindowBytes, rpcRequestWindowBytes } from '../core/limits.ts';
 import type { RpcHandler, RpcStreamHandler } from '../core/rpc.ts';
+import { Slabs } from '../core/slabs.ts';
 import { encodeCall, frameBytes, frameTypes, helloFrame } from './rpc-frames.ts';
 import { type Lane, LaneStream } from './rpc-stream.ts';
 
@@ -13,6 +14,7 @@ interface Side {
   readonly lane: LaneStream;
   readonly calls: Map<string, RpcHandler>;
   readonly streams: Map<string, RpcStreamHandler>;
+  readonly borrowing: Set<string>;
   readonly closed: Promise<HoldfastError>;
   sentBytes: number;
 }
@@ -24,15 +26,17 @@ async function pair(name: Lane = 'control'): Promise<readonly [Side, Side]> {
   const make = (index: number): Side => {
     const calls = new Map<string, RpcHandler>();
     const streams = new Map<string, RpcStreamHandler>();
+    const borrowing = new Set<string>();
     const closed = Promise.withResolvers<HoldfastError>();
     const side: Side = {
       calls,
       streams,
+      borrowing,
       closed: closed.promise,
       sentBytes: 0,
       lane: new LaneStream({
         peer: `peer-${1 - index}`,
-        handlers: { calls, streams },
+        handlers: { calls, streams, borrowing, slabs: new Slabs(4) },
         wire: {
           write: (bytes) => {
             side.sentBytes += bytes.length;
@@ -163,6 +167,34 @@ test('a consumer that does not take items stops the sender, and delays no call',
   assert.equal(isReleased, true);
 });
 
+test('the body of a request is lent to a handler that says so, and is everybody else’s to keep', async () => {
+  const [left, right] = await pair('bulk');
+  const bodies = new Map<string, Uint8Array[]>([
+    ['keeps', []],
+    ['borrows', []],
+  ]);
+  right.borrowing.add('borrows');
+  for (const [method, seen] of bodies) {
+    right.calls.set(method, async ({ body }) => {
+      seen.push(body);
+      if (seen.length === 2) throw new HoldfastError('DISK_FULL', 'no room');
+      return { head: body.every((byte) => byte === seen.length) };
+    });
+    for (let n = 1; n <= 4; n++) {
+      const answer = left.lane.call(method, { head: 0, body: new Uint8Array(100_000).fill(n) }, {});
+      if (n === 2) await assert.rejects(answer, { code: 'DISK_FULL' });
+      else assert.equal((await answer).head, true);
+    }
+    const memories = new Set(seen.map(({ buffer }) => buffer));
+    assert.equal(memories.size, method === 'keeps' ? 4 : 1);
+  }
+  const kept = bodies.get('keeps') ?? [];
+  assert.deepEqual(
+    kept.map((body) => body[0]),
+    [1, 2, 3, 4],
+  );
+});
+
 test('a stream ends, fails, and times out per item', async () => {
   const [left, right] = await pair();
   right.streams.set('three', async function* () {
@@ -247,7 +279,12 @@ test('silence is counted in ticks, and any byte ends it', async () => {
 function lonely(): { lane: LaneStream; closed: Promise<HoldfastError> } {
   const { promise: closed, resolve } = Promise.withResolvers<HoldfastError>();
   const wire = { write: () => true, abort: () => undefined };
-  const handlers = { calls: new Map<string, RpcHandler>(), streams: new Map<string, RpcStreamHandler>() };
+  const handlers = {
+    calls: new Map<string, RpcHandler>(),
+    streams: new Map<string, RpcStreamHandler>(),
+    borrowing: new Set<string>(),
+    slabs: new Slabs(4),
+  };
   const lane = new LaneStream({ peer: 'p', wire, handlers, onHello: () => undefined, onClose: resolve });
   return { lane, closed };
 }

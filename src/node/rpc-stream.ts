@@ -48,7 +48,7 @@ export interface LaneStreamOptions {
 
 export class LaneStream {
   readonly #options: LaneStreamOptions;
-  readonly #reader = new FrameReader();
+  readonly #reader: FrameReader;
   readonly #outbox: Outbox;
   readonly #calls: Calls;
   #answers: Answers | undefined;
@@ -57,8 +57,9 @@ export class LaneStream {
   #closed: HoldfastError | undefined;
 
   constructor(options: LaneStreamOptions) {
-    const { peer, wire, tap } = options;
+    const { peer, wire, tap, handlers } = options;
     this.#options = options;
+    this.#reader = new FrameReader((length) => handlers.slabs.take(length));
     this.#outbox = new Outbox({
       write: (bytes) => wire.write(bytes),
       flushing: () => this.#giveRequestCredit(),

@@ -10,15 +10,21 @@ import type {
   RpcServer,
   RpcStreamHandler,
 } from '../core/rpc.ts';
+import { Slabs } from '../core/slabs.ts';
 import type { Handlers } from './rpc-answers.ts';
 import type { Lane, LaneStream } from './rpc-stream.ts';
 
 /** Where the lanes come from: undefined = no connection to that peer now. */
 export type LaneLookup = (peer: PeerName, lane: Lane) => LaneStream | undefined;
 
+/** What the blocks of a busy moment need: 16 being written, and as many on their way in. */
+const slabsKept = 32;
+
 export class Rpc implements RpcClient, RpcServer {
   readonly #calls = new Map<string, RpcHandler>();
   readonly #streams = new Map<string, RpcStreamHandler>();
+  readonly #borrowing = new Set<string>();
+  readonly #slabs = new Slabs(slabsKept);
   readonly #lane: LaneLookup;
 
   constructor(lane: LaneLookup) {
@@ -26,7 +32,12 @@ export class Rpc implements RpcClient, RpcServer {
   }
 
   get handlers(): Handlers {
-    return { calls: this.#calls, streams: this.#streams };
+    return {
+      calls: this.#calls,
+      streams: this.#streams,
+      borrowing: this.#borrowing,
+      slabs: this.#slabs,
+    };
   }
 
   async call(
@@ -47,8 +58,9 @@ export class Rpc implements RpcClient, RpcServer {
     yield* this.#find(peer, method, options).stream(method, message, options);
   }
 
-  handle(method: string, handler: RpcHandler): void {
+  handle(method: string, handler: RpcHandler, { borrows = false } = {}): void {
     this.#refuseTwice(method);
+    if (borrows) this.#borrowing.add(method);
     this.#calls.set(method, handler);
   }
 
