@@ -2,13 +2,15 @@
 //
 // A log that cannot be trusted is not opened and never replaced by an empty one: the process starts without a
 // Beacon, says so to everybody who asks, and offers `rebuild`, which makes a new log out of the records found
-// in the blockstores beside the old one, and `import`, which makes it out of an exported one. Which is in force stands in one small file; the switch is a
-// rename, after which the process ends and is started again on the new one. The old one stays for inspection.
+// in the blockstores beside the old one, and `import`, which makes it out of an exported one. Which is in force
+// stands in one small file (beacon-generations.ts); the switch is a rename, after which the process ends and is
+// started again on the new one. The old one stays for inspection.
 
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isBorn, setAside } from '../beacon/birth.ts';
 import { type Append, decodeAppend, type LogEntry } from '../beacon/log.ts';
+import type { LogLineage } from '../beacon/lineage.ts';
 import { LevelLog } from '../beacon/level.ts';
 import { serveCustody } from '../beacon/custody-rpc.ts';
 import { rebuildBeacon } from '../beacon/rebuild.ts';
@@ -18,12 +20,19 @@ import { BeaconView, checkAppend } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcMessage } from '../core/rpc.ts';
-import { writeWhole } from '../files/whole.ts';
 import { hasRole } from '../node/membership.ts';
 import { isRecordBytes } from '../manifest/record.ts';
 import type { Catalogue } from '../steward/catalogue.ts';
+import {
+  beaconDirectory,
+  birthName,
+  openLineage,
+  readGeneration,
+  switchGeneration,
+} from './beacon-generations.ts';
 import { HeldBlocks } from './held-blocks.ts';
 import { type Member, peersWithRole } from './member.ts';
+import { clearScratch, scratchDirectory } from './scratch.ts';
 
 /** A log that is being made beside the damaged one, out of an export. */
 interface Restoring {
@@ -32,6 +41,7 @@ interface Restoring {
 }
 
 interface OpenBeacon {
+  readonly lineage: LogLineage;
   readonly log: LevelLog;
   readonly view: BeaconView;
 }
@@ -62,7 +72,10 @@ export class BeaconHost implements AsyncDisposable {
 
   /** Opens the log in force and serves it. Throws only for what is no damage: DATA_DIR_LOCKED, DATA_DIR_NEWER. */
   static async open(member: Member): Promise<BeaconHost> {
+    await clearScratch(member.config.dataDir);
     const generation = await readGeneration(member);
+    // A rebuild that was killed left its scratch in the generation it was making; the log there is kept until the next.
+    await clearScratch(beaconDirectory(member, generation + 1));
     const host = new BeaconHost(member, generation, await openOrDamage(member, generation));
     if (host.#open instanceof HoldfastError)
       console.error(`the Beacon is damaged: ${describeError(host.#open)}`);
@@ -128,8 +141,9 @@ export class BeaconHost implements AsyncDisposable {
           yield* [];
         });
     } else {
-      const { log, view } = open;
+      const { lineage, log, view } = open;
       serveBeacon(rpc, log, {
+        lineage,
         mayAppend: isDoor,
         check: (append) => checkAppend(view, append),
       });
@@ -210,12 +224,12 @@ export class BeaconHost implements AsyncDisposable {
 
   /** The process ends once its answer is out, and starts again on the other log. */
   async #putInForce(generation: number): Promise<void> {
-    await writeWhole(generationPath(this.#member), `${generation}\n`, 0o600);
+    await switchGeneration(this.#member, this.#generation, generation);
     setTimeout(() => this.#replace(), replaceAfterMs);
   }
 
   async #verify({ log, view }: OpenBeacon, signal: AbortSignal): Promise<Record<string, unknown>> {
-    const directory = join(this.#member.config.dataDir, 'scratch', `verify-${Date.now()}`);
+    const directory = join(scratchDirectory(this.#member.config.dataDir), `verify-${Date.now()}`);
     await mkdir(directory, { recursive: true });
     await using scratch = await LevelKv.open(directory, { sync: false });
     try {
@@ -238,10 +252,10 @@ export class BeaconHost implements AsyncDisposable {
     try {
       await this.#dropRestoring();
       const { generation, directory } = await this.#emptyGeneration();
-      await mkdir(join(directory, 'scratch'), { recursive: true });
+      await mkdir(scratchDirectory(directory), { recursive: true });
       yield { head: { progress: 'reading the records of every reachable node' } };
       const report = await this.#rebuildInto(directory, signal);
-      await rm(join(directory, 'scratch'), { recursive: true, force: true });
+      await clearScratch(directory);
       await this.#putInForce(generation);
       yield {
         head: {
@@ -260,7 +274,7 @@ export class BeaconHost implements AsyncDisposable {
 
   async #rebuildInto(directory: string, signal: AbortSignal) {
     await using log = await LevelLog.open(join(directory, 'log'));
-    await using scratch = await LevelKv.open(join(directory, 'scratch'), { sync: false });
+    await using scratch = await LevelKv.open(scratchDirectory(directory), { sync: false });
     return await rebuildBeacon({ blocks: this.#recordBlocks(signal), log, scratch, signal });
   }
 
@@ -302,7 +316,7 @@ async function openGeneration(member: Member, generation: number): Promise<OpenB
   try {
     const view = await openView(beaconDirectory(member, generation));
     await member.dir.markBorn(name);
-    return { log, view };
+    return { lineage: await openLineage(member, generation), log, view };
   } catch (error) {
     await log[Symbol.asyncDispose]();
     throw error;
@@ -322,30 +336,5 @@ async function openView(parent: string): Promise<BeaconView> {
     console.error(`the view is damaged, now at ${aside}, and folded again: ${error.message}`);
     await mkdir(directory, { recursive: true });
     return BeaconView.open(await LevelKv.open(directory));
-  }
-}
-
-function beaconDirectory(member: Member, generation: number): string {
-  return join(member.config.dataDir, `beacon-${generation}`);
-}
-
-function birthName(generation: number): string {
-  return `beacon-${generation}`;
-}
-
-function generationPath(member: Member): string {
-  return join(member.config.dataDir, 'beacon-generation');
-}
-
-/** Which log is in force. Without the file it is the newest that was ever opened: an older one has been replaced. */
-async function readGeneration(member: Member): Promise<number> {
-  try {
-    return Number((await readFile(generationPath(member), 'utf8')).trim());
-  } catch (cause) {
-    if (!(cause instanceof Error && 'code' in cause && cause.code === 'ENOENT'))
-      throw new HoldfastError('FILE_UNREADABLE', `cannot read ${generationPath(member)}`, { cause });
-    let generation = 1;
-    while (member.dir.isBorn(birthName(generation + 1))) generation++;
-    return generation;
   }
 }

@@ -29,8 +29,6 @@ export interface DoorBeaconPorts {
   readonly scratch: string;
   /** Resolves once reads here see the revision. */
   visible(revision: number): Promise<void>;
-  /** Called when a rebuild has put another log in force. */
-  onRebuilt(): void;
 }
 
 export class DoorBeacon implements Readonly<DoorPorts['beacon']> {
@@ -46,12 +44,12 @@ export class DoorBeacon implements Readonly<DoorPorts['beacon']> {
     yield { result };
   }
 
+  /** Every door, this one too, folds the new log once it follows that (door-view.ts). */
   async *rebuild(signal: AbortSignal): AsyncGenerator {
     const { rpc, steward } = this.#ports;
     const options = { signal, timeoutMs: longWorkMs };
     for await (const { head } of rpc.stream(steward.peer(), 'beacon.rebuild', { head: {} }, options)) {
       yield head;
-      if (fieldOf(head, 'result') !== undefined) this.#ports.onRebuilt();
     }
   }
 

@@ -1,6 +1,6 @@
 // The door role: HTTP on one side, the cluster on the other, and a Beacon view of its own in between.
 
-import { join } from 'node:path';
+import type { FollowedLog } from '../beacon/followed.ts';
 import { RemoteLog } from '../beacon/remote.ts';
 import type { BeaconView } from '../beacon/view.ts';
 import { second } from '../core/clock.ts';
@@ -21,22 +21,23 @@ import { doorHealth } from './door-health.ts';
 import { DoorRegistry } from './door-registry.ts';
 import { openSealing, type Sealing } from './door-sealing.ts';
 import { DoorTempo } from './door-tempo.ts';
-import { dropDoorView, openDoorView } from './door-view.ts';
+import { DoorView } from './door-view.ts';
 import { type Member, type RoleOptions, startMember, systemClock } from './member.ts';
+import { clearScratch, scratchDirectory } from './scratch.ts';
 import { StewardClient } from './steward-client.ts';
 
 const version = '0.1.0';
 const defaultPolicy: ReplicationPolicy = { min: 3, max: 5, zones: 3 };
 const objectBytesMax = 1024 ** 4;
-/** So that the answer is out before the process ends. */
-const replaceAfterMs = 100;
 
 export async function startDoorRole(config: ProcessConfig, options: RoleOptions = {}): Promise<RunningRole> {
   if (config.door === undefined)
     throw new HoldfastError('ARGUMENT_INVALID', `${config.name} is not configured as a door`);
   await using stack = new AsyncDisposableStack();
   const member = stack.use(await startMember(config, 'client', options));
-  const door = new Door(member, stack.use(await openDoorView(member)));
+  await clearScratch(config.dataDir);
+  const view = stack.use(await DoorView.open(config.dataDir));
+  const door = new Door(member, view);
   door.followBeacon(stack);
   door.blocks.keepLeases(stack);
   const ports = await door.ports(config.door, stack);
@@ -59,15 +60,13 @@ export async function startDoorRole(config: ProcessConfig, options: RoleOptions 
       sealing: ports.sealing !== undefined,
       peer: member.peer.name,
     },
-    ended: door.replaced,
+    ended: view.replaced,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
 
 /** The parts of a door, joined. */
 class Door {
-  /** Resolves when the process should be started again, on another Beacon. */
-  readonly replaced: Promise<void>;
   readonly blocks: DoorBlocks;
   readonly #member: Member;
   readonly #peer: NodePeer;
@@ -76,10 +75,11 @@ class Door {
   readonly #log: RemoteLog;
   readonly #registry: DoorRegistry;
   readonly #tempo = new DoorTempo(systemClock);
+  readonly #followed: FollowedLog;
   #kekPolicy = 'unknown';
-  #replace: () => void = () => undefined;
 
-  constructor(member: Member, view: BeaconView) {
+  constructor(member: Member, doorView: DoorView) {
+    const { view } = doorView;
     this.#member = member;
     this.#view = view;
     this.#peer = member.peer;
@@ -87,9 +87,7 @@ class Door {
     this.#log = new RemoteLog(member.peer.rpc, () => this.#steward.peer());
     this.blocks = new DoorBlocks(member.peer, this.#steward);
     this.#registry = new DoorRegistry(view, this.#log, this.blocks);
-    this.replaced = new Promise((resolve) => {
-      this.#replace = resolve;
-    });
+    this.#followed = doorView.over(this.#log);
     member.peer.rpc.handle('door.beat', async ({ head }, { peer }) => {
       if (!memberOf(member.peer.membership(), peer)?.roles.includes('steward'))
         throw new HoldfastError('FORBIDDEN', `${peer} is no steward`);
@@ -100,7 +98,7 @@ class Door {
 
   followBeacon(stack: AsyncDisposableStack): void {
     const stop = new AbortController();
-    const following = this.#view.follow(this.#log, stop.signal);
+    const following = this.#view.follow(this.#followed, stop.signal);
     stack.defer(async () => {
       stop.abort();
       await this.#log[Symbol.asyncDispose]();
@@ -118,7 +116,7 @@ class Door {
     const settled = (): boolean =>
       this.#peer.connected().length >= wanted() &&
       this.#tempo.isHeard &&
-      this.#view.health().state === 'following';
+      (this.#view.health().state === 'following' || this.#followed.isRefused);
     while (!settled() && !deadline.aborted) await new Promise((resolve) => setTimeout(resolve, 50));
   }
 
@@ -166,16 +164,9 @@ class Door {
       log: this.#log,
       rpc: this.#peer.rpc,
       steward: this.#steward,
-      scratch: join(this.#member.config.dataDir, 'scratch'),
+      scratch: scratchDirectory(this.#member.config.dataDir),
       visible: (revision) => this.#registry.visible(revision),
-      // This view tells the history of the log that was replaced: it is fetched anew at the next start.
-      onRebuilt: () => setTimeout(() => void this.#startAnew(), replaceAfterMs),
     });
-  }
-
-  async #startAnew(): Promise<void> {
-    await dropDoorView(this.#member);
-    this.#replace();
   }
 
   #health(seals: boolean): ReturnType<DoorPorts['health']> {

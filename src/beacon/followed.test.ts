@@ -5,6 +5,7 @@ import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { someAppend } from '../../test/suites/beacon-log.suite.ts';
 import { Loopback } from '../../test/support/loopback-rpc.ts';
+import { HoldfastError } from '../core/errors.ts';
 import { FollowedLog } from './followed.ts';
 import { type LogLineage, lineageOf, parseLineage } from './lineage.ts';
 import type { BeaconLog } from './log.ts';
@@ -80,6 +81,22 @@ test("a view that has seen nothing follows whatever is in force; one of before t
   assert.equal(empty.followed, second.id);
 });
 
+test('a log that is there and damaged is told from one that does not answer yet', async (t) => {
+  const place = new Place(t);
+  const unreachable = new HoldfastError('PEER_UNREACHABLE', 'starting');
+  const damaged = new HoldfastError('BEACON_UNAVAILABLE', 'the Beacon is damaged');
+  place.refuse(unreachable);
+  const follower = await place.follower();
+  await follower.untilReason(/starting/, t.signal);
+  assert.equal(follower.log?.isRefused, false);
+  place.refuse(damaged);
+  await follower.untilReason(/damaged/, t.signal);
+  assert.equal(follower.log?.isRefused, true);
+  place.putInForce(await logOf('a'), first);
+  await follower.view.waitFor(1, t.signal);
+  assert.equal(follower.log?.isRefused, false);
+});
+
 test('lineages name their ancestors, newest first, and no more than can be carried', () => {
   assert.deepEqual(third.replaces, [second.id, first.id]);
   let last: LogLineage = first;
@@ -117,6 +134,12 @@ class Place {
     this.#served = log;
   }
 
+  refuse(error: HoldfastError): void {
+    this.#rpc.handle('beacon.head', async () => {
+      throw error;
+    });
+  }
+
   async follower(): Promise<Follower> {
     const log = new RemoteLog(this.#rpc, () => 'steward', { timeoutMs: 1000 });
     const view = await BeaconView.open(new MemoryKv(), { retryMsMax: 20 });
@@ -137,6 +160,7 @@ class Follower {
   readonly view: BeaconView;
   readonly replaced: Promise<LogLineage>;
   #replace: (by: LogLineage) => void = () => undefined;
+  log: FollowedLog | undefined;
   followed: string | undefined;
   isReplaced = false;
 
@@ -148,7 +172,7 @@ class Follower {
   }
 
   logOver(log: RemoteLog): FollowedLog {
-    return new FollowedLog(log, {
+    this.log = new FollowedLog(log, {
       position: () => this.view.position(),
       followed: () => this.followed,
       onFollowed: async (id) => {
@@ -159,6 +183,11 @@ class Follower {
         this.#replace(by);
       },
     });
+    return this.log;
+  }
+
+  async untilReason(reason: RegExp, signal: AbortSignal): Promise<void> {
+    while (!reason.test(this.view.health().reason)) await sleep(5, undefined, { signal });
   }
 
   async untilState(state: string, signal: AbortSignal): Promise<void> {

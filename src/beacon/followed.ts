@@ -6,7 +6,7 @@
 //   any other                      the view finds out by the chain and says `diverged`; a person decides
 
 import { sameBytes } from '../core/bytes.ts';
-import { HoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { LogHead, LogLineage } from './lineage.ts';
 import type { Append, BeaconLog, LogEntry, LogPosition } from './log.ts';
 
@@ -24,6 +24,7 @@ export interface FollowerPorts {
 export class FollowedLog implements BeaconLog {
   readonly #log: Omit<BeaconLog, 'head'> & { head(): Promise<LogHead> };
   readonly #ports: FollowerPorts;
+  #refused = false;
 
   /** The log stays the caller's to close. */
   constructor(log: Omit<BeaconLog, 'head'> & { head(): Promise<LogHead> }, ports: FollowerPorts) {
@@ -31,9 +32,18 @@ export class FollowedLog implements BeaconLog {
     this.#ports = ports;
   }
 
+  /** True when who keeps the log answered last that there is none to follow now: waiting a moment does not help. */
+  get isRefused(): boolean {
+    return this.#refused;
+  }
+
   /** Throws BEACON_UNAVAILABLE once the log has been replaced. */
   async head(): Promise<LogPosition> {
-    const head = await this.#log.head();
+    const head = await this.#log.head().catch((error: unknown) => {
+      this.#refused = isHoldfastError(error, 'BEACON_UNAVAILABLE');
+      throw error;
+    });
+    this.#refused = false;
     if (head.lineage !== undefined && head.lineage.id !== this.#ports.followed())
       await this.#meet(head, head.lineage);
     return head;
