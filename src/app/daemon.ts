@@ -1,5 +1,6 @@
 // One process of a cluster, from its configuration to its end.
 
+import { flushCompileCache } from 'node:module';
 import { HoldfastError } from '../core/errors.ts';
 import type { ChildInfo } from '../local/control-types.ts';
 import { loadProcessConfig } from '../local/layout.ts';
@@ -26,6 +27,7 @@ export async function runDaemon(dir: string, name: string): Promise<number> {
     const start = roles[config.roles[0] ?? 'node'];
     await using role = await (await start())(config);
     await supervision.ready(role.info);
+    flushCompileCache(); // a process that is killed would not leave it for its next start
     await Promise.race([role.ended, aborted(supervision.stop)]);
     return 0;
   } catch (error) {

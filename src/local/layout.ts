@@ -12,6 +12,7 @@
 //   DIR/custodian-N/passphrase    600, put there by an operator: used instead of sealing.key
 //   DIR/run/              700: of the running supervisor only
 //   DIR/logs/             one per process, bounded
+//   DIR/cache/            compiled code of this program, for quicker starts; may be deleted
 //
 // Reading the layout loads no network library; creating one (layout-create.ts) makes keys and does.
 
@@ -109,6 +110,7 @@ export function layoutPaths(dir: string) {
     writerKey: join(root, 'keys', 'writer.key'),
     run: join(root, 'run'),
     logs: join(root, 'logs'),
+    compileCache: join(root, 'cache'),
     process: (name: string) => join(root, name),
     identity: (name: string) => join(root, name, 'identity.key'),
     data: (name: string) => join(root, name, 'data'),

@@ -264,6 +264,7 @@ class Cluster {
         entry,
         command: [...command, '--data', this.#layout.dir, '--name', entry.name],
         logPath: this.#paths.log(entry.name),
+        compileCache: this.#paths.compileCache,
         ports: this.#portsOf(entry),
         startMs,
         stopMs,
