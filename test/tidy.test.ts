@@ -64,6 +64,7 @@ const pure: readonly RegExp[] = [
   /^src\/threshold\//,
   /^src\/flows\//,
   /^src\/custody\/(answer|authorise|book|budget|capability|certificate|default-policy|freshness|order|policy)\.ts$/,
+  /^src\/custody\/migrate\.ts$/,
   /^src\/custody\/(record-head|refusal|replay|request|revocation|scope|signed-map)\.ts$/,
   /^src\/beacon\/(log|fold|rows|records|queries|custody-chain)\.ts$/,
   /^src\/backbeat\/(beat|schedule|tempo|tempo-tracker)\.ts$/,
@@ -84,6 +85,7 @@ const families: readonly { readonly name: RegExp; readonly home: RegExp }[] = [
   { name: /^(multiformats|@ipld\/)/, home: /^src\/(core\/block|node\/[a-z-]+|manifest\/car)\.ts$/ },
   { name: /^(libsodium|@noble\/)/, home: /^src\/threshold\// },
   { name: /^prom-client$/, home: /^src\/http\// },
+  { name: /^koffi$/, home: /^src\/custody\/pkcs11-module\.ts$/ },
 ];
 
 interface Source {
@@ -209,6 +211,7 @@ test('the rules bite', () => {
   bites(brokenTable, 'src/threshold/a.ts', "import { b } from '../envelope/b.ts';");
   bites(brokenPurity, 'src/threshold/a.ts', "import { readFile } from 'node:fs/promises';");
   bites(brokenFamilies, 'src/flows/a.ts', "const x = await import('@libp2p/tcp');");
+  bites(brokenFamilies, 'src/custody/a.ts', "const koffi = await import('koffi');");
   bites(brokenShape, 'src/http/a.ts', 'export default 1;');
   bites(brokenShape, 'src/http/a.ts', "export * from './b.ts';");
   bites(brokenShape, 'src/http/a.ts', "import { b } from './b';");

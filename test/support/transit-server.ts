@@ -23,7 +23,7 @@ export interface TransitServer extends AsyncDisposable {
 }
 
 /** Path of the binary: HOLDFAST_BAO, or `bao` in PATH. */
-export const baoBinary = [
+const baoBinary = [
   process.env['HOLDFAST_BAO'] ?? '',
   ...(process.env['PATH'] ?? '').split(delimiter).map((folder) => join(folder, 'bao')),
 ].find((path) => path !== '' && existsSync(path));
