@@ -11,7 +11,7 @@ import { custodiansMax, custodyRequestBytesMax, unwrapItemsMax } from '../core/l
 import { type Fields, fieldsOf, invalid } from '../envelope/fields.ts';
 import type { RandomBytes } from '../envelope/primitives.ts';
 import { dleqProofBytes } from '../threshold/dleq.ts';
-import { openWith, sealTo } from '../threshold/hpke.ts';
+import { agreedWith, openAgreed, openWith, sealTo } from '../threshold/hpke.ts';
 import { reasonBytesMax, type Refusal, refusalCodes } from './refusal.ts';
 import { canonical, readSignedMap, signMap, verifyMessage } from './signed-map.ts';
 
@@ -73,6 +73,32 @@ export function sealAnswer(
  * is for the caller to verify.
  */
 export function openAnswer(message: Uint8Array, secretKey: Uint8Array, terms: AnswerTerms): CustodyAnswer {
+  const { enc, ct } = sealedPart(message, terms);
+  return checked(openWith(secretKey, enc, infoOf(terms.reqHash, terms.i), noAad, ct), terms);
+}
+
+/** What opens this one answer and no other, to be shown to others. Throws like `openAnswer`. */
+export function answerOpener(message: Uint8Array, secretKey: Uint8Array, terms: AnswerTerms): Uint8Array {
+  return agreedWith(secretKey, sealedPart(message, terms).enc);
+}
+
+/** As `openAnswer`, by an `answerOpener` and the `epk` of the request. */
+export function openShownAnswer(
+  message: Uint8Array,
+  opener: Uint8Array,
+  epk: Uint8Array,
+  terms: AnswerTerms,
+): CustodyAnswer {
+  const { enc, ct } = sealedPart(message, terms);
+  const info = infoOf(terms.reqHash, terms.i);
+  return checked(openAgreed(Uint8Array.from(opener), epk, enc, info, noAad, ct), terms);
+}
+
+/** The sealed part of an answer that is signed by whom `terms` expect. */
+function sealedPart(
+  message: Uint8Array,
+  terms: AnswerTerms,
+): { readonly enc: Uint8Array; readonly ct: Uint8Array } {
   const signed = readSignedMap(message, 'answer', custodyRequestBytesMax);
   verifyMessage(domain, 'answer', signed, terms.sigPk);
   const outer = fieldsOf(signed.body, 'answer', ['v', 'reqHash', 'i', 'enc', 'ct']);
@@ -80,8 +106,10 @@ export function openAnswer(message: Uint8Array, secretKey: Uint8Array, terms: An
   if (!sameBytes(outer.bytes('reqHash', 64), terms.reqHash))
     outer.refuse('reqHash', 'that of the request expected');
   outer.integer('i', terms.i, terms.i);
-  const ct = outer.bytesUpTo('ct', custodyRequestBytesMax);
-  const plaintext = openWith(secretKey, outer.bytes('enc', 32), infoOf(terms.reqHash, terms.i), noAad, ct);
+  return { enc: outer.bytes('enc', 32), ct: outer.bytesUpTo('ct', custodyRequestBytesMax) };
+}
+
+function checked(plaintext: Uint8Array, terms: AnswerTerms): CustodyAnswer {
   const answer = parseAnswer(plaintext);
   if (!sameBytes(answer.reqHash, terms.reqHash))
     throw invalid('answer.reqHash', 'that of the request expected');

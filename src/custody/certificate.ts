@@ -1,5 +1,5 @@
-// What the custodians of a group attest together: that wraps were switched to a newer key, and that shares moved
-// on to another generation. Signed with the group's FROST key; whoever has that key needs to trust nobody else.
+// What the custodians of a group attest together: who made the group's key, that wraps were switched to a newer
+// one, and that shares moved on to another generation. Signed with the group's FROST key; whoever has that key needs to trust nobody else.
 
 import { encodeCbor } from '../core/block.ts';
 import { preimage, sha512, verifySignature } from '../core/hash.ts';
@@ -60,17 +60,33 @@ export interface EpochCertificate extends CertificateCommon {
   readonly attestations: readonly Attestation[];
 }
 
-export type CertificateBody = RotationCertificate | EpochCertificate;
+/** All who made the first key of a group say so, each with its own identity (birth.ts). */
+export interface BirthCertificate extends CertificateCommon {
+  readonly what: 'birth';
+  /** By rising index: each over `birthPreimage` of the first KEK record. */
+  readonly attestations: readonly Attestation[];
+}
+
+export type CertificateBody = RotationCertificate | EpochCertificate | BirthCertificate;
 
 const head = ['kind', 'v', 'writer', 'prev', 'cg', 'ver', 'n', 'beat', 'frostSig', 'what'];
 const names = {
   rotation: [...head, 'fromVer', 'count', 'root', 'contributions'],
+  birth: [...head, 'attestations'],
   epoch: [...head, 'op', 'fromGen', 'toGen', 'transcript', 'qual', 'attestations'],
 } as const;
 
 /** Checks the body of a certificate record. Throws RECORD_INVALID naming the field. */
 export function parseCertificate(body: unknown): CertificateBody {
-  return tagOf(body, 'certificate', 'what') === 'epoch' ? parseEpoch(body) : parseRotation(body);
+  const what = tagOf(body, 'certificate', 'what');
+  if (what === 'birth') return parseBirth(body);
+  return what === 'epoch' ? parseEpoch(body) : parseRotation(body);
+}
+
+function parseBirth(body: unknown): BirthCertificate {
+  const fields = fieldsOf(body, 'certificate', names.birth);
+  const what = fields.oneOf('what', ['birth']);
+  return { ...readCommon(fields), what, attestations: readAttestations(fields) };
 }
 
 function parseRotation(body: unknown): RotationCertificate {
@@ -100,7 +116,7 @@ function parseEpoch(body: unknown): EpochCertificate {
     toGen: fields.integer('toGen', fromGen + 1, fromGen + 1),
     transcript: fields.bytes('transcript', 64),
     qual: readQual(fields),
-    attestations: readIndexed(fields, 'attestations', 'sig', 64).map(({ i, bytes }) => ({ i, sig: bytes })),
+    attestations: readAttestations(fields),
   };
 }
 
@@ -113,6 +129,10 @@ function readCommon(fields: Fields): CertificateCommon {
     beat: fields.integer('beat', 0),
     frostSig: fields.bytes('frostSig', 64),
   };
+}
+
+function readAttestations(fields: Fields): readonly Attestation[] {
+  return readIndexed(fields, 'attestations', 'sig', 64).map(({ i, bytes }) => ({ i, sig: bytes }));
 }
 
 /** `{i, [name]: bytes}`, indices rising. */
@@ -151,7 +171,8 @@ function checkRising(fields: Fields, field: string, indices: readonly number[]):
 export function certificatePreimage(
   certificate:
     | Omit<RotationCertificate, 'writer' | 'frostSig'>
-    | Omit<EpochCertificate, 'writer' | 'frostSig'>,
+    | Omit<EpochCertificate, 'writer' | 'frostSig'>
+    | Omit<BirthCertificate, 'writer' | 'frostSig'>,
 ): Uint8Array {
   const signed = new Set<string>(
     names[certificate.what].filter((name) => name !== 'writer' && name !== 'frostSig'),

@@ -79,11 +79,31 @@ export function openWith(
   aad: Uint8Array,
   ct: Uint8Array,
 ): Uint8Array {
-  const secret = importSecretKey(sk);
-  const dh = agree(secret, enc);
-  if (dh === undefined || ct.length < hpkeTagBytes) throw notOpened();
-  const { key, nonce } = keySchedule(dh, enc, publicKeyOf(secret), info);
+  return openAgreed(agreedWith(sk, enc), publicKeyOf(importSecretKey(sk)), enc, info, aad, ct);
+}
+
+/**
+ * What the holder of `sk` and the sender of `enc` agreed on: it opens this one message and no other, so it can be
+ * shown to a third party. Throws DECRYPT_FAILED when `enc` is no usable key.
+ */
+export function agreedWith(sk: Uint8Array, enc: Uint8Array): Uint8Array {
+  const dh = agree(importSecretKey(sk), enc);
+  if (dh === undefined) throw notOpened();
+  return dh;
+}
+
+/** As `openWith`, by what was agreed on for this message with the holder of `pk`. Zeroes `dh`. */
+export function openAgreed(
+  dh: Uint8Array,
+  pk: Uint8Array,
+  enc: Uint8Array,
+  info: Uint8Array,
+  aad: Uint8Array,
+  ct: Uint8Array,
+): Uint8Array {
+  const { key, nonce } = keySchedule(dh, enc, pk, info);
   try {
+    if (ct.length < hpkeTagBytes) throw notOpened();
     const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: hpkeTagBytes });
     decipher.setAAD(aad).setAuthTag(ct.subarray(ct.length - hpkeTagBytes));
     const body = decipher.update(ct.subarray(0, ct.length - hpkeTagBytes));
