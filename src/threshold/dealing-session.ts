@@ -51,7 +51,9 @@ export interface DealingSession extends DealingParams {
 }
 
 /**
- * Checks the parameters and names the session.
+ * Checks the parameters and names the session. Each member calls it with its own view: `from` out of the record
+ * it holds, `to` out of an order it has verified. Who was told something else has another id, and its messages
+ * are noise here.
  * @throws HoldfastError ARGUMENT_INVALID saying which parameter does not fit
  */
 export function openDealing(group: Group, params: DealingParams): DealingSession {

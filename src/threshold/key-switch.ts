@@ -52,7 +52,10 @@ export interface SwitchParams {
   readonly keys: KeySet;
   /** Exactly t of its members, ascending. */
   readonly quorum: readonly number[];
-  /** The new public key. */
+  /**
+   * The new public key. Whoever holds it opens the wraps, so a custodian takes it only from a record of the new
+   * version that it has verified itself, never from whoever asks.
+   */
   readonly Ynew: Point;
   /** 1…256. */
   readonly items: readonly SwitchItem[];

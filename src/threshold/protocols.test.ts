@@ -5,19 +5,26 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
+  dealBy,
   generate,
   newMembers,
   refreshed,
   repaired,
   reshared,
+  sessionFor,
   type World,
 } from '../../test/support/custody-world.ts';
-import { random, the } from '../../test/support/threshold.ts';
+import { random, the, valueOf } from '../../test/support/threshold.ts';
+import { decodeCbor, encodeCbor } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
+import { openDealt, readDealings } from './dealing.ts';
+import { complete, settle } from './dealing-agreement.ts';
+import { begin, conclude, dkgContext, receive } from './dkg.ts';
 import { ristrettoSuite } from './dkg-suite.ts';
 import type { Point } from './group.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { applySwitch, contribute, openPage, readContribution } from './key-switch.ts';
+import { collectSteps, signStep } from './signed-step.ts';
 import { combine, encrypt, type Partial } from './tdh2.ts';
 
 const group = await loadRistretto();
@@ -104,7 +111,7 @@ test('any life of a key keeps what it promises', () => {
         }
       }
     }),
-    { numRuns: 25 },
+    { numRuns: 12 },
   );
 });
 
@@ -125,3 +132,52 @@ function checkMixing(before: World, now: World, wrap: Wrap, element: Point, seed
   const mixed = [...partials(before, [the(first)], wrap), ...partials(now, others, wrap)];
   assert.notDeepEqual(combine(group, wrap.V, mixed), element);
 }
+
+/** What is left of a value after it was written down and read again. */
+function stored<T>(value: T): T {
+  return decodeCbor(encodeCbor(value), 'state') as T;
+}
+
+test('a key generation goes on from stored states, over a relay that adds noise', () => {
+  const members = newMembers(3);
+  const sigPks = members.map(({ signer }) => signer.publicKey);
+  const secrets = members.map(() => group.scalar.random(random));
+  const statics = secrets.map((secret) => group.base(secret));
+  const context = dkgContext(suite, random(32), statics);
+  const session = stored({ t: 2, n: 3, statics, context, ext: utf8('policy') });
+  const dealt = secrets.map((secret, at) => begin(suite, session, at + 1, secret, random));
+  const log = dealt.map(({ message }, at) =>
+    signStep(the(members[at]).signer, context, 'dkg-1', at + 1, message),
+  );
+  const relayed = [random(700), the(log[2]), the(log[0]), the(log[1]), the(log[0])];
+  const { steps, faults } = collectSteps(sigPks, context, 'dkg-1', relayed);
+  assert.deepEqual(
+    faults.map(({ culprit, reason }) => [culprit, reason]),
+    [[0, 'unsigned']],
+  );
+  const messages = steps.map(({ body }) => body);
+  const received = dealt.map(({ state }, at) =>
+    valueOf(receive(suite, session, stored(state), the(secrets[at]), messages)),
+  );
+  const signatures = received.map(({ state }) => state.signature);
+  for (const { state } of received) {
+    const { keys } = valueOf(conclude(suite, session, stored(state), signatures));
+    assert.deepEqual(keys, the(received[0]).state.keys);
+  }
+});
+
+test('a refresh goes on from stored states', () => {
+  const world = generate(suite, 2, newMembers(3));
+  const session = stored(sessionFor(world));
+  const log = dealBy(world, session, [1, 2, 3]).map(({ message }) => message);
+  const dealings = stored(readDealings(group, session, log).dealings);
+  const settled = stored(valueOf(settle(group, session, dealings, [], [])));
+  for (const [at, { prekey }] of world.members.entries()) {
+    const { shares } = openDealt(group, session, at + 1, prekey.secretKey, dealings);
+    const present = the(world.shares[at]);
+    const share = valueOf(
+      complete(group, session, settled, { index: at + 1, shares: stored(shares), present }),
+    );
+    assert.deepEqual(group.base(share), settled.keys.Yi[at]);
+  }
+});
