@@ -180,6 +180,13 @@ describe('records of a custody group in the Beacon', () => {
     });
     const wraps = moved.body.wraps.map((wrap) => ({ ...wrap, label }));
     await refuses(registry, appendOf(signRecord({ ...moved.body, wraps }, writer)), /policy family/);
+    const fresh = { ...envelope.body, objId: someId('other') };
+    const check = async (changes: object): Promise<void> =>
+      checkAppend(registry.view, appendOf(signRecord({ ...fresh, ...changes }, writer)));
+    await check({});
+    await assert.rejects(check({ cls: 'confidential' }), /for internal content/);
+    await assert.rejects(check({ policy: rootPolicy.cid }), /bound to policy null/);
+    await assert.rejects(check({ bkId: someId('none') }), /not registered/);
   });
 
   it('come back from their blocks alone, and all of them are verified', async () => {

@@ -10,7 +10,13 @@ import { asBuffer, sameBytes, toHex } from '../core/bytes.ts';
 import { type Block, type CID, codecDagCbor, cidOf } from '../core/block.ts';
 import { second } from '../core/clock.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
-import type { BranchKeyBody, EnvelopeBody, KekBody } from '../envelope/records.ts';
+import {
+  type BranchEnvelope,
+  type BranchKeyBody,
+  type EnvelopeBody,
+  type KekBody,
+  policyOfKey,
+} from '../envelope/records.ts';
 import type { ManifestBody } from '../manifest/manifest.ts';
 import type { SignedRecord } from '../manifest/record.ts';
 import { type AddressPattern, keyPrefix, matches } from '../ucxl/match.ts';
@@ -62,7 +68,7 @@ import type {
   ViewHealth,
   WrappedObject,
 } from './queries.ts';
-import { type AnyBody, openRecords, readRegistryRecord, trustedBody } from './records.ts';
+import { type AnyBody, type OpenedRecord, openRecords, readRegistryRecord, trustedBody } from './records.ts';
 import {
   decodeEntryRow,
   decodeHead,
@@ -773,14 +779,28 @@ async function checkReferences(view: BeaconView, append: Append): Promise<void> 
         throw new HoldfastError('RECORD_INVALID', `${body.ucxl_address}: its envelope is not registered`);
       }
     }
-    if (body.kind === 'envelope' && body.mode === 'branch' && !brought.has(`bk/${toHex(body.bkId)}`)) {
-      if ((await view.branchKey(body.bkId, body.bkVer)) !== undefined) continue;
-      throw new HoldfastError(
-        'RECORD_INVALID',
-        `envelope ${toHex(body.objId)}: its branch key is not registered`,
-      );
-    }
+    if (body.kind === 'envelope' && body.mode === 'branch') await checkBranchKey(view, body, records);
   }
+}
+
+/** An envelope under the branch key of a lower class, or of another policy, would be opened by the rules of that one. */
+async function checkBranchKey(
+  view: BeaconView,
+  envelope: BranchEnvelope,
+  records: readonly OpenedRecord[],
+): Promise<void> {
+  const { objId, bkId, bkVer, cls, policy } = envelope;
+  const chainId = `bk/${toHex(bkId)}`;
+  const brought = records.map(({ body }) => body).findLast((body) => body.kind === 'branch-key');
+  const isBrought = brought !== undefined && sameBytes(brought.bkId, bkId);
+  const key = isBrought ? brought : (await view.branchKey(bkId, bkVer))?.record.body;
+  const refuse = (problem: string): never => {
+    throw new HoldfastError('RECORD_INVALID', `envelope ${toHex(objId)}: its branch key ${problem}`);
+  };
+  if (key === undefined) return refuse('is not registered');
+  if (key.scope.cls !== cls) refuse(`is for ${key.scope.cls} content, not for ${cls} (${chainId})`);
+  const bound = policyOfKey(key);
+  if (String(bound) !== String(policy)) refuse(`is bound to policy ${String(bound)}, not ${String(policy)}`);
 }
 
 const headAddress = `${rowPrefix('head')}addr/`;
