@@ -158,7 +158,7 @@ function serverTests(server: () => TransitServer): void {
 describe('a Transit server that misbehaves', () => {
   test('is asked again while it may come back, and not for ever', async () => {
     await using server = await startFakeTransit();
-    await using provider = await openRole(server);
+    await using provider = await openRole(server, { timeoutMs: 500 });
     const { branchKey, body } = await makeKey(provider);
     const faults: readonly Fault[] = [
       { status: 503, errors: ['Vault is sealed'] },
@@ -175,7 +175,7 @@ describe('a Transit server that misbehaves', () => {
     await rejects(provider.unwrap([body], readRequest), 'KEY_UNAVAILABLE', /status 503: Vault is sealed$/);
     assert.equal(server.asked.length, 3);
     server.faults.push('silence', 'silence', 'silence');
-    await rejects(provider.unwrap([body], readRequest), 'TIMEOUT', /did not answer within 100 ms/);
+    await rejects(provider.unwrap([body], readRequest), 'TIMEOUT', /did not answer within 500 ms/);
     server.faults.push({ status: 400, errors: ['what?'] });
     await rejects(provider.unwrap([body], readRequest), 'KEY_UNAVAILABLE', /status 400: what\?/);
     assert.equal(server.asked.length, 7, 'a refusal is not repeated');
@@ -347,10 +347,10 @@ function openNew(server: TransitServer, changes: Partial<TransitOptions> = {}): 
   return openTransit(someOptions(server, { create: true, ...changes }));
 }
 
-/** As the fake's role, with little patience. */
+/** As the fake's role. */
 function openRole(server: FakeTransit, changes: Partial<TransitOptions> = {}): Promise<TransitProvider> {
   const { roleId, secretIdFile } = server;
-  return openNew(server, { auth: { method: 'approle', roleId, secretIdFile }, timeoutMs: 100, ...changes });
+  return openNew(server, { auth: { method: 'approle', roleId, secretIdFile }, ...changes });
 }
 
 function transitKek(provider: TransitProvider): { key: string } {
