@@ -9,9 +9,10 @@ for (const stream of [process.stdout, process.stderr]) stream.on('error', () => 
 
 const [first, ...rest] = process.argv.slice(2);
 if (first === 'daemon') {
-  const [dir, name] = [valueOf(rest, '--data'), valueOf(rest, '--name')];
-  const { runDaemon } = await import('./app/daemon.ts');
-  process.exitCode = await runDaemon(dir, name);
+  const { runDaemon, runStandaloneCustodian } = await import('./app/daemon.ts');
+  process.exitCode = rest.includes('--config')
+    ? await runStandaloneCustodian(valueOf(rest, '--config'), rest.includes('--init'))
+    : await runDaemon(valueOf(rest, '--data'), valueOf(rest, '--name'));
 } else {
   const { runCli } = await import('./cli/main.ts');
   process.exitCode = await runCli(process.argv.slice(2), {

@@ -14,7 +14,26 @@ export interface RunningRole extends AsyncDisposable {
 }
 
 /** Runs process `name` of the cluster in `dir` until it is told to stop. Returns the exit status. */
-export async function runDaemon(dir: string, name: string): Promise<number> {
+export function runDaemon(dir: string, name: string): Promise<number> {
+  return run(name, async () => {
+    const config = await loadProcessConfig(dir, name);
+    const start = roles[config.roles[0] ?? 'node'];
+    return (await start())(config);
+  });
+}
+
+/**
+ * Runs the custodian that the file `configPath` describes until it is told to stop. `init`: only makes its identity,
+ * for the operator to put into the membership. Returns the exit status.
+ */
+export function runStandaloneCustodian(configPath: string, init: boolean): Promise<number> {
+  return run('custodian', async () => {
+    const { initStandalone, startStandalone } = await import('./standalone-custodian.ts');
+    return init ? initStandalone(configPath) : startStandalone(configPath);
+  });
+}
+
+async function run(name: string, start: () => Promise<RunningRole>): Promise<number> {
   using supervision = superviseChild();
   process.title = `holdfast ${name}`;
   process.on('uncaughtException', (error) => {
@@ -23,9 +42,7 @@ export async function runDaemon(dir: string, name: string): Promise<number> {
   });
   using _memory = keepPassingMemorySmall();
   try {
-    const config = await loadProcessConfig(dir, name);
-    const start = roles[config.roles[0] ?? 'node'];
-    await using role = await (await start())(config);
+    await using role = await start();
     await supervision.ready(role.info);
     flushCompileCache(); // a process that is killed would not leave it for its next start
     await Promise.race([role.ended, aborted(supervision.stop)]);

@@ -2,6 +2,7 @@
 
 import type { Command } from '../command.ts';
 import { beaconExport, beaconImport, beaconRebuild, beaconVerify } from './beacon.ts';
+import { custodian } from './custodian.ts';
 import { down } from './down.ts';
 import { get } from './get.ts';
 import { heal } from './heal.ts';
@@ -25,6 +26,7 @@ export const commands: readonly Command[] = [
   stat,
   rm,
   ...nodeCommands,
+  custodian,
   heal,
   beaconVerify,
   beaconRebuild,
