@@ -32,6 +32,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
     'ucxl',
     'manifest',
     'envelope',
+    'threshold',
     'custody',
     'backbeat',
     'beacon',

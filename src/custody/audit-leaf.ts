@@ -76,7 +76,7 @@ export interface AuditLeaf extends AuditEntry {
 export const leafBytesMax = 16_384;
 const reasonBytesMax = 512;
 const purposeBytesMax = 64;
-export const originBytesMax = 256;
+const originBytesMax = 256;
 const names = [
   'v',
   'seq',

@@ -39,7 +39,7 @@ const logType = 0x01;
 const cosignatureType = 0x04;
 
 /** The text that is signed. Throws ARGUMENT_INVALID for an origin that is no key name. */
-export function checkpointText({ origin, size, root }: Checkpoint): string {
+function checkpointText({ origin, size, root }: Checkpoint): string {
   checkName(origin);
   return `${origin}\n${size}\n${base64(root)}\n`;
 }

@@ -71,10 +71,10 @@ export interface ShareState {
 }
 
 /** Secrets of one custodian: a few groups with a few versions, and prekeys of some epochs. */
-export const entriesMax = 512;
+const entriesMax = 512;
 /** Marks and nonces: they are written with every change of the state. */
-export const marksMax = 1024;
-export const noncesMax = 1024;
+const marksMax = 1024;
+const noncesMax = 1024;
 
 export const emptyState: ShareState = { entries: [], marks: {}, nonces: {} };
 

@@ -15,7 +15,7 @@ interface File {
 export const survivals = ['nothing', 'names', 'everything'] as const;
 export type Survival = (typeof survivals)[number];
 
-export class PowerCut extends Error {}
+class PowerCut extends Error {}
 
 /** Counts the steps of several disks together and cuts the power before step `at`. */
 export class Fuse {
