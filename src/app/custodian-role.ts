@@ -268,6 +268,9 @@ class CustodianProcess implements AsyncDisposable {
         return [sharedHostWarning(holders, kek.t)];
       }),
       ...groups.map((cg) => this.#books.problem(cg)),
+      ...Object.entries(this.#cosigning.last?.refused ?? {}).map(
+        ([name, why]) => `${name} does not vouch for this log: ${why}`,
+      ),
       this.#sealing.source === 'key-file' ? describeSealing(this.#sealing) : undefined,
       this.#log.failure === undefined
         ? undefined
