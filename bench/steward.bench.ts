@@ -51,8 +51,10 @@ function fill(): void {
       },
       now,
     );
-    for (const { peer } of rankMembers(digest, members).slice(0, 3))
-      ledger.hold(cid, ledger.node(peer), 262_144, now);
+    for (const { peer } of rankMembers(digest, members).slice(0, 3)) {
+      const node = ledger.node(peer);
+      ledger.prove(ledger.hold(cid, node, 262_144, now), node, now);
+    }
   }
 }
 

@@ -70,3 +70,5 @@ export const budgetCountersMax = 65_536;
 export const policyFamiliesMax = 64;
 /** Records of which a reader remembers the highest version: 200 B each. */
 export const highWaterMarksMax = 65_536;
+/** Blocks that a node is asked to prove in one call: it reads them all before it answers. */
+export const challengeBlocksMax = 256;

@@ -9,7 +9,7 @@ import { concat } from '../core/bytes.ts';
 import { Gate } from '../core/concurrency.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
-import { recordBytesMax } from '../core/limits.ts';
+import { challengeBlocksMax, recordBytesMax } from '../core/limits.ts';
 import type { PeerName, RpcContext, RpcHandler, RpcMessage, RpcServer } from '../core/rpc.ts';
 import { isRecordBytes } from '../manifest/record.ts';
 import { cidField, cidList, field, journalField, limitField, nonceField, peerList } from './block-request.ts';
@@ -74,6 +74,7 @@ export function serveBlocks(ports: BlockServicePorts): void {
   on('block.pull', stewards, pullBlock);
   on('node.beat', stewards, beat);
   on('node.challenge', anybody, (ports, message) => gate.run(() => challenge(ports, message)));
+  on('node.challenges', stewards, (ports, message) => gate.run(() => challenges(ports, message)));
   ports.rpc.handleStream('block.records', (_message, context) => {
     writers(context, 'block.records');
     return records(ports, context.signal);
@@ -219,13 +220,29 @@ async function beat(ports: BlockServicePorts, message: Message): Promise<RpcMess
 }
 
 /** The answer proves that the bytes are on this disk now: the nonce cannot be known before. */
-async function challenge({ store, providers }: BlockServicePorts, message: Message): Promise<RpcMessage> {
-  const cid = cidField(message.head, 'cid');
+async function challenge(ports: BlockServicePorts, message: Message): Promise<RpcMessage> {
   const nonce = nonceField(message.head, 'nonce');
+  return { head: { answer: await possession(ports, cidField(message.head, 'cid'), nonce) } };
+}
+
+/** Many blocks and one nonce, one after the other: a node that returns with many blocks is soon believed. */
+async function challenges(ports: BlockServicePorts, message: Message): Promise<RpcMessage> {
+  const nonce = nonceField(message.head, 'nonce');
+  const answers: (Uint8Array | null)[] = [];
+  for (const cid of cidList(message.head, 'cids', challengeBlocksMax))
+    answers.push(await possession(ports, cid, nonce));
+  return { head: { answers } };
+}
+
+async function possession(
+  { store, providers }: BlockServicePorts,
+  cid: CID,
+  nonce: Uint8Array,
+): Promise<Uint8Array | null> {
   const known = await store.has(cid);
   const bytes = known ? await store.get(cid) : undefined;
   if (bytes === undefined && known) await providers.remove([cid]);
-  return { head: { answer: bytes === undefined ? null : sha256(concat(nonce, bytes)) } };
+  return bytes === undefined ? null : sha256(concat(nonce, bytes));
 }
 
 /** Every signed record here: what a lost Beacon is rebuilt from. */

@@ -100,6 +100,18 @@ test('a challenge is answered from the bytes, or with null', () =>
     assert.deepEqual(answer, Uint8Array.from(sha256(concat(nonce, block.bytes))));
   }));
 
+test('many challenges are answered in the order asked, to the steward only', () =>
+  withCluster(async (call, { nodes }) => {
+    const nonce = new Uint8Array(32).fill(3);
+    await nodes[0]?.blocks.put(block.cid, block.bytes);
+    const absent = rawBlock(utf8('not here')).cid;
+    const head = { cids: [absent, block.cid, absent], nonce };
+    const { answers } = await call('steward', 'node.challenges', { head });
+    const answer = Uint8Array.from(sha256(concat(nonce, block.bytes)));
+    assert.deepEqual(answers, [null, answer, null]);
+    await assert.rejects(call('node', 'node.challenges', { head }), { code: 'FORBIDDEN' });
+  }));
+
 test('a beat brings the journal: reset, then the changes, then nothing', () =>
   withCluster(async (call, { nodes }) => {
     const beat = (index: number, journal: unknown) =>

@@ -10,6 +10,10 @@ interface Situation {
   readonly states?: string;
   readonly holders: readonly number[];
   readonly bad?: readonly number[];
+  /** Only listed. */
+  readonly claimed?: readonly number[];
+  /** Leave challenges unanswered. */
+  readonly doubted?: readonly number[];
   readonly wanted?: typeof content;
   readonly full?: readonly number[];
   readonly newborn?: boolean;
@@ -30,11 +34,13 @@ function judged(situation: Situation): string {
     state,
     zone: zones[at] ?? '',
     accepting: situation.full?.includes(at) !== true,
+    doubted: situation.doubted?.includes(at) === true,
   }));
   const bad = situation.bad === undefined ? undefined : new Set(situation.bad);
   const verdict = classify(
     situation.holders,
     bad,
+    situation.claimed === undefined ? undefined : new Set(situation.claimed),
     situation.wanted ?? content,
     makeSight(nodes, 0),
     situation.newborn ?? false,
@@ -75,6 +81,24 @@ const cases: readonly [string, Situation, `${BlockClass} ${number}`][] = [
   ['a cluster of one', { holders: [0], states: 'uxxxx' }, 'short 0'],
   ['the last of five', { holders: [0], states: 'udddd' }, 'lastCopy 0'],
   ['five copies of at most four', { holders: [0, 1, 2, 3, 4], wanted: { ...content, max: 4 } }, 'surplus 0'],
+  ['one of three is a claim', { holders: [0, 2, 4], claimed: [4] }, 'unchecked 0'],
+  ['three claims', { holders: [0, 2, 4], claimed: [0, 2, 4] }, 'unchecked 0'],
+  ['two claims and nothing else', { holders: [0, 2], claimed: [0, 2] }, 'belowMin 1'],
+  ['one copy and one claim', { holders: [0, 2], claimed: [2] }, 'belowMin 1'],
+  ['one claim', { holders: [2], claimed: [2] }, 'lastCopy 2'],
+  ['three copies and a claim', { holders: [0, 2, 3, 4], claimed: [3] }, 'healthy 0'],
+  ['a record with two claims', { holders: [0, 1, 2, 3, 4], claimed: [1, 3], wanted: record }, 'healthy 0'],
+  [
+    'five of at most four, one a claim',
+    { holders: [0, 1, 2, 3, 4], claimed: [1], wanted: { ...content, max: 4 } },
+    'healthy 0',
+  ],
+  [
+    'a claim of a node that does not answer',
+    { holders: [0, 2, 4], claimed: [4], doubted: [4] },
+    'belowMin 1',
+  ],
+  ['only claims of such nodes', { holders: [3, 4], claimed: [3, 4], doubted: [3, 4] }, 'lastCopy 3'],
   ['just named', { holders: [0], newborn: true }, 'unchecked 0'],
   ['just named and stored', { holders: [0, 2, 4], newborn: true }, 'healthy 0'],
 ];

@@ -1,6 +1,7 @@
 // How endangered one block is, given who holds it and how those nodes are: the judgement under everything
-// the steward shows and does. Only copies on nodes that answer count as live. A node not heard since start
-// is given the benefit of the doubt (`unchecked`), one that fell silent is not where the minimum is at
+// the steward shows and does. Only proven copies on nodes that answer count as live. A copy that a node only lists,
+// and a node not heard since start, are given the benefit of the doubt (`unchecked`): they count as no copy, and
+// hold off healing until they were asked. One that fell silent is not where the minimum is at
 // stake, and is where only comfort is: a flap moves nothing that still has its minimum.
 
 /** In the order in which they matter; each block is in exactly one. */
@@ -48,6 +49,8 @@ export interface Sight {
   readonly eligibleZones: ReadonlySet<number>;
   /** Storage nodes of the membership, whatever their state. */
   readonly memberCount: number;
+  /** Nodes that list blocks and leave challenges about them unanswered: by node. */
+  readonly doubted: readonly boolean[];
   /** Some member's inventory is not known up to now: nothing is called lost. */
   readonly incomplete: boolean;
   /** A block first named less than this ago is not judged yet. */
@@ -58,6 +61,8 @@ export interface SightNode {
   readonly state: SightState;
   readonly zone: string;
   readonly accepting: boolean;
+  /** It leaves challenges unanswered: what it only lists holds off no healing. Default false. */
+  readonly doubted?: boolean;
 }
 
 export function makeSight(nodes: readonly SightNode[], settleMs: number): Sight {
@@ -71,6 +76,7 @@ export function makeSight(nodes: readonly SightNode[], settleMs: number): Sight 
     eligibleCount: eligible.filter(Boolean).length,
     eligibleZones: new Set(zones.filter((_, node) => eligible[node])),
     memberCount: nodes.filter((node) => node.state !== 'absent').length,
+    doubted: nodes.map((node) => node.doubted ?? false),
     incomplete: nodes.some((node) => node.state === 'unknown' || node.state === 'suspect'),
     settleMs,
   };
@@ -85,16 +91,18 @@ export interface Verdict {
 /**
  * @param holders node numbers that list the block
  * @param bad those of them whose copy is proven wrong
+ * @param claimed those of them that only list it: no proof has shown that they have the bytes
  * @param newborn the block was first named a moment ago: its copies may not have been reported yet
  */
 export function classify(
   holders: readonly number[],
   bad: ReadonlySet<number> | undefined,
+  claimed: ReadonlySet<number> | undefined,
   wanted: Wanted,
   sight: Sight,
   newborn: boolean,
 ): Verdict {
-  const copies = countCopies(holders, bad, sight);
+  const copies = countCopies(holders, bad, claimed, sight);
   const { live, unknown, silent } = copies;
   const possible = live + sight.eligibleCount - copies.eligibleHolding;
   const goal = Math.max(wanted.min, Math.min(wanted.target, possible));
@@ -131,24 +139,32 @@ function judgeStored(
 }
 
 interface Copies {
+  /** Proven, on nodes that answer. */
   live: number;
-  /** On nodes not heard since start. */
+  /** On nodes not heard since start, or only listed and about to be challenged. */
   unknown: number;
-  /** On nodes that fell silent and are within their grace. */
+  /** On nodes that fell silent and are within their grace, or only listed by a node that leaves challenges unanswered. */
   silent: number;
   eligibleHolding: number;
   /** Zones of all copies but those on nodes given up. */
   readonly zones: Set<number>;
 }
 
-function countCopies(holders: readonly number[], bad: ReadonlySet<number> | undefined, sight: Sight): Copies {
+function countCopies(
+  holders: readonly number[],
+  bad: ReadonlySet<number> | undefined,
+  claimed: ReadonlySet<number> | undefined,
+  sight: Sight,
+): Copies {
   const copies: Copies = { live: 0, unknown: 0, silent: 0, eligibleHolding: 0, zones: new Set() };
   for (const node of holders) {
     if (sight.eligible[node] === true) copies.eligibleHolding++;
     if (bad?.has(node) === true) continue;
     const state = sight.states[node];
-    if (state === 'up') copies.live++;
-    else if (state === 'unknown') copies.unknown++;
+    const isClaim = claimed?.has(node) === true;
+    if (state === 'up' && !isClaim) copies.live++;
+    else if (state === 'unknown' || (state === 'up' && sight.doubted[node] !== true)) copies.unknown++;
+    else if (state === 'up') copies.silent++;
     else if (state === 'suspect') copies.silent++;
     else continue;
     copies.zones.add(sight.zones[node] ?? -1);

@@ -137,6 +137,8 @@ export class NodeFeed {
     const { ledger, clock, onProblem } = this.#ports;
     if (change.op === 'add') {
       const slot = ledger.hold(change.cid, this.node, change.sizeBytes, clock.now());
+      // What the node says here it says to whoever wrote the block: that it verified and synced it, just now.
+      ledger.prove(slot, this.node, clock.now());
       this.#seen?.add(slot);
       return;
     }

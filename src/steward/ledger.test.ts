@@ -68,6 +68,7 @@ const commands: fc.Arbitrary<Command[]> = fc.array(
 class Model {
   readonly held = new Map<string, Set<number>>();
   readonly bad = new Map<string, Set<number>>();
+  readonly proven = new Map<string, Set<number>>();
   readonly objects = new Map<
     number,
     { root: CID | null; records: CID[]; policy: CatalogueObject['policy'] }
@@ -101,7 +102,9 @@ class Model {
     const holders = [...(this.held.get(cid.toString()) ?? [])].sort((a, b) => a - b);
     if (wanted === undefined) return holders.length === 0 ? 'none' : 'unreferenced';
     const bad = this.bad.get(cid.toString());
-    return classify(holders, bad?.size ? bad : undefined, wanted, this.sight(), false).class;
+    const proven = this.proven.get(cid.toString());
+    const claimed = new Set(holders.filter((node) => proven?.has(node) !== true));
+    return classify(holders, bad?.size ? bad : undefined, claimed, wanted, this.sight(), false).class;
   }
 }
 
@@ -139,6 +142,8 @@ function run(view: ObjectView, model: Model, command: Command): void {
   const bad = model.bad.get(id) ?? new Set();
   model.held.set(id, held);
   model.bad.set(id, bad);
+  const proven = model.proven.get(id) ?? new Set();
+  model.proven.set(id, proven);
   if (command.do === 'hold') {
     held.add(command.node);
     view.ledger.hold(cid, command.node, 10, now);
@@ -148,12 +153,15 @@ function run(view: ObjectView, model: Model, command: Command): void {
   if (command.do === 'unhold') {
     held.delete(command.node);
     bad.delete(command.node);
+    proven.delete(command.node);
     view.ledger.unhold(slot, command.node);
   } else if (command.do === 'bad') {
     bad.add(command.node);
+    proven.delete(command.node);
     view.ledger.markBad(slot, command.node);
   } else if (command.do === 'prove') {
     bad.delete(command.node);
+    proven.add(command.node);
     view.ledger.prove(slot, command.node, now);
   }
 }

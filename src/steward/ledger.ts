@@ -253,6 +253,15 @@ export class Ledger {
     this.#touch(slot);
   }
 
+  /** What the node proved no longer counts: it was given up, and what it lists when it returns is a claim. */
+  doubt(node: number): void {
+    for (let slot = 0; slot < this.#used; slot++) {
+      if (!this.inUse(slot) || this.provenAt(slot, node) === 0) continue;
+      this.#setProven(slot, node, 0);
+      this.#touch(slot);
+    }
+  }
+
   /** A proof has failed against the CID: the copy no longer counts. */
   markBad(slot: number, node: number): void {
     if (!this.holds(slot, node)) return;
@@ -440,14 +449,22 @@ export class Ledger {
       return;
     }
     const before = this.class(slot);
+    const holders = this.holderNodes(slot);
     const verdict = classify(
-      this.holderNodes(slot),
+      holders,
       this.#bad.get(slot),
+      this.#claimsAmong(slot, holders),
       this.wanted(slot),
       sight,
       before === 'unchecked' && now - this.since(slot) < sight.settleMs,
     );
     this.#move(slot, blockClasses.indexOf(verdict.class), now, verdict.missing);
+  }
+
+  #claimsAmong(slot: number, holders: readonly number[]): ReadonlySet<number> | undefined {
+    let claims: Set<number> | undefined;
+    for (const node of holders) if (this.provenAt(slot, node) === 0) (claims ??= new Set()).add(node);
+    return claims;
   }
 
   #isHeld(slot: number): boolean {

@@ -30,6 +30,8 @@ export interface NodeWatchPorts {
   readonly notices: Notices;
   /** Called with the number of a node that has come back. */
   readonly onReturned: (node: number) => void;
+  /** Whether a node leaves challenges about what it lists unanswered. */
+  readonly isDoubted: (node: number) => boolean;
 }
 
 export class NodeWatch {
@@ -100,10 +102,13 @@ export class NodeWatch {
     for (const peer of members.keys()) this.#feed(peer); // gives it its number
     this.#nodes = ledger.nodes.map((peer) => this.#planNode(peer, members.get(peer), now));
     this.#sight = makeSight(
-      this.#nodes.map((node) => ({ state: node.state, zone: node.zone, accepting: node.freeBytes > 0 })),
+      this.#nodes.map(({ state, zone, freeBytes }, node) => {
+        return { state, zone, accepting: freeBytes > 0, doubted: this.#ports.isDoubted(node) };
+      }),
       this.#settings.settleMs,
     );
-    const key = JSON.stringify([this.#sight.states, this.#sight.eligible, this.#sight.zones]);
+    const { states, eligible, zones, doubted } = this.#sight;
+    const key = JSON.stringify([states, eligible, zones, doubted]);
     if (key !== this.#sightKey) ledger.doubtAll();
     this.#sightKey = key;
   }
@@ -133,6 +138,7 @@ export class NodeWatch {
     if (before?.state === state) return before.since;
     this.#liveness.set(member.peer, { state, since: now });
     if (state === 'up') this.#ports.onReturned(feed.node);
+    if (state === 'down') this.#ports.ledger.doubt(feed.node);
     if (state === 'down')
       this.#ports.notices.problem(`node ${member.name}`, feed.lastError || 'never answered');
     return now;

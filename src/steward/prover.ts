@@ -9,7 +9,7 @@ import { isHoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 import type { PeerName, RpcClient } from '../core/rpc.ts';
 import type { Ledger } from './ledger.ts';
-import { readChallengeAnswer, readFound } from './wire.ts';
+import { readChallengeAnswer, readChallengeAnswers, readFound } from './wire.ts';
 
 export interface ProverPorts {
   readonly rpc: RpcClient;
@@ -47,7 +47,7 @@ export class Prover {
   async challenge(slot: number, node: number, others: readonly number[], signal: AbortSignal): Promise<void> {
     const { ledger, random } = this.#ports;
     const cid = ledger.cid(slot);
-    const [witness] = [...others].sort((a, b) => ledger.provenAt(slot, a) - ledger.provenAt(slot, b));
+    const [witness] = others.toSorted((a, b) => ledger.provenAt(slot, a) - ledger.provenAt(slot, b));
     if (witness === undefined) {
       await this.#fetchAndJudge(cid, node, signal);
       return;
@@ -66,6 +66,56 @@ export class Prover {
     for (const [at, suspect] of [node, witness].entries()) {
       if (answers[at]?.kind === 'silent') this.#add('unanswered');
       else await this.#fetchAndJudge(cid, suspect, signal, answers[at], nonce);
+    }
+  }
+
+  /**
+   * Challenges two holders about the same blocks with one nonce. What they agree on is proven on both; the rest is
+   * asked again block by block. Returns which of the two answered.
+   */
+  async challengeBoth(
+    slots: readonly number[],
+    [first, second]: readonly [number, number],
+    signal: AbortSignal,
+  ): Promise<readonly [boolean, boolean]> {
+    const { ledger, random } = this.#ports;
+    const cids = slots.map((slot) => ledger.cid(slot));
+    const nonce = random(32);
+    const [ours, theirs] = await Promise.all([
+      this.#askMany(cids, first, nonce, signal),
+      this.#askMany(cids, second, nonce, signal),
+    ]);
+    if (ours === undefined || theirs === undefined) return [ours !== undefined, theirs !== undefined];
+    for (const [at, cid] of cids.entries()) {
+      const [mine, other] = [ours[at] ?? null, theirs[at] ?? null];
+      if (mine !== null && other !== null && sameBytes(mine, other)) {
+        this.#accept(cid, first);
+        this.#accept(cid, second);
+        continue;
+      }
+      const slot = ledger.find(cid);
+      if (slot >= 0) await this.challenge(slot, first, [second], signal);
+    }
+    return [true, true];
+  }
+
+  async #askMany(
+    cids: readonly CID[],
+    node: number,
+    nonce: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<readonly (Uint8Array | null)[] | undefined> {
+    const { rpc, ledger, deadlineMs } = this.#ports;
+    for (const _cid of cids) this.#add('asked');
+    try {
+      const options = { timeoutMs: 5 * deadlineMs, signal };
+      const head = { cids, nonce };
+      const answer = await rpc.call(ledger.peer(node), 'node.challenges', { head }, options);
+      return readChallengeAnswers(answer.head, cids.length);
+    } catch (error) {
+      if (!isHoldfastError(error)) throw error;
+      for (const _cid of cids) this.#add('unanswered');
+      return undefined;
     }
   }
 

@@ -29,12 +29,18 @@ type Fields = Readonly<Record<string, unknown>>;
 /** A storage node as the steward sees it. */
 class FakeNode {
   readonly blocks = new Map<string, Block>();
-  readonly #epoch: string;
+  #epoch: string;
   #journal: { cid: CID; op: 'add' | 'del'; size: number }[] = [];
   up = true;
   refusesPulls = '';
   /** Pretends to be without faults: answers for bytes that it does not have right. */
   readonly rotten = new Set<string>();
+  /** Listed and not there. */
+  readonly invented = new Map<string, Block>();
+  /** Answers challenges about what it has not with something. */
+  lies = false;
+  /** Does not answer challenges. */
+  evades = false;
 
   constructor(epoch: string) {
     this.#epoch = epoch;
@@ -59,7 +65,7 @@ class FakeNode {
     const { epoch, seq } = Object(fields['journal']);
     parseBeat(fields['beat']);
     const sum = new DigestSum();
-    for (const { cid } of this.blocks.values()) sum.add(cid.multihash.digest);
+    for (const { cid } of this.#listed()) sum.add(cid.multihash.digest);
     const reset = epoch !== this.#epoch;
     const changes = reset ? [] : this.#journal.slice(seq, seq + 3);
     return {
@@ -69,12 +75,22 @@ class FakeNode {
       changes,
       more: !reset && seq + changes.length < this.#journal.length,
       usage: { blocks: this.blocks.size, bytes: 0, freeBytes: 1e12, state: 'ready' },
-      digest: { count: this.blocks.size, sum: sum.bytes() },
+      digest: { count: this.#listed().length, sum: sum.bytes() },
     };
   }
 
+  /** Begins a new life: whoever followed it lists it again. */
+  restart(): void {
+    this.#epoch = `${this.#epoch}+`;
+    this.#journal = [];
+  }
+
+  #listed(): Block[] {
+    return [...this.blocks.values(), ...this.invented.values()];
+  }
+
   list(fields: Fields): unknown {
-    const sorted = [...this.blocks.values()].sort((a, b) =>
+    const sorted = this.#listed().sort((a, b) =>
       Buffer.compare(a.cid.multihash.digest, b.cid.multihash.digest),
     );
     const after = CID.asCID(fields['after']);
@@ -93,6 +109,8 @@ class Rig implements RpcClient, RpcServer, Tempo, Catalogue {
   readonly handlers = new Map<string, RpcHandler>();
   readonly objects: CatalogueObject[] = [];
   readonly calls = new Map<string, number>();
+  /** Blocks asked about in calls that ask about many. */
+  challenged = 0;
   time = 1_790_000_000_000;
   fresh = true;
   #listeners = new Set<(beat: Beat) => void>();
@@ -169,6 +187,7 @@ class Rig implements RpcClient, RpcServer, Tempo, Catalogue {
       assert.ok(nonce instanceof Uint8Array);
       return answer({ answer: bytes === undefined ? null : sha256(concat(nonce, bytes)) });
     }
+    if (method === 'node.challenges') return answer({ answers: this.#challenges(node, fields) });
     if (method === 'block.delete') {
       assert.ok(Array.isArray(fields['cids']));
       for (const value of fields['cids']) node.drop(CID.parse(String(value)));
@@ -176,6 +195,17 @@ class Rig implements RpcClient, RpcServer, Tempo, Catalogue {
     }
     assert.equal(method, 'block.pull');
     return answer(this.#pull(node, fields, cid));
+  }
+
+  #challenges(node: FakeNode, { cids, nonce }: Fields): unknown {
+    assert.ok(Array.isArray(cids) && nonce instanceof Uint8Array);
+    if (node.evades) throw new HoldfastError('TIMEOUT', 'no answer to challenges');
+    this.challenged += cids.length;
+    return cids.map((value) => {
+      const bytes = node.bytes(CID.parse(String(value)));
+      if (bytes === undefined) return node.lies ? sha256(nonce) : null;
+      return sha256(concat(nonce, bytes));
+    });
   }
 
   #pull(node: FakeNode, fields: Fields, cid: CID | null): unknown {
@@ -451,4 +481,66 @@ test('leases and orders are for doors', async (t) => {
   await assert.rejects(rig.ask('steward.holders', { cids: 7 }), (error) =>
     isHoldfastError(error, 'RECORD_INVALID'),
   );
+});
+
+for (const how of ['says that it has it not', 'lies', 'evades'] as const) {
+  test(`a node lists blocks that it does not have and ${how}: they do not count, and are copied`, async (t) => {
+    const { rig, status } = await running(t);
+    const liar = rig.node(5);
+    liar.lies = how === 'lies';
+    liar.evades = how === 'evades';
+    for (let at = 0; at < 12; at++) {
+      const block = rig.store(`block ${at}`, 1, 3);
+      rig.register(block.cid);
+      liar.invented.set(block.cid.toString(), block);
+    }
+    // Its word alone makes nothing healthy, not even for one beat.
+    await rig.beatUntil('healed', () => {
+      const believed = status().objects.healthy - status().healing.copiesDone;
+      assert.ok(believed <= 0, `${believed} objects are called healthy on the liar's word`);
+      return status().objects.healthy + status().objects.short === 12;
+    });
+    for (const { root } of rig.objects) {
+      assert.ok(root);
+      assert.ok(rig.copies(root).length >= 3);
+    }
+  });
+}
+
+test('a node returns after it was given up: what it lists is proven by few calls before it counts, and nothing is copied for it', async (t) => {
+  const { rig, status } = await running(t);
+  for (let at = 0; at < 30; at++) rig.register(rig.store(`block ${at}`, 1, 3, 4, 5).cid);
+  await rig.beatUntil('healthy', () => status().objects.healthy === 30);
+  rig.node(5).up = false;
+  await rig.beatUntil('given up', () => status().nodes[4]?.liveness === 'down');
+  const pulls = rig.calls.get('block.pull');
+  const before = { calls: rig.calls.get('node.challenges') ?? 0, blocks: rig.challenged };
+  rig.node(5).up = true;
+  rig.node(5).restart();
+  const proven = async (): Promise<number> => {
+    const asked = { cids: rig.objects.map(({ root }) => root) };
+    const { holders } = Object(await rig.ask('steward.holders', asked));
+    return holders
+      .flat()
+      .filter((holder: Fields) => holder['node'] === 'node-5' && holder['provenAt'] !== null).length;
+  };
+  let count = 0;
+  for (let beat = 0; beat < 40 && count < 30; beat++) {
+    await rig.beat();
+    count = await proven();
+  }
+  assert.equal(count, 30);
+  assert.equal(status().objects.healthy, 30);
+  assert.equal(rig.calls.get('block.pull'), pulls);
+  assert.ok(rig.challenged - before.blocks >= 30);
+  assert.ok((rig.calls.get('node.challenges') ?? 0) - before.calls <= 12, 'a call for each block or so');
+});
+
+test('a proof that is older than it may be is asked for again', async (t) => {
+  const { rig, status } = await running(t);
+  for (let at = 0; at < 10; at++) rig.register(rig.store(`block ${at}`, 1, 3, 5).cid);
+  await rig.beatUntil('healthy', () => status().objects.healthy === 10);
+  const before = rig.challenged;
+  rig.time += defaultStewardSettings.budget.proofAgeMsMax + 60_000;
+  await rig.beatUntil('asked again', () => rig.challenged >= before + 20);
 });

@@ -12,6 +12,7 @@ import { type Clock, minute } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcClient, RpcServer } from '../core/rpc.ts';
 import type { Catalogue } from './catalogue.ts';
+import { Claims } from './claims.ts';
 import { CatalogueFollower } from './follower.ts';
 import { Healer } from './healer.ts';
 import { IndexReader } from './index-reader.ts';
@@ -59,6 +60,7 @@ export class Steward implements AsyncDisposable {
   readonly #indexes: IndexReader;
   readonly #healer: Healer;
   readonly #prover: Prover;
+  readonly #claims: Claims;
   readonly #startedAt: number;
   readonly #background = new Set<Promise<void>>();
   #plan: Plan | undefined;
@@ -85,8 +87,23 @@ export class Steward implements AsyncDisposable {
     this.#follower = new CatalogueFollower(ports.catalogue, view, clock, notices);
     this.#healer = new Healer({ ...shared, ...limits, onDrained: () => this.nudge() }, this.#stop.signal);
     this.#prover = new Prover({ ...shared, random, deadlineMs: settings.deadlineMs });
+    const { proofAgeMsMax } = settings.budget;
+    this.#claims = new Claims({
+      ledger: view.ledger,
+      prover: this.#prover,
+      clock,
+      proofAgeMsMax,
+      nodes: () => this.#watch.nodes,
+    });
     this.#watch = new NodeWatch(
-      { rpc, clock, ledger: view.ledger, notices, onReturned: (node) => this.#healer.forgive(node) },
+      {
+        rpc,
+        clock,
+        ledger: view.ledger,
+        notices,
+        onReturned: (node) => this.#healer.forgive(node),
+        isDoubted: (node) => this.#claims.isDoubted(node),
+      },
       settings,
       members,
     );
@@ -219,6 +236,7 @@ export class Steward implements AsyncDisposable {
     // 4. What may take its time.
     this.#readIndexes();
     this.#prove();
+    this.#proveClaims();
     await this.#save();
     this.#timing = { ...this.#timing, roundMs: this.#ports.clock.monotonic() - started };
   }
@@ -276,6 +294,12 @@ export class Steward implements AsyncDisposable {
   #readIndexes(): void {
     const run = this.#indexes.run();
     if (run !== undefined) this.#inBackground(run.then(() => this.nudge()));
+  }
+
+  /** What nodes only list, until there is no more of it. What was proven or refuted is judged as it comes. */
+  #proveClaims(): void {
+    const run = this.#claims.run(() => this.nudge(), this.#stop.signal);
+    if (run !== undefined) this.#inBackground(run);
   }
 
   /** A few random blocks of every node, one run at a time. */

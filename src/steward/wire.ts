@@ -70,6 +70,13 @@ export function readChallengeAnswer(head: unknown): Uint8Array | null {
   return answer === null ? null : bytesOf(answer, 'answer', 32);
 }
 
+/** The answers to `count` challenges with one nonce, in their order. */
+export function readChallengeAnswers(head: unknown, count: number): readonly (Uint8Array | null)[] {
+  const { answers } = mapOf(head, 'node.challenges');
+  if (!Array.isArray(answers) || answers.length !== count) throw invalid('answers', `${count} of them`);
+  return answers.map((answer: unknown) => (answer === null ? null : bytesOf(answer, 'answers', 32)));
+}
+
 export function readPullAnswer(head: unknown): {
   readonly result: 'stored' | 'present' | 'failed';
   readonly reason: string;
