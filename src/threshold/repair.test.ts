@@ -21,12 +21,11 @@ interface Published {
   readonly sigma_generation: Readonly<Record<string, string>>;
 }
 
-test('the published sums: pieces add up to what a helper passes on, and those to the share', () => {
-  for (const [file, each] of [
-    ['frost-ed25519-repair-share.json', nobleEd25519()],
-    ['frost-ristretto255-repair-share.json', group],
-  ] as const) {
-    const { scalar_generation, sigma_generation } = readVectors(file) as Published;
+for (const each of [nobleEd25519(), group]) {
+  const published = readVectors(`frost/${each.name}-repair-share.json`);
+  const title = `the published sums on ${each.name}: pieces add up to what a helper passes on, and those to the share`;
+  test(title, { skip: published.skip }, () => {
+    const { scalar_generation, sigma_generation } = published.value as Published;
     for (const [rows, name] of [
       [scalar_generation, 'random_scalar'],
       [sigma_generation, 'sigma'],
@@ -39,8 +38,8 @@ test('the published sums: pieces add up to what a helper passes on, and those to
       const made = cut(each, fromHex(the(sum)), given.length, () => the(chance.shift()));
       assert.deepEqual(made.map(toHex), given.map(toHex));
     }
-  }
-});
+  });
+}
 
 test('any t helpers repair any share, on both groups', () => {
   const world = generate(suite, 3, newMembers(5));
