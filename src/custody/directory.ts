@@ -1,0 +1,208 @@
+// The custody group of a cluster as somebody sees it who asks its custodians: believed link by link, from the operator.
+//
+//   operator's membership ─▶ birth certificate ─▶ frostPk ─▶ KEK records, policies, rotation certificates
+//
+// Whoever hands the records out is not believed for that. What was believed once is pinned: the group's signing key
+// and how many records of each chain there were. A registry that has fewer was set back, and then nothing is believed
+// until it has caught up; one that tells of another key is refused for good.
+
+import type { CID } from '../core/block.ts';
+import { sameBytes, toHex } from '../core/bytes.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
+import type { PeerName } from '../core/rpc.ts';
+import { isMap } from '../core/shape.ts';
+import type { KekFields, TdecKek } from '../envelope/kek.ts';
+import { parseKek } from '../envelope/records.ts';
+import { openRecord } from '../manifest/record.ts';
+import { birthProblem } from './birth.ts';
+import { CustodyBook } from './book.ts';
+import { type BirthCertificate, parseCertificate, type RotationCertificate } from './certificate.ts';
+import type { PolicyBody } from './policy.ts';
+
+/** What is remembered of a group over restarts. Safe to be read by anybody, not to be written. */
+export interface DirectoryPin {
+  readonly v: 1;
+  readonly cg: string;
+  /** Hex. */
+  readonly frostPk: string;
+  /** Records of each chain, by its key in the registry. */
+  readonly marks: Readonly<Record<string, number>>;
+}
+
+export interface DirectoryOptions {
+  readonly cg: string;
+  /** What an earlier process saw. */
+  readonly pin?: DirectoryPin | undefined;
+  /** Custodians that the operator's membership names, with their Ed25519 keys. */
+  readonly custodians: () => ReadonlyMap<PeerName, Uint8Array>;
+}
+
+/** A record of custody as the registry gives it: its chain and its bytes. */
+export interface CustodyRecordBytes {
+  readonly key: string;
+  readonly bytes: Uint8Array;
+}
+
+/** Name of the one custody group of a cluster that has not been given another: from the cluster's own id. */
+export function groupNameOf(cluster: string): string {
+  return `cg-${cluster.slice(cluster.lastIndexOf('-') + 1).slice(0, 8)}`;
+}
+
+export class CustodyDirectory {
+  readonly cg: string;
+  readonly #options: DirectoryOptions;
+  readonly #book: CustodyBook;
+  readonly #marks = new Map<string, number>();
+  #first: TdecKek | undefined;
+  #birth: BirthCertificate | undefined;
+  #bornProblem: string | undefined;
+  #problem: string | undefined = unread;
+
+  constructor(options: DirectoryOptions) {
+    const { cg, pin } = options;
+    this.cg = cg;
+    this.#options = options;
+    const pinned = pin?.cg === cg ? new Uint8Array(Buffer.from(pin.frostPk, 'hex')) : undefined;
+    this.#book = new CustodyBook(cg, pinned);
+  }
+
+  /** Takes one record, in the order of the registry. One that is no good is remembered as the problem; never throws for it. */
+  take({ key, bytes }: CustodyRecordBytes): void {
+    try {
+      const taken = this.#book.take(bytes);
+      // A revocation of somebody without authority counts for nothing, and still stands in its chain.
+      if (taken !== 'taken' && !(taken === 'ignored' && key.startsWith(`rev/${this.cg}/`))) return;
+      const chain = chainOf(key);
+      this.#marks.set(chain, (this.#marks.get(chain) ?? 0) + 1);
+      this.#noteBirth(bytes);
+    } catch (error) {
+      if (!isHoldfastError(error)) throw error;
+      // Everybody may file a first policy; what is not the group's own does it no harm.
+      if (isForeign(key, this.cg)) return;
+      this.#problem = describeError(error);
+    }
+  }
+
+  /** Says that everything the registry has was taken: decides whether it is believed. */
+  settle(): void {
+    const { pin, custodians } = this.#options;
+    if (this.#problem === unread) this.#problem = undefined;
+    if (this.#problem !== undefined) return;
+    const lost = Object.entries(pin?.cg === this.cg ? pin.marks : {}).find(
+      ([key, count]) => (this.#marks.get(key) ?? 0) < count,
+    );
+    if (lost !== undefined) {
+      const [key, count] = lost;
+      this.#problem = `the registry has ${this.#marks.get(key) ?? 0} records of ${key} and had ${count}: it was set back`;
+      return;
+    }
+    if (this.#book.frostPk === undefined || this.#first === undefined) return;
+    if (pin?.cg === this.cg) return; // its birth was checked by who pinned it
+    this.#bornProblem =
+      this.#birth === undefined
+        ? 'there is no certificate of its birth'
+        : birthProblem(this.#first, this.#birth, custodians());
+  }
+
+  /** Why nothing of this group is believed, in words. */
+  get problem(): string | undefined {
+    const problem = this.#problem ?? this.#bornProblem;
+    return problem === undefined ? undefined : `custody group ${this.cg} is not believed: ${problem}`;
+  }
+
+  /** True when there is a group to be believed. */
+  get initialised(): boolean {
+    return this.problem === undefined && this.#first !== undefined;
+  }
+
+  /** The key to wrap under; undefined while there is none. Throws KEY_UNAVAILABLE when the group is not believed. */
+  active(): TdecKek | undefined {
+    const kek = this.#believed().kek();
+    return kek?.state === 'active' ? kek : undefined;
+  }
+
+  /** The newest record of a version; undefined when there is none. Throws KEY_UNAVAILABLE when the group is not believed. */
+  kek(version: number): TdecKek | undefined {
+    return this.#believed().kek(version);
+  }
+
+  /** The policy that the active key names, in its newest version. */
+  policy(): PolicyBody | undefined {
+    return this.#book.policy(this.#book.kek()?.policyRoot ?? null);
+  }
+
+  /** A rotation certificate by the CID of its record. */
+  certificate(cid: CID): RotationCertificate | undefined {
+    return this.#book.certificate(cid);
+  }
+
+  /** How many records of a chain (`rev/<group>`, `cert/<group>/<version>`) there are: the number of the newest one. */
+  count(chain: string): number {
+    return this.#marks.get(chain) ?? 0;
+  }
+
+  /** What to remember; undefined while nothing is believed. */
+  pin(): DirectoryPin | undefined {
+    const { frostPk } = this.#book;
+    if (!this.initialised || frostPk === undefined) return undefined;
+    const family = this.policy()?.family;
+    const own = family === undefined ? '' : `pol/${toHex(family)}`;
+    const marks = [...this.#marks].filter(([chain]) => !chain.startsWith('pol/') || chain === own);
+    return { v: 1, cg: this.cg, frostPk: toHex(frostPk), marks: Object.fromEntries(marks) };
+  }
+
+  #believed(): CustodyBook {
+    if (this.problem !== undefined) throw new HoldfastError('KEY_UNAVAILABLE', this.problem);
+    return this.#book;
+  }
+
+  #noteBirth(bytes: Uint8Array): void {
+    const { body } = openRecord(bytes);
+    if (body.kind === 'kek') {
+      const kek: KekFields = parseKek(body);
+      if (kek.provider === 'tdec' && kek.ver === 1 && kek.seq === 1) this.#first = kek;
+    }
+    if (body.kind !== 'certificate') return;
+    const certificate = parseCertificate(body);
+    if (certificate.what === 'birth') this.#birth = certificate;
+  }
+}
+
+/** Reads a pin. Throws RECORD_INVALID for what is none: then somebody must look, and not go on without. */
+export function parsePin(text: string): DirectoryPin {
+  const value: unknown = JSON.parse(text);
+  const marks = isMap(value) ? value['marks'] : undefined;
+  if (isMap(value) && value['v'] === 1 && isMap(marks)) {
+    const { cg, frostPk } = value;
+    const counts = Object.entries(marks).filter((entry): entry is [string, number] =>
+      Number.isSafeInteger(entry[1]),
+    );
+    const whole = counts.length === Object.keys(marks).length;
+    if (typeof cg === 'string' && typeof frostPk === 'string' && /^[0-9a-f]{64}$/.test(frostPk) && whole)
+      return { v: 1, cg, frostPk, marks: Object.fromEntries(counts) };
+  }
+  throw new HoldfastError('RECORD_INVALID', 'what was remembered of the custody group has another form');
+}
+
+/** The pin that forgets nothing of either: two processes of one directory may have seen different moments. */
+export function mergePins(a: DirectoryPin | undefined, b: DirectoryPin): DirectoryPin {
+  if (a === undefined || a.cg !== b.cg) return b;
+  if (!sameBytes(Buffer.from(a.frostPk, 'hex'), Buffer.from(b.frostPk, 'hex')))
+    throw new HoldfastError('RECORD_INVALID', `custody group ${a.cg} was known by another signing key`);
+  const keys = new Set([...Object.keys(a.marks), ...Object.keys(b.marks)]);
+  const marks = [...keys].map((key) => [key, Math.max(a.marks[key] ?? 0, b.marks[key] ?? 0)] as const);
+  return { ...b, marks: Object.fromEntries(marks) };
+}
+
+const unread = 'its records have not been read yet';
+
+/** All records of a key version have one key; those of other chains end with their number. */
+function chainOf(key: string): string {
+  return key.startsWith('kek/') ? key : key.slice(0, key.lastIndexOf('/'));
+}
+
+/** Chains that others may write to or that are another group's. */
+function isForeign(key: string, cg: string): boolean {
+  const [kind, group] = key.split('/');
+  return kind === 'pol' || group !== cg;
+}

@@ -1,0 +1,277 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { TestGroup } from '../../test/support/custody-group.ts';
+import { random, the } from '../../test/support/threshold.ts';
+import {
+  keyProviderSuite,
+  makeKey,
+  readRequest,
+  recordOf,
+  someScope,
+} from '../../test/suites/key-provider.ts';
+import { isHoldfastError } from '../core/errors.ts';
+import type { BranchKeyBody } from '../envelope/records.ts';
+import { CustodyDirectory, mergePins, parsePin } from './directory.ts';
+import { encodeMisconduct, type Misconduct, parseMisconduct, provesMisconduct } from './misconduct.ts';
+import type { KekProvider, UnwrapRequest } from './provider.ts';
+import { openRequest } from './request.ts';
+import { sealAnswer } from './answer.ts';
+
+const request: UnwrapRequest = { ...readRequest, beat: 100 };
+
+/** The suite asks at beat 1; a group of custodians stands at one beat. */
+keyProviderSuite('threshold custody', async () => {
+  const [group, other] = [await TestGroup.create(), await TestGroup.create({ cg: 'cg-other' })];
+  for (const each of [group, other]) {
+    each.beat = 1;
+    await each.tellCustodians();
+  }
+  const [provider, foreign] = [group.provider(), other.provider()];
+  return {
+    provider,
+    foreign,
+    reopen: async () => group.provider(),
+    [Symbol.asyncDispose]: async () => {
+      for (const each of [provider, foreign, group, other]) await each[Symbol.asyncDispose]();
+    },
+  };
+});
+
+async function failure(provider: KekProvider, body: BranchKeyBody) {
+  const [answer] = await provider.unwrap([body], request);
+  assert(answer?.ok === false, 'a refusal expected');
+  return answer.error;
+}
+
+async function open(provider: KekProvider, body: BranchKeyBody): Promise<Uint8Array> {
+  const [answer] = await provider.unwrap([body], request);
+  assert(answer !== undefined);
+  if (!answer.ok) throw answer.error;
+  return answer.branchKey;
+}
+
+/** Answers with other points than its share gives, well formed and signed. */
+function lie(group: TestGroup, i: number): void {
+  const liar = the(group.custodians[i - 1]);
+  liar.answers = async (message) => {
+    const { request: asked, hash } = openRequest(message);
+    const D = () => group.ristretto.base(group.ristretto.scalar.random(random));
+    const results = asked.items.map(() => ({ granted: true, D: D() }) as const);
+    const answer = { v: 1, reqHash: hash, i, shareGen: asked.shareGen, results, proof: random(64) } as const;
+    return sealAnswer(answer, asked.epk, liar.signer, random);
+  };
+}
+
+describe('threshold custody', () => {
+  it('opens with any t custodians and says who is missing when fewer are there', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { branchKey, body } = await makeKey(provider);
+    for (const down of [
+      [1, 2],
+      [4, 5],
+      [1, 5],
+      [2, 3],
+    ]) {
+      for (const each of group.custodians) each.isDown = down.includes(each.i);
+      assert.deepEqual(await open(provider, body), branchKey);
+    }
+    for (const each of group.custodians) each.isDown = each.i === 2;
+    await group.seal(4);
+    the(group.custodians[4]).isDown = true;
+    const error = await failure(provider, body);
+    assert.equal(error.code, 'KEY_UNAVAILABLE');
+    assert.match(
+      error.message,
+      /2 of 3 partial decryptions: custodian-2 unreachable, custodian-4 is sealed, custodian-5 unreachable/,
+    );
+    assert.deepEqual([error.details['have'], error.details['needed']], [2, 3]);
+    assert.equal((await provider.health()).ok, false);
+    for (const each of group.custodians) each.isDown = false;
+    assert.deepEqual(await open(provider, body), branchKey);
+    assert.equal((await provider.health()).ok, true);
+  });
+
+  it('asks t, and others only for those that fail or take long; the quick ones first', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider({ hedgeMs: 5 });
+    const { branchKey, body } = await makeKey(provider);
+    for (const each of group.custodians) each.hangs = each.i <= 2;
+    assert.deepEqual(await open(provider, body), branchKey);
+    const hesitant = group.provider({ hedgeMs: 60_000 });
+    for (const each of group.custodians) {
+      each.hangs = false;
+      each.isDown = each.i === 1;
+      each.askedCount = 0;
+    }
+    assert.deepEqual(await open(hesitant, body), branchKey);
+    assert.equal(
+      group.custodians.reduce((sum, { askedCount }) => sum + askedCount, 0),
+      3,
+    );
+  });
+
+  it('gives the reason of the custodians when they refuse', async () => {
+    await using group = await TestGroup.create();
+    const { body } = await makeKey(group.provider());
+    const stranger = group.provider({ chain: async () => [] });
+    const error = await failure(stranger, body);
+    assert.equal(error.code, 'FORBIDDEN');
+    assert.match(error.message, /3 of 5 custodians refuse: the request brings no capability/);
+  });
+
+  for (const eager of [false, true])
+    it(`names who lies, with evidence for everybody, and opens by the others (${eager ? 'eager' : 'lazy'})`, async () => {
+      await using group = await TestGroup.create();
+      const told: Misconduct[] = [];
+      const provider = group.provider({ eager, onMisconduct: (evidence) => void told.push(evidence) });
+      const { branchKey, body } = await makeKey(provider);
+      lie(group, 1);
+      the(group.custodians[1]).isDown = true;
+      assert.deepEqual(await open(provider, body), branchKey);
+      const evidence = parseMisconduct(encodeMisconduct(the(told[0])));
+      assert.deepEqual([told.length, evidence.i, evidence.peer], [1, 1, the(group.custodians[0]).peer]);
+      assert.equal(provesMisconduct(group.ristretto, group.kek, evidence), true);
+      assert.match((await provider.health()).text, /custodian-1/);
+      // It proves nothing against anybody else, and nothing when a byte is changed.
+      const other = { ...evidence, i: 3, peer: the(group.custodians[2]).peer };
+      assert.equal(provesMisconduct(group.ristretto, group.kek, other), false);
+      for (const part of ['request', 'answer', 'opener'] as const) {
+        const bytes = Uint8Array.from(evidence[part]);
+        bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1;
+        assert.equal(provesMisconduct(group.ristretto, group.kek, { ...evidence, [part]: bytes }), false);
+      }
+    });
+
+  it('makes no evidence against the honest', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { body } = await makeKey(provider);
+    const commit = random(body.commit.length);
+    const error = await failure(provider, { ...body, commit });
+    assert.equal(error.code, 'DECRYPT_FAILED');
+    assert.match(error.message, /another key than its record commits to/);
+    assert.equal(provider.misconduct.length, 0);
+  });
+
+  it('two of five who lie and t who do not: opened; one honest short: said', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { branchKey, body } = await makeKey(provider);
+    lie(group, 1);
+    lie(group, 2);
+    assert.deepEqual(await open(provider, body), branchKey);
+    the(group.custodians[4]).isDown = true;
+    const error = await failure(provider, body);
+    assert.equal(error.code, 'KEY_UNAVAILABLE');
+    assert.match(error.message, /2 of 3 .*custodian-1 gave a partial decryption whose proof fails/);
+  });
+
+  it('goes on with the next generation of shares', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const made = [await makeKey(provider), await makeKey(provider)];
+    await group.refresh();
+    assert.equal(group.reloads, 1);
+    const answers = await provider.unwrap(
+      made.map(({ body }) => body),
+      request,
+    );
+    assert.deepEqual(
+      answers.map((answer) => answer.ok && answer.branchKey),
+      made.map(({ branchKey }) => branchKey),
+    );
+    assert.equal(group.reloads, 2);
+    await unwrappedAt(provider, the(made[0]).body);
+    assert.equal(group.reloads, 2, 'known now');
+  });
+
+  it('stops when its caller gives up', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { body } = await makeKey(provider);
+    for (const each of group.custodians) each.hangs = true;
+    const reason = new Error('enough');
+    const aborted = new AbortController();
+    const asked = provider.unwrap([body], { ...request, signal: aborted.signal });
+    setImmediate(() => aborted.abort(reason));
+    await assert.rejects(asked, (error) => error === reason);
+  });
+
+  it('a part of a combined key is made of proven partials only', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const scope = someScope();
+    const { branchKey, wraps } = await provider.createKey(scope);
+    const body = recordOf(scope, random(32), wraps, 'all');
+    lie(group, 3);
+    assert.deepEqual(await open(provider, body), branchKey);
+  });
+
+  it('refuses to make keys before there is one to make them with', async () => {
+    await using group = await TestGroup.create();
+    const empty = group.newDirectory();
+    empty.settle();
+    const provider = group.provider({ source: { directory: () => empty, reload: async () => undefined } });
+    await assert.rejects(makeKey(provider), { code: 'KEY_UNAVAILABLE', message: /no key to seal under yet/ });
+    assert.match(provider.describe().text, /WITHOUT A KEY YET/);
+    assert.equal((await provider.health()).ok, false);
+  });
+});
+
+async function unwrappedAt(provider: KekProvider, body: BranchKeyBody): Promise<void> {
+  (await open(provider, body)).fill(0);
+}
+
+describe('the custody group as it is known', () => {
+  function read(group: TestGroup, directory: CustodyDirectory, records = group.records): CustodyDirectory {
+    for (const record of records) directory.take(record);
+    directory.settle();
+    return directory;
+  }
+
+  it('is believed by the signatures of its custodians', async () => {
+    await using group = await TestGroup.create();
+    const directory = read(group, group.newDirectory());
+    assert.equal(directory.problem, undefined);
+    assert.equal(directory.active()?.ver, 1);
+    assert.equal(directory.policy()?.ver, 1);
+  });
+
+  it('is not believed without all of them, of others, or of too few that the operator knows', async () => {
+    await using group = await TestGroup.create();
+    const [policy, kek] = group.records;
+    const partial = {
+      key: `cert/${group.cg}/1/1`,
+      bytes: group.birth(group.custodians.slice(1)).block.bytes,
+    };
+    const without = read(group, group.newDirectory(), [the(policy), the(kek)]);
+    assert.match(without.problem ?? '', /no certificate of its birth/);
+    assert.throws(() => without.active(), { code: 'KEY_UNAVAILABLE' });
+    const some = read(group, group.newDirectory(), [the(policy), the(kek), partial]);
+    assert.match(some.problem ?? '', /custodian 1 .* has not signed/);
+    const known = (count: number) => () =>
+      new Map(
+        group.custodians.map(
+          ({ peer, signer }, at) => [at < count ? peer : `other-${at}`, signer.publicKey] as const,
+        ),
+      );
+    assert.match(read(group, group.newDirectory({ custodians: known(2) })).problem ?? '', /2 of the 5/);
+    assert.equal(read(group, group.newDirectory({ custodians: known(3) })).problem, undefined);
+  });
+
+  it('is pinned: another one in its place, or fewer records than before, are refused', async () => {
+    await using group = await TestGroup.create();
+    const before = read(group, group.newDirectory());
+    await group.refresh(false);
+    const pin = parsePin(JSON.stringify(the(read(group, group.newDirectory()).pin())));
+    assert.equal(mergePins(pin, the(before.pin())).marks[`kek/${group.cg}/1`], 2);
+    const rolled = read(group, group.newDirectory({ pin }), group.records.slice(0, 3));
+    assert.match(rolled.problem ?? '', /1 records of kek\/cg-test\/1 and had 2: it was set back/);
+    const other = { ...pin, frostPk: '11'.repeat(32) };
+    assert.match(read(group, group.newDirectory({ pin: other })).problem ?? '', /without the signature/);
+    assert.throws(() => mergePins(pin, other), isHoldfastError);
+    const gone = read(group, group.newDirectory({ pin, custodians: () => new Map() }));
+    assert.equal(gone.problem, undefined, 'known before its custodians left');
+  });
+});
