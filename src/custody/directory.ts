@@ -53,6 +53,7 @@ export class CustodyDirectory {
   readonly #options: DirectoryOptions;
   readonly #book: CustodyBook;
   readonly #marks = new Map<string, number>();
+  readonly #switched = new Map<number, number>();
   #first: TdecKek | undefined;
   #birth: BirthCertificate | undefined;
   #bornProblem: string | undefined;
@@ -141,6 +142,18 @@ export class CustodyDirectory {
     return this.#marks.get(chain) ?? 0;
   }
 
+  /** Branch keys that rotations brought under a version of the key. */
+  switched(version: number): number {
+    return this.#switched.get(version) ?? 0;
+  }
+
+  /** Every version of the key that there is a record of, the newest record of each, oldest first. */
+  versions(): readonly TdecKek[] {
+    const book = this.#believed();
+    const highest = Math.max(0, ...[...this.#marks.keys()].map((chain) => versionOf(chain, this.cg)));
+    return Array.from({ length: highest }, (_, at) => book.kek(at + 1)).filter((kek) => kek !== undefined);
+  }
+
   /** What to remember; undefined while nothing is believed. */
   pin(): DirectoryPin | undefined {
     const { frostPk } = this.#book;
@@ -165,6 +178,8 @@ export class CustodyDirectory {
     if (body.kind !== 'certificate') return;
     const certificate = parseCertificate(body);
     if (certificate.what === 'birth') this.#birth = certificate;
+    if (certificate.what === 'rotation')
+      this.#switched.set(certificate.ver, this.switched(certificate.ver) + certificate.count);
   }
 }
 
@@ -192,6 +207,12 @@ export function mergePins(a: DirectoryPin | undefined, b: DirectoryPin): Directo
   const keys = new Set([...Object.keys(a.marks), ...Object.keys(b.marks)]);
   const marks = [...keys].map((key) => [key, Math.max(a.marks[key] ?? 0, b.marks[key] ?? 0)] as const);
   return { ...b, marks: Object.fromEntries(marks) };
+}
+
+/** The version that a chain of KEK records is about; 0 for another chain. */
+function versionOf(chain: string, cg: string): number {
+  const prefix = `kek/${cg}/`;
+  return chain.startsWith(prefix) ? Number(chain.slice(prefix.length)) : 0;
 }
 
 const unread = 'its records have not been read yet';

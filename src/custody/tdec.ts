@@ -164,6 +164,11 @@ export class TdecProvider implements KekProvider {
     );
   }
 
+  /** How long a custodian's answers take, a moving average, ms; undefined when it has not answered yet. */
+  latencyMs(peer: PeerName): number | undefined {
+    return this.#speeds.of(peer);
+  }
+
   /** Evidence against custodians, for publication; the newest 64. */
   get misconduct(): readonly Misconduct[] {
     return this.#evidence;
