@@ -183,6 +183,7 @@ test('peer ids that share a prefix: every key is on exactly its min(k, N−1) cl
   }
 });
 
+/** What is scaled: 40 hours pass on the clock of the one that answers, and its peer store is emptied by hand. */
 test('an outage longer than the peer store remembers: providers keep their addresses', async () => {
   await using cluster = await startCluster({ names: ['age-1', 'age-2', 'age-3'] });
   const [a, b, c] = three(cluster.nodes);
