@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ const docs = fileURLToPath(new URL('../../docs', import.meta.url));
 const docsRoot = 'ucxl://holdfast:author@holdfast:docs/*^/';
 const root = 'ucxl://cli:author@shell:run/*^';
 /** Of a cluster on two idle cores it is 15 s; here other tests may have the machine at the same time. */
-const readyMs = 45_000;
+const readyMs = 90_000;
 
 let home: string;
 let dir: string;
@@ -156,15 +156,35 @@ test('a reader that leaves a pipe early is no failure', async () => {
   assert.deepEqual([status, err], [0, '']);
 });
 
+test('after kill -9 of the supervisor nothing runs on, and the cluster starts again at once', async () => {
+  const { pid } = (JSON.parse(await readFile(join(dir, 'run', 'supervisor.json'), 'utf8')) as Supervisor)
+    .supervisor;
+  const pids = (await processes()).flatMap((each) => (each.pid === undefined ? [] : [each.pid]));
+  assert.equal(pids.length, (await clusterFile()).processes.length);
+  process.kill(pid, 'SIGKILL');
+  const killedMs = performance.now();
+  while (pids.some(isRunning) && performance.now() - killedMs < 5000) await sleep(50);
+  assert.deepEqual(pids.filter(isRunning), [], 'still running after 5 s');
+  const left = [join(dir, 'door', 'data', 'scratch'), join(dir, 'steward', 'data', 'scratch')];
+  for (const path of left) await mkdir(join(path, 'verify-1'), { recursive: true });
+  // What follows is about what happens, not about how patient it is: shorter beats, and a shorter grace time.
+  await changeSettings({ beatMs: 250, graceMs: 4000 });
+  await ok('up', '--detach');
+  for (const path of left)
+    await assert.rejects(stat(path), { code: 'ENOENT' }, `${path} is cleared at start`);
+  assert.match((await ok('beacon', 'verify')).out, /^ok: true$/m);
+  assert.equal((await ok('get', `${root}/minutes.txt`)).out, 'Second.\n');
+});
+
 test('nodes are stopped, killed, wiped and started, and status says how it stands', async () => {
   assert.match((await ok('node', 'stop', '1')).out, /node-1 \(zone a\) is down: stopped by the operator/);
-  for (const node of ['2', '3', '5']) await ok('node', 'kill', node);
+  await Promise.all(['2', '3', '5'].map((node) => ok('node', 'kill', node)));
   assert.deepEqual(await downNodes(), ['node-1', 'node-2', 'node-3', 'node-5']);
   // One node of five is left, and content has three copies: some of it is nowhere now.
   const bad = await untilStatus(1, dir, /[1-9]\d* lost/);
   assert.match(bad.out, /do not wipe anything/);
-  for (const node of ['1', '2', '3', '5'])
-    assert.match((await ok('node', 'start', node)).out, /is ready: up/);
+  const started = await Promise.all(['1', '2', '3', '5'].map((node) => ok('node', 'start', node)));
+  for (const { out } of started) assert.match(out, /is ready: up/);
   await untilStatus(0);
   assert.match((await ok('node', 'wipe', '4')).out, /node-4 \(zone b\) is ready/);
   assert.match((await ok('heal', '--wait')).out, /all \d+ objects are healthy/);
@@ -172,24 +192,11 @@ test('nodes are stopped, killed, wiped and started, and status says how it stand
   assert.deepEqual(await downNodes(), []);
 });
 
-test('after kill -9 of the supervisor nothing runs on, and the cluster starts again at once', async () => {
-  const { pid } = (JSON.parse(await readFile(join(dir, 'run', 'supervisor.json'), 'utf8')) as Supervisor)
-    .supervisor;
-  const pids = (await processes()).flatMap((each) => (each.pid === undefined ? [] : [each.pid]));
-  assert.equal(pids.length, 7);
-  process.kill(pid, 'SIGKILL');
-  const killedMs = performance.now();
-  while (pids.some(isRunning) && performance.now() - killedMs < 5000) await sleep(50);
-  assert.deepEqual(pids.filter(isRunning), [], 'still running after 5 s');
-  await ok('up', '--detach');
-  assert.match((await ok('beacon', 'verify')).out, /^ok: true$/m);
-  assert.equal((await ok('get', `${root}/minutes.txt`)).out, 'Second.\n');
-});
-
 test('a lost Beacon is said, harms nothing, and is rebuilt from the blocks', async () => {
   await ok('beacon', 'export', join(home, 'beacon.export'));
   const known = await registry();
   const blocks = await blocksHeld();
+  await ok('down');
   await loseBeacon();
   await ok('up', '--detach');
   for (const command of [
@@ -215,8 +222,9 @@ test('a lost Beacon is restored from an export, with its history as it was', asy
   const { sizeBytes } = await json('beacon', 'export', path);
   t.diagnostic(`export of ${String(sizeBytes)} bytes`);
   refused(await run(['beacon', 'export', path]), 4, /is there already/);
+  await ok('node', 'stop', 'steward');
   await loseBeacon();
-  await ok('up', '--detach');
+  await ok('node', 'start', 'steward');
   refused(await run(['beacon', 'import', join(home, 'beacon.export')]), 4, /does not hold the history/);
   assert.equal((await json('beacon', 'import', path))['restored'], true);
   await allThere(known);
@@ -232,8 +240,8 @@ test('a directory that cannot be started says why, and starts when that is over'
   );
   const path = join(dir, 'cluster.json');
   const text = await readFile(path, 'utf8');
-  await writeFile(path, text.replace('"version": 1', '"version": 9'));
-  refused(await run(['up', '--detach']), 6, /has format 9; this program reads up to 1/);
+  await writeFile(path, text.replace(/"version": \d+/, '"version": 99'));
+  refused(await run(['up', '--detach']), 6, /has format 99; this program reads up to \d/);
   await writeFile(path, text.slice(0, 200));
   refused(await run(['up', '--detach']), 6, /cluster\.json is not valid JSON; restore it from a backup/);
   await writeFile(path, text);
@@ -251,6 +259,8 @@ test('fewer nodes than the fewest copies: stored all the same, and said to be sh
     '1',
     '--zones',
     '1',
+    '--custodians',
+    '0',
     '--port',
     '0',
     '--no-docs',
@@ -291,7 +301,9 @@ function shell(line: string): Promise<Finished> {
 }
 
 async function finished(program: string, words: readonly string[], input: string): Promise<Finished> {
-  const child = spawn(program, words, { cwd: home, env: { ...process.env, HOLDFAST_DATA: dir } });
+  // The sources are compiled once and not by each of the two hundred processes of this file.
+  const env = { ...process.env, HOLDFAST_DATA: dir, NODE_COMPILE_CACHE: join(home, 'compiled') };
+  const child = spawn(program, words, { cwd: home, env });
   const [out, err]: [Buffer[], Buffer[]] = [[], []];
   child.stdout.on('data', (chunk: Buffer) => out.push(chunk));
   child.stderr.on('data', (chunk: Buffer) => err.push(chunk));
@@ -350,7 +362,9 @@ async function tryNext(printed: string): Promise<void> {
       .replaceAll('npx holdfast', `'${process.execPath}' '${main}'`)
       .replace(' --watch', ''); // that one ends with Ctrl-C only
     const { status, out, err } = await shell(line);
-    assert.equal(status, 0, `${line}: ${err}`);
+    // With a node just killed, status may say 1: some of its blocks are not copied yet.
+    const fine = command.includes(' status ') ? [0, 1] : [0];
+    assert.ok(fine.includes(status ?? -1), `${line}: ${status} ${err}`);
     if (command.includes(' get ')) assert.equal(out, 'It stays.\n');
   }
   await ok('node', 'start', '2');
@@ -419,16 +433,16 @@ async function untilStatus(exit: number, data = dir, page = /objects/): Promise<
 
 /** What the registry says, but for the numbers that a rebuild gives anew: addresses, versions, manifests. */
 async function registry(): Promise<unknown[]> {
-  const found: unknown[] = [];
-  for (const pattern of [docsRoot, `${root}/**`]) {
-    const items = await lines('ls', pattern);
-    assert.ok(items.length > 0);
-    found.push(...items.map(({ address, version, cid, root: content }) => [address, version, cid, content]));
-  }
-  for (const name of ['minutes.txt', 'mistake.txt', 'tree'])
-    for (const { version, type, cid } of await lines('log', `${root}/${name}`))
-      found.push([name, version, type, cid]);
-  return found;
+  const names = ['minutes.txt', 'mistake.txt', 'tree'];
+  const [listed, logs] = await Promise.all([
+    Promise.all([docsRoot, `${root}/**`].map((pattern) => lines('ls', pattern))),
+    Promise.all(names.map((name) => lines('log', `${root}/${name}`))),
+  ]);
+  for (const items of listed) assert.ok(items.length > 0);
+  return [
+    ...listed.flat().map(({ address, version, cid, root: content }) => [address, version, cid, content]),
+    ...logs.flatMap((log, at) => log.map(({ version, type, cid }) => [names[at], version, type, cid])),
+  ];
 }
 
 async function blocksHeld(): Promise<number> {
@@ -440,9 +454,23 @@ async function statusJson(): Promise<unknown> {
   return JSON.parse((await run(['status', '--json'])).out);
 }
 
-/** Stops the cluster and takes the steward's log away, as a lost disk would. */
+interface ClusterFacts {
+  readonly settings: Record<string, number>;
+  readonly processes: readonly unknown[];
+}
+
+async function clusterFile(): Promise<ClusterFacts> {
+  return JSON.parse(await readFile(join(dir, 'cluster.json'), 'utf8')) as ClusterFacts;
+}
+
+async function changeSettings(settings: Record<string, number>): Promise<void> {
+  const file = await clusterFile();
+  const changed = { ...file, settings: { ...file.settings, ...settings } };
+  await writeFile(join(dir, 'cluster.json'), JSON.stringify(changed, undefined, 2));
+}
+
+/** Takes the log of a steward that does not run away, as a lost disk would. */
 async function loseBeacon(): Promise<void> {
-  await ok('down');
   const data = join(dir, 'steward', 'data');
   const logs = (await readdir(data)).filter((name) => /^beacon-\d+$/.test(name));
   assert.ok(logs.length > 0);
@@ -456,15 +484,19 @@ async function allThere(known: unknown[]): Promise<void> {
   await ok('heal', '--wait');
   await untilStatus(0);
   const back = await mkdtemp(join(home, 'back-'));
-  await ok('get', docsRoot, '-o', join(back, 'docs'));
+  const [, , file, newest, oldest, removed] = await Promise.all([
+    ok('get', docsRoot, '-o', join(back, 'docs')),
+    ok('get', `${root}/tree`, '-o', join(back, 'tree')),
+    ok('get', `${root}/decision.bin`),
+    ok('get', `${root}/minutes.txt`),
+    ok('get', `${root.replace('*^', '*~1')}/minutes.txt`),
+    run(['get', `${root}/mistake.txt`]),
+  ]);
   await sameFiles(docs, join(back, 'docs'));
-  await ok('get', `${root}/tree`, '-o', join(back, 'tree'));
   await sameFiles(join(home, 'tree'), join(back, 'tree'));
-  const bytes = await readFile(join(home, 'decision.bin'));
-  assert.deepEqual((await ok('get', `${root}/decision.bin`)).bytes, bytes);
-  assert.equal((await ok('get', `${root}/minutes.txt`)).out, 'Second.\n');
-  assert.equal((await ok('get', `${root.replace('*^', '*~1')}/minutes.txt`)).out, 'We keep it.\n');
-  refused(await run(['get', `${root}/mistake.txt`]), 3, /was removed by version 2/);
+  assert.deepEqual(file.bytes, await readFile(join(home, 'decision.bin')));
+  assert.deepEqual([newest.out, oldest.out], ['Second.\n', 'We keep it.\n']);
+  refused(removed, 3, /was removed by version 2/);
 }
 
 async function listenOn(port: number): Promise<AsyncDisposable> {
