@@ -132,6 +132,8 @@ export interface StatusAnswer<Steward = unknown> {
   readonly cluster: string;
   readonly at: number;
   readonly door: DoorStatus;
+  /** Absent in a cluster without custodians. */
+  readonly custody?: CustodyStatus;
   readonly steward: Steward | null;
   readonly stewardError?: string;
 }
@@ -145,4 +147,94 @@ export interface ChangeEvent {
 export interface ProviderInfo {
   readonly peer: string;
   readonly addrs: readonly string[];
+}
+
+/** One custodian, as far as the door can see. */
+export interface CustodianInfo {
+  readonly name: string;
+  readonly peer: string;
+  /** Organisational unit; empty when it is in no group. */
+  readonly org: string;
+  /** Index of its shares; null when it is in no group. */
+  readonly index: number | null;
+  /** `ready`: gives partial decryptions. `idle`: holds no share yet. */
+  readonly state: 'ready' | 'sealed' | 'stale' | 'idle' | 'unreachable';
+  /** Why, where there is something to say. */
+  readonly text: string;
+  /** Generation of its shares; null when it has none. */
+  readonly shareGen: number | null;
+  /** How long its answers take, a moving average, ms. */
+  readonly latencyMs: number | null;
+  readonly auditEntries: number | null;
+  readonly auditCosigned: number | null;
+  readonly warnings: readonly string[];
+}
+
+/** A version of the group's key. */
+export interface KekInfo {
+  readonly version: number;
+  readonly state: string;
+  readonly shareGen: number;
+  /** RFC 3339. */
+  readonly createdAt: string;
+  readonly activateBeat: number;
+  /** Branch keys that a rotation brought under it. */
+  readonly switched: number;
+}
+
+export interface CustodyStatus {
+  readonly group: string;
+  /** Which provider makes the keys: `tdec` custodians, `dev-file` a development key file. */
+  readonly serves: string;
+  readonly servesText: string;
+  /** Why nothing of the group is believed; null when all is well. */
+  readonly problem: string | null;
+  /** Null until the group has made its key. */
+  readonly key: {
+    readonly version: number;
+    readonly t: number;
+    readonly n: number;
+    readonly shareGen: number;
+    readonly createdAt: string;
+    readonly ageHours: number;
+    readonly ageBeats: number;
+    readonly refreshEveryBars: number;
+    readonly policyVersion: number | null;
+  } | null;
+  readonly versions: readonly KekInfo[];
+  readonly custodians: readonly CustodianInfo[];
+  /** Custodians that give partial decryptions, and how many more than needed. */
+  readonly alive: number;
+  readonly margin: number | null;
+  readonly canary: { readonly ok: boolean; readonly text: string; readonly beat: number } | null;
+  /** Custodians caught lying, in words. */
+  readonly misconduct: readonly string[];
+  readonly warnings: readonly string[];
+  readonly beat: number;
+}
+
+/** Public records of custody, for somebody who verifies them himself. Bytes are base64. */
+export interface CustodyRecordsAnswer {
+  readonly cluster: string;
+  readonly group: string;
+  readonly head: number;
+  readonly done: boolean;
+  readonly records: readonly {
+    readonly key: string;
+    readonly revision: number;
+    readonly index: number;
+    readonly bytes: string;
+  }[];
+  /** The membership as the operator signed it. */
+  readonly membership: string;
+}
+
+/** A part of a custodian's audit log. Leaves are base64. */
+export interface CustodyLogAnswer {
+  readonly custodian: string;
+  readonly peer: string;
+  readonly note: string;
+  /** The newest checkpoint that others vouched for. */
+  readonly cosigned: string | null;
+  readonly leaves: readonly string[];
 }

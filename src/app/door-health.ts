@@ -11,6 +11,8 @@ export interface HealthFacts {
   readonly view: ViewHealth;
   readonly beat: BeatAnswer | undefined;
   readonly seals: boolean;
+  /** Whether branch keys come back; undefined in a cluster without custodians. */
+  readonly custody: HealthCheck | undefined;
   /** Throws when the steward does not answer. */
   steward(): Promise<StewardStatus>;
 }
@@ -22,6 +24,7 @@ export async function doorHealth(facts: HealthFacts): Promise<readonly HealthChe
     beaconCheck(facts),
     tempoCheck(facts),
     sealingCheck(facts),
+    ...(facts.custody === undefined ? [] : [facts.custody]),
     ...(await stewardChecks(facts)),
   ];
 }

@@ -17,12 +17,13 @@ import type { NodePeer } from '../node/peer.ts';
 import type { RunningRole } from './daemon.ts';
 import { DoorBeacon } from './door-beacon.ts';
 import { DoorBlocks } from './door-blocks.ts';
+import { DoorCustody } from './door-custody.ts';
 import { doorHealth } from './door-health.ts';
 import { DoorRegistry } from './door-registry.ts';
 import { openSealing, type Sealing } from './door-sealing.ts';
 import { DoorTempo } from './door-tempo.ts';
 import { DoorView } from './door-view.ts';
-import { type Member, type RoleOptions, startMember, systemClock } from './member.ts';
+import { type Member, peersWithRole, type RoleOptions, startMember, systemClock } from './member.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
 import { StewardClient } from './steward-client.ts';
 
@@ -76,7 +77,8 @@ class Door {
   readonly #registry: DoorRegistry;
   readonly #tempo = new DoorTempo(systemClock);
   readonly #followed: FollowedLog;
-  #kekPolicy = 'unknown';
+  #custody: DoorCustody | undefined;
+  #kekPolicy: () => string = () => 'unknown';
 
   constructor(member: Member, doorView: DoorView) {
     const { view } = doorView;
@@ -92,6 +94,7 @@ class Door {
       if (!memberOf(member.peer.membership(), peer)?.roles.includes('steward'))
         throw new HoldfastError('FORBIDDEN', `${peer} is no steward`);
       this.#tempo.hear(fieldOf(head, 'beat'));
+      void this.#custody?.follow();
       return { head: {} };
     });
   }
@@ -121,6 +124,7 @@ class Door {
   }
 
   async ports(config: DoorConfig, stack: AsyncDisposableStack): Promise<DoorPorts> {
+    this.#custody = await this.#openCustody(config);
     const sealing = await this.#openSealing(config, stack);
     return {
       cluster: this.#member.config.cluster,
@@ -137,7 +141,8 @@ class Door {
       steward: this.#steward,
       dht: this.blocks,
       beacon: this.#beacon(),
-      beat: () => this.#tempo.answer(this.#kekPolicy),
+      ...(this.#custody === undefined ? {} : { custody: this.#custody }),
+      beat: () => this.#tempo.answer(this.#kekPolicy()),
       peersConnected: () => this.#peer.connected().length,
       health: () => this.#health(sealing !== undefined),
     };
@@ -150,12 +155,27 @@ class Door {
         view: this.#view,
         registry: this.#registry,
         blocks: this.blocks,
+        custody: this.#custody,
         beatIndex: () => this.#tempo.index(),
       },
       stack,
     );
-    if (sealing !== undefined) this.#kekPolicy = sealing.kekPolicy;
+    if (sealing !== undefined) this.#kekPolicy = () => sealing.kekPolicy;
     return sealing;
+  }
+
+  /** Undefined in a cluster without custodians. */
+  async #openCustody(config: DoorConfig): Promise<DoorCustody | undefined> {
+    if (peersWithRole(this.#peer.membership(), 'custodian').length === 0) return undefined;
+    return DoorCustody.open({
+      member: this.#member,
+      config,
+      view: this.#view,
+      log: this.#log,
+      blocks: this.blocks,
+      beatIndex: () => this.#tempo.index(),
+      visible: (revision) => this.#registry.visible(revision),
+    });
   }
 
   #beacon(): DoorBeacon {
@@ -169,13 +189,14 @@ class Door {
     });
   }
 
-  #health(seals: boolean): ReturnType<DoorPorts['health']> {
+  async #health(seals: boolean): ReturnType<DoorPorts['health']> {
     const nodes = this.blocks.nodes();
     const up = new Set(this.#peer.connected());
     return doorHealth({
       nodes: { total: nodes.length, reachable: nodes.filter((node) => up.has(node)).length },
       view: this.#view.health(),
-      beat: this.#tempo.answer(this.#kekPolicy),
+      beat: this.#tempo.answer(this.#kekPolicy()),
+      custody: await this.#custody?.check(),
       seals,
       steward: () => this.#steward.status(),
     });

@@ -3,6 +3,7 @@
 import type { BeaconView } from '../beacon/view.ts';
 import type { Block, CID } from '../core/block.ts';
 import { describeError } from '../core/errors.ts';
+import { byTag } from '../custody/by-tag.ts';
 import { openDevFile } from '../custody/dev-file.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import type { KekProvider } from '../custody/provider.ts';
@@ -12,6 +13,7 @@ import type { DoorConfig } from '../local/layout.ts';
 import { devKeyPath } from '../local/layout.ts';
 import { openIdentity } from '../node/identity.ts';
 import type { DoorBlocks } from './door-blocks.ts';
+import type { DoorCustody } from './door-custody.ts';
 import type { DoorRegistry } from './door-registry.ts';
 import { random, systemClock } from './member.ts';
 
@@ -28,6 +30,8 @@ export interface SealingPorts {
   readonly view: BeaconView;
   readonly registry: DoorRegistry;
   readonly blocks: DoorBlocks;
+  /** Undefined in a cluster without custodians. */
+  readonly custody: DoorCustody | undefined;
   beatIndex(): number;
 }
 
@@ -37,7 +41,7 @@ export async function openSealing(
   ports: SealingPorts,
   stack: AsyncDisposableStack,
 ): Promise<Sealing | undefined> {
-  const provider = await openProvider(config, stack);
+  const provider = await openProvider(config, ports.custody, stack);
   if (provider === undefined) return undefined;
   const { signer } = await openIdentity(config.writerKeyPath);
   const keys = stack.use(new BranchKeys({ provider, writer: signer.publicKey, random }));
@@ -53,8 +57,14 @@ export async function openSealing(
     },
     store: (blocks, policy) => ports.blocks.store(blocks, policy),
     writerKey: (scope) => keys.current(scope),
-    kekPolicy: provider.id,
-    kek: provider.kek(),
+    // Asked for before a byte is taken: without a key there is nothing to seal under.
+    get kekPolicy() {
+      provider.kek();
+      return provider.id;
+    },
+    get kek() {
+      return provider.kek();
+    },
     signer,
     random,
     now: () => systemClock.now(),
@@ -65,17 +75,37 @@ export async function openSealing(
     readerKey: (body, signal) =>
       keys.open(body, { purpose: 'read', requester: signer.publicKey, beat: ports.beatIndex(), signal }),
   };
-  return { put, get, text: provider.describe().text, kekPolicy: provider.id };
+  return {
+    put,
+    get,
+    get text() {
+      return provider.describe().text;
+    },
+    get kekPolicy() {
+      return provider.id;
+    },
+  };
 }
 
+/** Custodians where this door may ask them, a development key file where there is one, or both. */
 async function openProvider(
   config: DoorConfig,
+  custody: DoorCustody | undefined,
   stack: AsyncDisposableStack,
 ): Promise<KekProvider | undefined> {
+  const mayAsk = custody !== undefined && (await custody.mayAsk());
+  const file = await openFile(config, mayAsk && custody.makes);
+  if (!mayAsk) return file === undefined ? undefined : stack.use(file);
+  if (file === undefined && !custody.makes) return undefined;
+  const custodiansMake = (): boolean => custody.makes;
+  return stack.use(byTag({ custodians: custody.provider, file, custodiansMake }));
+}
+
+async function openFile(config: DoorConfig, isOptional: boolean): Promise<KekProvider | undefined> {
   try {
-    return stack.use(await openDevFile({ path: devKeyPath(config), clock: systemClock, create: false }));
+    return await openDevFile({ path: devKeyPath(config), clock: systemClock, create: false });
   } catch (error) {
-    console.error(`this door handles ciphertext only: ${describeError(error)}`);
+    if (!isOptional) console.error(`this door handles ciphertext only: ${describeError(error)}`);
     return undefined;
   }
 }

@@ -5,6 +5,7 @@ import { setFlagsFromString } from 'node:v8';
 import { DoorClient } from '../client/door-client.ts';
 import type { HoldfastClient } from '../client/client.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import type { Signer } from '../core/hash.ts';
 import { doorUrl, type Layout, layoutPaths, readLayout, readToken } from '../local/layout.ts';
 import type { Context } from './command.ts';
 
@@ -23,20 +24,37 @@ export async function openClient(
   // that grow until gigabytes have passed through: kept small, a put or get of any size stays below 200 MiB.
   setFlagsFromString('--max-semi-space-size=2');
   setFlagsFromString('--semi-space-growth-factor=1');
-  const [{ HoldfastClient }, { openDevFile }, { openIdentity }, { devKeyPath }] = await Promise.all([
+  const [{ HoldfastClient }, { openIdentity }, custody] = await Promise.all([
     import('../client/client.ts'),
-    import('../custody/dev-file.ts'),
     import('../node/identity.ts'),
-    import('../local/layout.ts'),
+    import('./custody-provider.ts'),
   ]);
-  const paths = layoutPaths(data);
-  const clock = { now: Date.now, monotonic: () => performance.now() };
-  const provider = await openDevFile({ path: devKeyPath({ keysDir: paths.keys }), clock, create: false });
-  const { signer } = await openIdentity(paths.writerKey);
+  const { signer } = await openIdentity(layoutPaths(data).writerKey);
   const onRetry = (error: unknown): void => {
     if (error instanceof Error) screen.say(`retrying: ${error.message}`);
   };
+  const provider = await custody.openProvider(door, data, signer, () => custodianKeys(data));
   return new HoldfastClient({ ...door, signer, provider, generatedBy, onRetry });
+}
+
+/** The custodians that the operator's membership names, by peer id, with their Ed25519 keys. */
+export async function custodianKeys(data: string): Promise<ReadonlyMap<string, Uint8Array>> {
+  const [{ openMembership }, { publicKeyOfPeer }, { readFile }] = await Promise.all([
+    import('../node/membership.ts'),
+    import('../node/identity.ts'),
+    import('node:fs/promises'),
+  ]);
+  const { file } = await readLayout(data);
+  const bytes = await readFile(layoutPaths(data).membership);
+  const { members } = openMembership(bytes, Buffer.from(file.operator, 'hex'));
+  const custodians = members.filter(({ roles }) => roles.includes('custodian'));
+  return new Map(custodians.map(({ peer }) => [peer, publicKeyOfPeer(peer)] as const));
+}
+
+/** The operator's key, of who made the cluster here. Throws DATA_DIR_DAMAGED or FILE_UNREADABLE when it cannot be had. */
+export async function openOperator(data: string): Promise<Signer> {
+  const { openIdentity } = await import('../node/identity.ts');
+  return (await openIdentity(layoutPaths(data).operatorKey)).signer;
 }
 
 async function doorOf(data: string): Promise<{ readonly url: string; readonly token: string }> {

@@ -6,6 +6,9 @@
 import type {
   BeatAnswer,
   ChangeEvent,
+  CustodyLogAnswer,
+  CustodyRecordsAnswer,
+  CustodyStatus,
   HealthAnswer,
   HistoryAnswer,
   HistoryLine,
@@ -16,6 +19,7 @@ import type {
   StatusAnswer,
   VersionInfo,
 } from '../api/types.ts';
+import { concat } from '../core/bytes.ts';
 import { second } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { isErrorCode } from './failure.ts';
@@ -191,6 +195,39 @@ export class DoorClient implements AsyncDisposable {
     return this.http.data({ ...call, ...options });
   }
 
+  /** Public records of custody behind `after` (`revision.index`), for the caller to verify. */
+  async custodyRecords(after: string, options: Signalled = {}): Promise<CustodyRecordsAnswer> {
+    return this.#get('/v1/custody', { after }, options);
+  }
+
+  async custodyStatus(options: Signalled = {}): Promise<CustodyStatus> {
+    return this.#get('/v1/custody/status', {}, options);
+  }
+
+  /** Has the door carry a signed request to a custodian; resolves with its sealed answer. Throws what the custodian throws. */
+  async custodyRelay(peer: string, request: Uint8Array, options: Signalled = {}): Promise<Uint8Array> {
+    const call = { method: 'POST', path: '/v1/custody/relay', query: { peer }, body: [request] } as const;
+    const answer = await this.http.open({ ...call, headers: octets, ...options });
+    const parts: Uint8Array[] = [];
+    for await (const part of answer.bytes) parts.push(part);
+    return concat(...parts);
+  }
+
+  /** A part of the audit log of a custodian, for the caller to verify. Throws NOT_FOUND, PEER_UNREACHABLE. */
+  async custodyLog(
+    name: string,
+    page: { readonly from: number; readonly count: number },
+    options: Signalled = {},
+  ): Promise<CustodyLogAnswer> {
+    return this.#get(`/v1/custody/log/${encodeURIComponent(name)}`, page, options);
+  }
+
+  /** Files a revocation that an authority signed. Throws FORBIDDEN, VERSION_CONFLICT. */
+  async custodyFile(record: Uint8Array, options: Signalled = {}): Promise<{ readonly revision: number }> {
+    const call = { method: 'POST', path: '/v1/custody/records', body: [record], headers: octets } as const;
+    return this.http.data({ ...call, ...options });
+  }
+
   async *#events(options: SubscribeRequest & { readonly from: number }): AsyncGenerator<ChangeEvent> {
     const { pattern, from, signal } = options;
     const answer = await this.http.open({
@@ -229,6 +266,8 @@ export class DoorClient implements AsyncDisposable {
     return this.http.data({ method: 'GET', path, query, signal });
   }
 }
+
+const octets = { 'content-type': 'application/octet-stream' };
 
 /** A stream that has begun can report a failure only in its last line. */
 function throwIfFailed(value: unknown): void {

@@ -61,7 +61,8 @@ export interface TdecOptions {
   readonly signer: Signer;
   /** Capability links of who asks, outermost first; used when a request brings none. */
   readonly chain: () => Promise<readonly Uint8Array[]>;
-  readonly group: () => Promise<HashGroup>;
+  /** Default: libsodium's ristretto255, loaded when it is first needed. */
+  readonly group?: () => Promise<HashGroup>;
   readonly random: RandomBytes;
   readonly clock: Pick<Clock, 'monotonic'>;
   /** Verifies each proof before it uses a partial. Default false: only when a key does not match its commitment. */
@@ -101,7 +102,7 @@ export class TdecProvider implements KekProvider {
     const { cg, ver: kekVer, Y, policyRoot } = this.kek();
     const policy = scope.policy ?? policyRoot;
     const label = encodeLabel({ v: 1, cg, kekVer, ...scope, policy });
-    const group = await this.#options.group();
+    const group = await this.#group();
     const { wrap, element } = encrypt(group, Y, label, this.#options.random);
     const branchKey = branchKeyOf(element, scope.bkId, scope.bkVer);
     element.fill(0);
@@ -178,6 +179,13 @@ export class TdecProvider implements KekProvider {
     this.#disposed = true;
   }
 
+  async #group(): Promise<HashGroup> {
+    const { group } = this.#options;
+    if (group !== undefined) return group();
+    const { loadRistretto } = await import('../threshold/group-sodium.ts');
+    return loadRistretto();
+  }
+
   /** Asks for the items `wanted` and puts the answers down; gives those for which newer records of the group may help. */
   async #round(
     records: readonly BranchKeyBody[],
@@ -243,7 +251,7 @@ export class TdecProvider implements KekProvider {
   async #ask(kek: TdecKek, placed: readonly PlacedItem[], request: UnwrapRequest): Promise<Asked> {
     const { signer, random, transport, clock, onMisconduct } = this.#options;
     const items = placed.map(({ item }) => item);
-    const group = await this.#options.group();
+    const group = await this.#group();
     const { publicKey: epk, secretKey } = generateKeyPair(random);
     try {
       const encoded = encodeRequest({

@@ -1,7 +1,7 @@
 // What the routes of a door need of the rest of the process; the app joins it to the real parts.
 
-import type { BeatAnswer, HealthCheck, ProviderInfo } from '../api/types.ts';
-import type { BeaconQueries } from '../beacon/queries.ts';
+import type { BeatAnswer, CustodyLogAnswer, CustodyStatus, HealthCheck, ProviderInfo } from '../api/types.ts';
+import type { BeaconQueries, CustodyCursor, CustodyPage } from '../beacon/queries.ts';
 import type { Block, CID } from '../core/block.ts';
 import type { Clock } from '../core/clock.ts';
 import type { GetPorts } from '../flows/get.ts';
@@ -41,6 +41,22 @@ export interface DoorPorts {
     rebuild(signal: AbortSignal): AsyncIterable<unknown>;
     export(signal: AbortSignal): AsyncIterable<Uint8Array>;
     import(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<unknown>;
+  };
+  /** The way to the custodians; absent where there are none to be reached. */
+  readonly custody?: {
+    readonly group: string;
+    /** Public records behind a place, for somebody who verifies them himself. */
+    records(since: CustodyCursor): Promise<CustodyPage>;
+    /** The membership as the operator signed it. */
+    membership(): Promise<string>;
+    /** Carries a signed request to a custodian and its sealed answer back; understands neither. */
+    relay(peer: string, request: Uint8Array, signal: AbortSignal): Promise<Uint8Array>;
+    /** Files a revocation that an authority signed; its revision. */
+    file(record: Uint8Array): Promise<number>;
+    status(): Promise<CustodyStatus>;
+    /** The status of a moment ago. */
+    lately(): Promise<CustodyStatus>;
+    log(name: string, from: number, count: number, signal: AbortSignal): Promise<CustodyLogAnswer>;
   };
   /** How long a subscription may be silent, ms. Default 15,000. */
   readonly heartbeatMs?: number;

@@ -4,6 +4,7 @@ import { utf8 } from '../core/bytes.ts';
 import { beaconRoutes } from './beacon-routes.ts';
 import { blockRoutes } from './block-routes.ts';
 import { contentRoutes } from './content-routes.ts';
+import { custodyRoutes } from './custody-routes.ts';
 import { dhtRoutes } from './dht-routes.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { healthRoutes } from './health-routes.ts';
@@ -25,6 +26,7 @@ export function doorRoutes(ports: DoorPorts): readonly Route[] {
     ...blockRoutes(ports),
     ...operationRoutes(ports),
     ...beaconRoutes(ports),
+    ...custodyRoutes(ports),
     ...healthRoutes(ports),
   ];
   routes.push({

@@ -65,7 +65,13 @@ export function operationRoutes(ports: DoorPorts): Route[] {
 }
 
 async function status(ports: DoorPorts): Promise<StatusAnswer<StewardStatus>> {
-  const common = { cluster: ports.cluster, at: ports.clock.now(), door: doorStatus(ports) };
+  const custody = await ports.custody?.lately();
+  const common = {
+    cluster: ports.cluster,
+    at: ports.clock.now(),
+    door: doorStatus(ports),
+    ...(custody === undefined ? {} : { custody }),
+  };
   try {
     return { ...common, steward: await ports.steward.status() };
   } catch (error) {

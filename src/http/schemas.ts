@@ -6,6 +6,7 @@
 type Schema = Readonly<Record<string, unknown>>;
 
 const text: Schema = { type: 'string' };
+const base64: Schema = { type: 'string', contentEncoding: 'base64' };
 const count: Schema = { type: 'integer', minimum: 0 };
 const nullable = (schema: Schema): Schema => ({ anyOf: [schema, { type: 'null' }] });
 const list = (items: Schema): Schema => ({ type: 'array', items });
@@ -54,6 +55,22 @@ const door = fields({
   }),
 });
 
+const custodyStatus = fields({
+  group: text,
+  serves: text,
+  servesText: text,
+  problem: nullable(text),
+  key: nullable(fields({ version: revision, t: count, n: count, shareGen: count, createdAt: text })),
+  versions: list(fields({ version: revision, state: text, shareGen: count, createdAt: text })),
+  custodians: list(fields({ name: text, peer: text, state: text, text })),
+  alive: count,
+  margin: nullable({ type: 'integer' }),
+  canary: nullable(fields({ ok: { type: 'boolean' }, text, beat: count })),
+  misconduct: list(text),
+  warnings: list(text),
+  beat: count,
+});
+
 export const schemas = {
   query: fields({ items: list(version), 'next?': text }),
   navigate: fields({
@@ -96,9 +113,27 @@ export const schemas = {
     at: count,
     door,
     steward: nullable({ type: 'object' }),
+    'custody?': custodyStatus,
     'stewardError?': text,
   }),
   health: fields({ status: state }),
   checks: fields({ status: state, checks: list(fields({ name: text, status: state, text })) }),
+  custodyRecords: fields({
+    cluster: text,
+    group: text,
+    head: count,
+    done: { type: 'boolean' },
+    records: list(fields({ key: text, revision: count, index: count, bytes: base64 })),
+    membership: text,
+  }),
+  custodyStatus,
+  custodyLog: fields({
+    custodian: text,
+    peer: text,
+    note: text,
+    cosigned: nullable(text),
+    leaves: list(base64),
+  }),
+  custodyFiled: fields({ revision }),
   imported: fields({ entries: count, revision: count }),
 } as const;

@@ -47,7 +47,7 @@ export interface Route {
   readonly path: string;
   readonly operationId: string;
   readonly summary: string;
-  readonly tag: 'ucxi' | 'blocks' | 'operations' | 'health';
+  readonly tag: 'ucxi' | 'blocks' | 'operations' | 'custody' | 'health';
   readonly parameters?: readonly Parameter[];
   /** Media type of the request body, when there is one. */
   readonly accepts?: string;

@@ -35,6 +35,7 @@ import {
   readLayout,
   readToken,
 } from './layout.ts';
+import { renewGrants } from './grants.ts';
 import { choosePorts } from './ports.ts';
 
 export interface LayoutOptions {
@@ -70,10 +71,11 @@ export async function createOrOpenLayout(dir: string, options: LayoutOptions = {
   checkOptions(options, await whatIsThere(dir));
   await makeDirectory(paths.run);
   await using _claim = await claimDirectory(paths.root, paths.run);
-  // Awaited here: the claim is held until it is done.
-  return await ((await whatIsThere(dir)) === 'cluster'
+  const layout = await ((await whatIsThere(dir)) === 'cluster'
     ? openLayout(dir, options)
     : createLayout(dir, options));
+  await renewGrants(layout);
+  return layout;
 }
 
 // Before anything is written.

@@ -4,6 +4,7 @@
 //   DIR/membership.json   the allow-list, signed with operator.key
 //   DIR/operator.key      600
 //   DIR/token             600: the bearer token of the door
+//   DIR/custody/          what the operator signed for custodians: capabilities, the order to make the key
 //   DIR/keys/             700: writer.key, and the key files of the development key provider
 //   DIR/state.json        which processes shall run, and which data directories have been born (state-file.ts)
 //   DIR/NAME/identity.key 600, kept for ever: the address of the process depends on it
@@ -77,6 +78,10 @@ export interface DoorConfig {
   /** The bearer token itself. */
   readonly token: string;
   readonly tokenPath: string;
+  /** What this door may ask of custodians. */
+  readonly capabilityPath: string;
+  /** There once the custodians are to make the keys. */
+  readonly initOrderPath: string;
   /** Development key provider and writer's signing key live here. */
   readonly keysDir: string;
   readonly writerKeyPath: string;
@@ -108,6 +113,13 @@ export function layoutPaths(dir: string) {
     state: join(root, 'state.json'),
     keys: join(root, 'keys'),
     writerKey: join(root, 'keys', 'writer.key'),
+    custody: join(root, 'custody'),
+    /** The order to make the key of the custody group: from then on custodians make the branch keys. */
+    custodyInitOrder: join(root, 'custody', 'init-order'),
+    /** What the command line remembers of the custody group. */
+    custodyPin: join(root, 'custody', 'pin.json'),
+    /** What `writer` or the door may ask of custodians. */
+    capability: (name: string) => join(root, 'custody', 'capabilities', `${name}.cap`),
     run: join(root, 'run'),
     logs: join(root, 'logs'),
     compileCache: join(root, 'cache'),
@@ -207,6 +219,8 @@ async function doorConfig(layout: Layout): Promise<DoorConfig> {
     port: layout.file.doorPort,
     token: await readToken(layout.dir),
     tokenPath: paths.token,
+    capabilityPath: paths.capability('door'),
+    initOrderPath: paths.custodyInitOrder,
     keysDir: paths.keys,
     writerKeyPath: paths.writerKey,
   };

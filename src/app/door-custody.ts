@@ -1,0 +1,361 @@
+// Custody as a door sees it: the group's records from its own view of the registry, requests carried to custodians,
+// what they say of themselves, and a provider of its own for when it seals.
+
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { CustodianInfo, CustodyLogAnswer, CustodyStatus, HealthCheck, KekInfo } from '../api/types.ts';
+import type { BeaconLog } from '../beacon/log.ts';
+import type { CustodyCursor, CustodyPage } from '../beacon/queries.ts';
+import type { BeaconView } from '../beacon/view.ts';
+import { hour, second } from '../core/clock.ts';
+import { sameBytes } from '../core/bytes.ts';
+import { describeError, HoldfastError } from '../core/errors.ts';
+import type { PeerName } from '../core/rpc.ts';
+import { fieldOf } from '../core/shape.ts';
+import { Canary } from '../custody/canary.ts';
+import { parseCapabilityFile } from '../custody/capability-file.ts';
+import { groupNameOf } from '../custody/directory.ts';
+import { CustodyFeed } from '../custody/feed.ts';
+import { sharedHostWarning } from '../custody/hosts.ts';
+import { parseRevocation } from '../custody/revocation.ts';
+import { misconductText, TdecProvider } from '../custody/tdec.ts';
+import { type CustodianStatus, parseStatus } from '../custody/wire.ts';
+import type { TdecKek } from '../envelope/kek.ts';
+import { errnoOf, fileError, readIfThere, writeWhole } from '../files/whole.ts';
+import type { DoorPorts } from '../http/door-ports.ts';
+import type { DoorConfig } from '../local/layout.ts';
+import { openRecord } from '../manifest/record.ts';
+import { publicKeyOfPeer } from '../node/identity.ts';
+import type { Member as MemberEntry } from '../node/membership.ts';
+import type { DoorBlocks } from './door-blocks.ts';
+import { type Member, random, systemClock } from './member.ts';
+
+/** A custodian that works answers within a few milliseconds; one that takes this long is not there. */
+const unwrapMs = 5 * second;
+const askMs = 2 * second;
+/** How old a status may be that is shown among others. */
+const statusMs = 3 * second;
+/** A canary key is asked back once in so many beats: a bar. */
+const canaryBeats = 60;
+
+export interface DoorCustodyPorts {
+  readonly member: Member;
+  readonly config: DoorConfig;
+  readonly view: BeaconView;
+  readonly log: Pick<BeaconLog, 'append'>;
+  readonly blocks: Pick<DoorBlocks, 'storeRecord'>;
+  readonly beatIndex: () => number;
+  /** Resolves once reads here see the revision. */
+  readonly visible: (revision: number) => Promise<void>;
+}
+
+export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> {
+  readonly group: string;
+  readonly provider: TdecProvider;
+  readonly #ports: DoorCustodyPorts;
+  readonly #feed: CustodyFeed;
+  readonly #canary: Canary;
+  #ordered = false;
+  #trouble = '';
+  #status: CustodyStatus | undefined;
+  #statusMs = 0;
+
+  private constructor(ports: DoorCustodyPorts, group: string, feed: CustodyFeed) {
+    const { member, config } = ports;
+    const { signer } = member.identity;
+    this.group = group;
+    this.#ports = ports;
+    this.#feed = feed;
+    this.provider = new TdecProvider({
+      source: feed,
+      transport: {
+        ask: (peer, request, signal) => this.#ask(peer, request, signal),
+        nameOf: (peer) => this.#custodians().find((each) => each.peer === peer)?.name ?? peer,
+      },
+      signer,
+      chain: () => readChain(config.capabilityPath),
+      random,
+      clock: systemClock,
+      onMisconduct: (evidence) => console.error(misconductText(evidence, this.#nameOf(evidence.peer))),
+    });
+    this.#canary = new Canary({
+      provider: this.provider,
+      requester: signer.publicKey,
+      random,
+      beat: ports.beatIndex,
+      everyBeats: canaryBeats,
+      now: () => systemClock.monotonic(),
+    });
+  }
+
+  /** Reads what is remembered of the group. Throws RECORD_INVALID when that is damaged. */
+  static async open(ports: DoorCustodyPorts): Promise<DoorCustody> {
+    const { member, view } = ports;
+    const group = groupNameOf(member.config.cluster);
+    const path = join(member.config.dataDir, 'custody-pin.json');
+    const feed = await CustodyFeed.open({
+      cg: group,
+      custodians: () =>
+        new Map(custodiansOf(member).map(({ peer }) => [peer, publicKeyOfPeer(peer)] as const)),
+      read: (since) => view.custodyRecords(since),
+      pins: { load: () => readIfThere(path), save: (text) => writeWhole(path, text, 0o600) },
+    });
+    const custody = new DoorCustody(ports, group, feed);
+    await custody.follow();
+    return custody;
+  }
+
+  /** True once the custodians make the keys here: an order to make the group's key was given, or it has one. */
+  get makes(): boolean {
+    const directory = this.#feed.directory();
+    return this.#ordered || directory.initialised || directory.count(`kek/${this.group}/1`) > 0;
+  }
+
+  /** True when this door has leave to ask. */
+  async mayAsk(): Promise<boolean> {
+    return (await readChain(this.#ports.config.capabilityPath)).length > 0;
+  }
+
+  /** Reads on in the registry; with every beat. Never rejects: what failed is said in the health. */
+  async follow(): Promise<void> {
+    try {
+      this.#ordered ||= await exists(this.#ports.config.initOrderPath);
+      await this.#feed.reload();
+      this.#trouble = '';
+    } catch (error) {
+      this.#trouble = `the records of custody cannot be read: ${describeError(error)}`;
+    }
+  }
+
+  records(since: CustodyCursor): Promise<CustodyPage> {
+    return this.#ports.view.custodyRecords(since);
+  }
+
+  async membership(): Promise<string> {
+    const { membershipPath } = this.#ports.member.config;
+    try {
+      return await readFile(membershipPath, 'utf8');
+    } catch (cause) {
+      throw fileError(membershipPath, 'cannot be read', cause);
+    }
+  }
+
+  async relay(peer: PeerName, request: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+    if (this.#custodians().some((each) => each.peer === peer)) return this.#ask(peer, request, signal);
+    throw new HoldfastError('FORBIDDEN', `${peer.slice(0, 80)} is no custodian of this cluster`);
+  }
+
+  async file(bytes: Uint8Array): Promise<number> {
+    const record = openRecord(bytes);
+    const { cg, n, writer } = parseRevocation(record.body);
+    const authorities = this.#feed.directory().policy()?.authorities ?? [];
+    if (cg !== this.group || !authorities.some((key) => sameBytes(key, writer)))
+      throw new HoldfastError(
+        'FORBIDDEN',
+        `a revocation for ${this.group} by an authority of its policy expected`,
+      );
+    await this.#ports.blocks.storeRecord(record.block, { min: 2, max: 5, zones: 3 });
+    const key = `rev/${cg}/${n}`;
+    const append = { subject: key, expected: 0, records: [{ key, bytes }], at: systemClock.now() };
+    const { revision } = await this.#ports.log.append(append);
+    await this.#ports.visible(revision);
+    await this.follow();
+    return revision;
+  }
+
+  async log(name: string, from: number, count: number, signal: AbortSignal): Promise<CustodyLogAnswer> {
+    const found = this.#custodians().find((each) => each.name === name);
+    if (found === undefined)
+      throw new HoldfastError('NOT_FOUND', `no custodian ${JSON.stringify(name.slice(0, 80))}`);
+    const { rpc } = this.#ports.member.peer;
+    const options = { timeoutMs: askMs, signal };
+    const checkpoint = await rpc.call(found.peer, 'custody.checkpoint', { head: {} }, options);
+    const [note, cosigned] = [fieldOf(checkpoint.head, 'note'), fieldOf(checkpoint.head, 'cosigned')];
+    const page = await rpc.call(found.peer, 'custody.leaves', { head: { from, count } }, options);
+    const leaves = split(page.body, fieldOf(page.head, 'sizes'));
+    if (typeof note !== 'string') throw new HoldfastError('RECORD_INVALID', `${name} gave no checkpoint`);
+    return {
+      custodian: found.name,
+      peer: found.peer,
+      note,
+      cosigned: typeof cosigned === 'string' ? cosigned : null,
+      leaves: leaves.map((leaf) => Buffer.from(leaf).toString('base64')),
+    };
+  }
+
+  async status(): Promise<CustodyStatus> {
+    const directory = this.#feed.directory();
+    const active = directory.initialised ? directory.active() : undefined;
+    const custodians = await Promise.all(this.#custodians().map((each) => this.#infoOf(each, active)));
+    const alive = custodians.filter(({ state, index }) => state === 'ready' && index !== null).length;
+    const shared = active === undefined ? undefined : sharedHostWarning(this.#holders(active), active.t);
+    const canary = active === undefined ? undefined : await this.#canary.check();
+    return {
+      group: this.group,
+      serves: this.makes ? 'tdec' : 'dev-file',
+      servesText: this.makes
+        ? this.provider.describe().text
+        : 'A development key file makes the keys: the custodians have not been told to make one together.',
+      problem: directory.problem ?? (this.#trouble === '' ? null : this.#trouble),
+      key: active === undefined ? null : this.#keyInfo(active),
+      versions: directory.initialised ? directory.versions().map((kek) => this.#versionInfo(kek)) : [],
+      custodians,
+      alive,
+      margin: active === undefined ? null : alive - active.t,
+      canary: canary === undefined ? null : { ok: canary.ok, text: canary.text, beat: canary.beat },
+      misconduct: this.provider.misconduct.map((each) => misconductText(each, this.#nameOf(each.peer))),
+      warnings: shared === undefined ? [] : [shared],
+      beat: this.#ports.beatIndex(),
+    };
+  }
+
+  /** As `status`, of a moment ago: for those who look every second. */
+  async lately(): Promise<CustodyStatus> {
+    const nowMs = systemClock.monotonic();
+    if (this.#status === undefined || nowMs - this.#statusMs > statusMs) {
+      this.#statusMs = nowMs;
+      const asked = this.status();
+      if (this.#status === undefined) this.#status = await asked;
+      else void asked.then((status) => (this.#status = status), console.error);
+    }
+    return this.#status;
+  }
+
+  /** Whether branch keys come back: tried, not guessed. */
+  async check(): Promise<HealthCheck> {
+    const name = 'custody.unwrap';
+    const directory = this.#feed.directory();
+    if (this.#trouble !== '') return { name, status: 'degraded', text: this.#trouble };
+    if (!this.makes)
+      return { name, status: 'ok', text: 'a development key file makes the keys: nothing to unwrap yet' };
+    if (!directory.initialised) {
+      const text = directory.problem ?? `custody group ${this.group} has not made its key yet`;
+      return { name, status: 'degraded', text };
+    }
+    if (!(await this.mayAsk()))
+      return {
+        name,
+        status: 'degraded',
+        text: 'this door has no leave to ask custodians: nothing was tried',
+      };
+    const { ok, text } = await this.#canary.check();
+    const caught = this.provider.misconduct.length > 0 ? '; a custodian was caught lying' : '';
+    return { name, status: ok ? (caught === '' ? 'ok' : 'degraded') : 'failed', text: `${text}${caught}` };
+  }
+
+  #keyInfo(kek: TdecKek): NonNullable<CustodyStatus['key']> {
+    const ageMs = Math.max(0, systemClock.now() - Date.parse(kek.createdAt));
+    return {
+      version: kek.ver,
+      t: kek.t,
+      n: kek.n,
+      shareGen: kek.shareGen,
+      createdAt: kek.createdAt,
+      ageHours: Math.round((10 * ageMs) / hour) / 10,
+      ageBeats: Math.max(0, this.#ports.beatIndex() - kek.activateBeat),
+      refreshEveryBars: kek.refreshEveryBars,
+      policyVersion: this.#feed.directory().policy()?.ver ?? null,
+    };
+  }
+
+  #versionInfo(kek: TdecKek): KekInfo {
+    const { ver, state, shareGen, createdAt, activateBeat } = kek;
+    const switched = this.#feed.directory().switched(ver);
+    return { version: ver, state, shareGen, createdAt, activateBeat, switched };
+  }
+
+  async #infoOf(entry: MemberEntry, active: TdecKek | undefined): Promise<CustodianInfo> {
+    const { name, peer } = entry;
+    const seat = active?.custodians.find((each) => each.peer === peer);
+    const place = {
+      name,
+      peer,
+      org: seat?.org ?? '',
+      index: seat?.i ?? null,
+      latencyMs: this.provider.latencyMs(peer) ?? null,
+    };
+    const nothing = { shareGen: null, auditEntries: null, auditCosigned: null, warnings: [] };
+    try {
+      const options = { timeoutMs: askMs };
+      const { head } = await this.#ports.member.peer.rpc.call(peer, 'custody.status', { head: {} }, options);
+      const said = parseStatus(head);
+      const { entries: auditEntries, cosigned: auditCosigned } = said.audit;
+      const { warnings } = said;
+      const state = stateOf(said, this.group, active);
+      return { ...place, ...state, auditEntries, auditCosigned, warnings };
+    } catch (error) {
+      return { ...place, ...nothing, state: 'unreachable', text: describeError(error) };
+    }
+  }
+
+  async #ask(peer: PeerName, request: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+    const options = { timeoutMs: unwrapMs, signal };
+    const { rpc } = this.#ports.member.peer;
+    return (await rpc.call(peer, 'custody.unwrap', { head: {}, body: request }, options)).body;
+  }
+
+  #holders(kek: TdecKek): readonly MemberEntry[] {
+    return this.#custodians().filter(({ peer }) => kek.custodians.some((each) => each.peer === peer));
+  }
+
+  #nameOf(peer: PeerName): string {
+    return this.#custodians().find((each) => each.peer === peer)?.name ?? peer;
+  }
+
+  #custodians(): readonly MemberEntry[] {
+    return custodiansOf(this.#ports.member);
+  }
+}
+
+function custodiansOf({ peer }: Member): readonly MemberEntry[] {
+  return peer.membership().members.filter(({ roles }) => roles.includes('custodian'));
+}
+
+function stateOf(
+  said: CustodianStatus,
+  group: string,
+  active: TdecKek | undefined,
+): Pick<CustodianInfo, 'state' | 'text' | 'shareGen'> {
+  const shares = said.shares.filter(
+    ({ cg, key, status, kekVer }) =>
+      cg === group && key === 'kek' && status !== 'staged' && kekVer === (active?.ver ?? kekVer),
+  );
+  const newest = shares.toSorted((a, b) => b.gen - a.gen)[0];
+  const shareGen = newest?.gen ?? null;
+  if (said.sealed.includes(group))
+    return { state: 'sealed', text: 'sealed by order: opens nothing', shareGen };
+  if (newest === undefined) return { state: 'idle', text: 'holds no share', shareGen };
+  if (active !== undefined && newest.gen !== active.shareGen)
+    return {
+      state: 'stale',
+      text: `has shares of generation ${newest.gen}, the group is at ${active.shareGen}: repair it`,
+      shareGen,
+    };
+  return { state: 'ready', text: said.timeLost ?? '', shareGen };
+}
+
+/** The capability of this door; none when there is no file. Throws RECORD_INVALID for a damaged one. */
+async function readChain(path: string): Promise<readonly Uint8Array[]> {
+  const text = await readIfThere(path);
+  return text === undefined ? [] : parseCapabilityFile(text);
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (cause) {
+    if (errnoOf(cause) === 'ENOENT') return false;
+    throw fileError(path, 'cannot be looked at', cause);
+  }
+}
+
+function split(body: Uint8Array, sizes: unknown): Uint8Array[] {
+  if (!Array.isArray(sizes)) throw new HoldfastError('RECORD_INVALID', 'leaves of an audit log expected');
+  let offset = 0;
+  return sizes.map((size: unknown) => {
+    if (typeof size !== 'number' || offset + size > body.length)
+      throw new HoldfastError('RECORD_INVALID', 'leaves of an audit log expected');
+    return body.subarray(offset, (offset += size));
+  });
+}

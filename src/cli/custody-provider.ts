@@ -1,0 +1,123 @@
+// Who makes and gives back branch keys for a command: the custodians of the cluster, reached through its door, beside
+// the development key file where there is one.
+
+import { randomBytes } from 'node:crypto';
+import { stat } from 'node:fs/promises';
+import { DoorClient } from '../client/door-client.ts';
+import type { DoorOptions } from '../client/http.ts';
+import { isHoldfastError } from '../core/errors.ts';
+import type { Signer } from '../core/hash.ts';
+import { byTag } from '../custody/by-tag.ts';
+import { parseCapabilityFile } from '../custody/capability-file.ts';
+import { openDevFile } from '../custody/dev-file.ts';
+import { groupNameOf } from '../custody/directory.ts';
+import { CustodyFeed } from '../custody/feed.ts';
+import type { KekProvider } from '../custody/provider.ts';
+import { TdecProvider } from '../custody/tdec.ts';
+import { errnoOf, makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
+import { devKeyPath, layoutPaths, readLayout } from '../local/layout.ts';
+
+/**
+ * The provider of a local cluster. `custodians` gives those that the operator's membership names.
+ * Throws what opening the key file throws, where only that can serve, and what the door throws.
+ */
+export async function openProvider(
+  door: Pick<DoorOptions, 'url' | 'token'>,
+  data: string,
+  signer: Signer,
+  custodians: () => Promise<ReadonlyMap<string, Uint8Array>>,
+): Promise<KekProvider> {
+  const { file } = await readLayout(data);
+  if (!file.processes.some(({ role }) => role === 'custodian')) return openKeyFile(data);
+  const client = new DoorClient(door);
+  const feed = await openFeed(client, data, await custodians());
+  await feed.reload();
+  const directory = feed.directory();
+  const ordered = await exists(layoutPaths(data).custodyInitOrder);
+  const makes = ordered || directory.initialised || directory.problem !== undefined;
+  if (!makes) {
+    await client[Symbol.asyncDispose]();
+    return openKeyFile(data);
+  }
+  const tdec = new DoorTdec(client, {
+    source: feed,
+    transport: {
+      ask: (peer, request, signal) => client.custodyRelay(peer, request, { signal }),
+      nameOf: (peer) => file.processes.find((each) => each.peer === peer)?.name ?? peer,
+    },
+    signer,
+    chain: () => readChain(layoutPaths(data).capability('writer')),
+    random: (bytes) => new Uint8Array(randomBytes(bytes)),
+    clock: { monotonic: () => performance.now() },
+  });
+  const keyFile = await openKeyFile(data).catch((error: unknown) => {
+    if (isHoldfastError(error)) return undefined; // what it wrapped cannot be opened, and is said then
+    throw error;
+  });
+  return byTag({ custodians: tdec, file: keyFile, custodiansMake: () => true });
+}
+
+/** The records of custody as the door hands them out, verified here and remembered beside the cluster. */
+export async function openFeed(
+  client: DoorClient,
+  data: string,
+  custodians: ReadonlyMap<string, Uint8Array>,
+): Promise<CustodyFeed> {
+  const { file } = await readLayout(data);
+  const paths = layoutPaths(data);
+  return CustodyFeed.open({
+    cg: groupNameOf(file.cluster),
+    custodians: () => custodians,
+    read: async ({ revision, index }, signal) => {
+      const page = await client.custodyRecords(`${revision}.${index}`, { signal });
+      const records = page.records.map(({ bytes, ...place }) => ({
+        ...place,
+        bytes: new Uint8Array(Buffer.from(bytes, 'base64')),
+      }));
+      return { head: page.head, done: page.done, records };
+    },
+    pins: {
+      load: () => readIfThere(paths.custodyPin),
+      save: async (text) => {
+        await makeDirectory(paths.custody);
+        await writeWhole(paths.custodyPin, text, 0o600);
+      },
+    },
+  });
+}
+
+/** Closes the connections to the door with itself. */
+class DoorTdec extends TdecProvider {
+  readonly #client: DoorClient;
+
+  constructor(client: DoorClient, options: ConstructorParameters<typeof TdecProvider>[0]) {
+    super(options);
+    this.#client = client;
+  }
+
+  override async [Symbol.asyncDispose](): Promise<void> {
+    await super[Symbol.asyncDispose]();
+    await this.#client[Symbol.asyncDispose]();
+  }
+}
+
+function openKeyFile(data: string): Promise<KekProvider> {
+  const clock = { now: Date.now, monotonic: () => performance.now() };
+  const path = devKeyPath({ keysDir: layoutPaths(data).keys });
+  return openDevFile({ path, clock, create: false });
+}
+
+async function readChain(path: string): Promise<readonly Uint8Array[]> {
+  const text = await readIfThere(path);
+  return text === undefined ? [] : parseCapabilityFile(text);
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (cause) {
+    if (errnoOf(cause) === 'ENOENT') return false;
+    throw cause;
+  }
+}

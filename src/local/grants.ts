@@ -1,0 +1,63 @@
+// What the operator of a local cluster lets its own processes ask of custodians: the writer everything, the door what
+// it needs to seal for plain HTTP callers and to let a canary fly. For a while only; each `up` renews what is half over.
+
+import { join } from 'node:path';
+import { sameBytes } from '../core/bytes.ts';
+import { day } from '../core/clock.ts';
+import { isHoldfastError } from '../core/errors.ts';
+import type { Signer } from '../core/hash.ts';
+import { type CapabilityLink, parseCapability, signCapability } from '../custody/capability.ts';
+import { formatCapabilityFile, parseCapabilityFile } from '../custody/capability-file.ts';
+import { fullCapability } from '../custody/default-policy.ts';
+import { groupNameOf } from '../custody/directory.ts';
+import { makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
+import { openIdentity, publicKeyOfPeer } from '../node/identity.ts';
+import { type Layout, layoutPaths } from './layout.ts';
+
+const lifeMs = 30 * day;
+
+/** Signs what is missing, or more than half over. Nothing to do in a cluster without custodians. Throws as reading the keys does. */
+export async function renewGrants(layout: Layout): Promise<void> {
+  const { dir, file } = layout;
+  const paths = layoutPaths(dir);
+  const door = file.processes.find(({ role }) => role === 'door');
+  if (!file.processes.some(({ role }) => role === 'custodian') || door === undefined) return;
+  await makeDirectory(paths.custody);
+  await makeDirectory(join(paths.custody, 'capabilities'));
+  const { signer: operator } = await openIdentity(paths.operatorKey);
+  const { signer: writer } = await openIdentity(paths.writerKey);
+  const beat = await lastBeat(paths.data('steward'));
+  const lifeBeats = Math.ceil(lifeMs / file.settings.beatMs);
+  const grant = { cg: groupNameOf(file.cluster), iss: operator.publicKey, nbf: 0, exp: beat + lifeBeats };
+  const full = fullCapability({ ...grant, aud: writer.publicKey });
+  const own = fullCapability({ ...grant, aud: publicKeyOfPeer(door.peer), cls: 'confidential' });
+  const half = beat + lifeBeats / 2;
+  await renew(paths.capability('writer'), full, operator, half);
+  await renew(paths.capability('door'), { ...own, ops: ['read', 'write', 'audit'] }, operator, half);
+}
+
+async function renew(path: string, wanted: CapabilityLink, operator: Signer, half: number): Promise<void> {
+  const links = await readLinks(path);
+  const [present] = links.map(parseCapability);
+  // A chain, or one for another key, was put there by a person.
+  const isOurs = links.length <= 1 && (present === undefined || sameBytes(present.aud, wanted.aud));
+  if (!isOurs || (present !== undefined && present.exp > half)) return;
+  await writeWhole(path, formatCapabilityFile([signCapability(wanted, operator)]), 0o600);
+}
+
+async function readLinks(path: string): Promise<readonly Uint8Array[]> {
+  const text = await readIfThere(path);
+  if (text === undefined) return [];
+  try {
+    return parseCapabilityFile(text);
+  } catch (error) {
+    if (isHoldfastError(error, 'RECORD_INVALID')) return []; // it is of no use: the operator signs it anew
+    throw error;
+  }
+}
+
+/** The beat that the cluster's pulse had written down when it stopped; 0 before its first start. */
+async function lastBeat(stewardData: string): Promise<number> {
+  const text = await readIfThere(join(stewardData, 'pulse.json'));
+  return Number(/^holdfast-pulse-1 [0-9a-f]{64} (\d{1,16}) /.exec(text ?? '')?.[1] ?? 0);
+}
