@@ -18,7 +18,7 @@ import type { RpcCallOptions, RpcClient, RpcHandler, RpcMessage, RpcServer } fro
 import { buildIndex } from '../manifest/segments.ts';
 import type { Catalogue, CatalogueObject } from './catalogue.ts';
 import { DigestSum } from './digest-sum.ts';
-import { LevelLedgerStore } from './ledger-level.ts';
+import { type LedgerStore, LevelLedgerStore } from './ledger-level.ts';
 import type { StewardStatus } from './status.ts';
 import type { StewardMember } from './node-watch.ts';
 import { defaultStewardSettings } from './settings.ts';
@@ -111,6 +111,8 @@ class Rig implements RpcClient, RpcServer, Tempo, Catalogue {
   readonly calls = new Map<string, number>();
   /** Blocks asked about in calls that ask about many. */
   challenged = 0;
+  /** Rounds that have come to their end. */
+  saves = 0;
   time = 1_790_000_000_000;
   fresh = true;
   #listeners = new Set<(beat: Beat) => void>();
@@ -284,6 +286,9 @@ class Rig implements RpcClient, RpcServer, Tempo, Catalogue {
     for (const listener of this.#listeners) {
       listener({ sequence: this.#sequence, frame, source: 'pulse', downbeat: false });
     }
+    // The round ends with a save, which is real and takes as long as the disk takes; what it began may go on a little.
+    const before = this.saves;
+    for (let turn = 0; turn < 20_000 && this.saves === before; turn++) await nextTurn();
     for (let turn = 0; turn < 60; turn++) await nextTurn();
   }
 
@@ -311,7 +316,14 @@ async function running(t: TestContext): Promise<Running> {
     const store = await LevelLedgerStore.open(join(path, 'ledger'));
     const clock = { now: () => rig.time, monotonic: () => rig.time };
     const random = (count: number): Uint8Array => rig.random(count);
-    const ports = { rpc: rig, server: rig, tempo: rig, catalogue: rig, store, clock, random };
+    const counted: LedgerStore = {
+      load: (ledger, now) => store.load(ledger, now),
+      save: async (ledger, journals) => {
+        await store.save(ledger, journals);
+        rig.saves++;
+      },
+    };
+    const ports = { rpc: rig, server: rig, tempo: rig, catalogue: rig, store: counted, clock, random };
     return { store, steward: await Steward.start(ports, rig.members, defaultStewardSettings) };
   };
   let current = await open();
