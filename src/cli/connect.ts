@@ -24,12 +24,11 @@ export async function openClient(
   // that grow until gigabytes have passed through: kept small, a put or get of any size stays below 200 MiB.
   setFlagsFromString('--max-semi-space-size=2');
   setFlagsFromString('--semi-space-growth-factor=1');
-  const [{ HoldfastClient }, { openIdentity }, custody] = await Promise.all([
+  const [{ HoldfastClient }, custody, signer] = await Promise.all([
     import('../client/client.ts'),
-    import('../node/identity.ts'),
     import('./custody-provider.ts'),
+    openWriter(data),
   ]);
-  const { signer } = await openIdentity(layoutPaths(data).writerKey);
   const onRetry = (error: unknown): void => {
     if (error instanceof Error) screen.say(`retrying: ${error.message}`);
   };
@@ -44,17 +43,29 @@ export async function custodianKeys(data: string): Promise<ReadonlyMap<string, U
     import('../node/identity.ts'),
     import('node:fs/promises'),
   ]);
-  const { file } = await readLayout(data);
+  const { file } = await runningLayout(data);
   const bytes = await readFile(layoutPaths(data).membership);
   const { members } = openMembership(bytes, Buffer.from(file.operator, 'hex'));
   const custodians = members.filter(({ roles }) => roles.includes('custodian'));
   return new Map(custodians.map(({ peer }) => [peer, publicKeyOfPeer(peer)] as const));
 }
 
+/** The Ed25519 key of a peer id. Throws ARGUMENT_INVALID. */
+export async function keyOfPeer(peer: string): Promise<Uint8Array> {
+  const { publicKeyOfPeer } = await import('../node/identity.ts');
+  return publicKeyOfPeer(peer);
+}
+
 /** The operator's key, of who made the cluster here. Throws DATA_DIR_DAMAGED or FILE_UNREADABLE when it cannot be had. */
 export async function openOperator(data: string): Promise<Signer> {
   const { openIdentity } = await import('../node/identity.ts');
   return (await openIdentity(layoutPaths(data).operatorKey)).signer;
+}
+
+/** The key that signs what is put from here. */
+export async function openWriter(data: string): Promise<Signer> {
+  const { openIdentity } = await import('../node/identity.ts');
+  return (await openIdentity(layoutPaths(data).writerKey)).signer;
 }
 
 async function doorOf(data: string): Promise<{ readonly url: string; readonly token: string }> {

@@ -3,6 +3,7 @@
 
 import type { StatusAnswer } from '../api/types.ts';
 import type { NodeStatus, StewardStatus } from '../steward/status.ts';
+import { custodyLine } from './custody-page.ts';
 import { bytesText, durationText, type Paint, table } from './screen.ts';
 
 /** `problem`: lost, last copy or below the minimum. `unknown`: the steward cannot be asked, or has no Beacon to go by. */
@@ -33,6 +34,7 @@ export function statusPage(status: StatusAnswer<StewardStatus>, url: string, pai
           ...wrapped(door.sealingText, 96).map((line) => `         ${paint('yellow', line)}`),
         ]
       : ['         handles ciphertext only']),
+    ...(status.custody === undefined ? [] : [custodyLine(status.custody, paint)]),
     ...(steward === null ? [] : ['', ...nodeTable(steward, paint), '', ...work(steward, paint)]),
   ];
 }

@@ -53,6 +53,7 @@ export class CustodyDirectory {
   readonly #options: DirectoryOptions;
   readonly #book: CustodyBook;
   readonly #marks = new Map<string, number>();
+  readonly #last = new Map<string, CID>();
   readonly #switched = new Map<number, number>();
   #first: TdecKek | undefined;
   #birth: BirthCertificate | undefined;
@@ -75,7 +76,7 @@ export class CustodyDirectory {
       if (taken !== 'taken' && !(taken === 'ignored' && key.startsWith(`rev/${this.cg}/`))) return;
       const chain = chainOf(key);
       this.#marks.set(chain, (this.#marks.get(chain) ?? 0) + 1);
-      this.#noteBirth(bytes);
+      this.#note(chain, bytes);
     } catch (error) {
       if (!isHoldfastError(error)) throw error;
       // Everybody may file a first policy; what is not the group's own does it no harm.
@@ -142,6 +143,11 @@ export class CustodyDirectory {
     return this.#marks.get(chain) ?? 0;
   }
 
+  /** The newest record of a chain. */
+  last(chain: string): CID | undefined {
+    return this.#last.get(chain);
+  }
+
   /** Branch keys that rotations brought under a version of the key. */
   switched(version: number): number {
     return this.#switched.get(version) ?? 0;
@@ -169,8 +175,9 @@ export class CustodyDirectory {
     return this.#book;
   }
 
-  #noteBirth(bytes: Uint8Array): void {
-    const { body } = openRecord(bytes);
+  #note(chain: string, bytes: Uint8Array): void {
+    const { body, cid } = openRecord(bytes);
+    this.#last.set(chain, cid);
     if (body.kind === 'kek') {
       const kek: KekFields = parseKek(body);
       if (kek.provider === 'tdec' && kek.ver === 1 && kek.seq === 1) this.#first = kek;

@@ -7,9 +7,10 @@
 import { toHex } from '../core/bytes.ts';
 import { revocationsMax, revokedPerRecordMax } from '../core/limits.ts';
 import { HoldfastError } from '../core/errors.ts';
+import type { Signer } from '../core/hash.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import { readGroup } from '../envelope/label.ts';
-import type { RecordBody } from '../manifest/record.ts';
+import { type RecordBody, signRecord } from '../manifest/record.ts';
 import { readCustodyHead } from './record-head.ts';
 
 export interface Revoked {
@@ -43,6 +44,15 @@ export function parseRevocation(body: unknown): RevocationBody {
     beat: fields.integer('beat', 0),
     revoked: list.map(readRevoked),
   };
+}
+
+/** The record of a revocation, signed by an authority: what is filed. Throws RECORD_INVALID for one that nobody could read. */
+export function signRevocation(
+  { cg, n, prev, beat, revoked }: Pick<RevocationBody, 'cg' | 'n' | 'prev' | 'beat' | 'revoked'>,
+  authority: Signer,
+): Uint8Array {
+  const head = { kind: 'revocation', v: 1, writer: authority.publicKey, prev } as const;
+  return signRecord(parseRevocation({ ...head, cg, n, beat, revoked }), authority).block.bytes;
 }
 
 function readRevoked(value: unknown, index: number): Revoked {

@@ -3,6 +3,7 @@
 import type { Command } from '../command.ts';
 import { beaconExport, beaconImport, beaconRebuild, beaconVerify } from './beacon.ts';
 import { custodian } from './custodian.ts';
+import { custodyCommands } from './custody.ts';
 import { down } from './down.ts';
 import { get } from './get.ts';
 import { heal } from './heal.ts';
@@ -28,6 +29,7 @@ export const commands: readonly Command[] = [
   ...nodeCommands,
   custodian,
   heal,
+  ...custodyCommands,
   beaconVerify,
   beaconRebuild,
   beaconExport,

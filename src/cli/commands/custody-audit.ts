@@ -1,0 +1,193 @@
+// Who opened what, out of logs that are verified here: each whole, each what its witnesses saw, and each a
+// continuation of what was seen at the last audit.
+
+import { join } from 'node:path';
+import type { DoorClient } from '../../client/door-client.ts';
+import { toHex } from '../../core/bytes.ts';
+import { describeError, isHoldfastError } from '../../core/errors.ts';
+import { type Opening, openings, type VerifiedLog, verifyLog } from '../../custody/audit-verify.ts';
+import { type NoteKey, openCheckpoint } from '../../custody/checkpoint.ts';
+import { makeDirectory, readIfThere, writeWhole } from '../../files/whole.ts';
+import { layoutPaths, readLayout } from '../../local/layout.ts';
+import type { Command, Context } from '../command.ts';
+import { custodianKeys, keyOfPeer, openDoor, openWriter } from '../connect.ts';
+import { table } from '../screen.ts';
+
+const pageLeaves = 64;
+const shownDefault = 20;
+
+/** What became of one log. */
+interface Audited {
+  readonly name: string;
+  readonly log?: VerifiedLog;
+  /** Others that vouch for it, and up to which entry. */
+  readonly vouched: readonly string[];
+  readonly vouchedEntries: number;
+  /** Undefined when all is well. */
+  readonly problem?: string;
+  readonly isReached: boolean;
+}
+
+export const custodyAudit: Command = {
+  name: 'custody audit',
+  usage: '[--key BRANCH-KEY] [--all]',
+  summary: 'Verify the logs of all custodians and tell who opened what',
+  options: {
+    key: { type: 'string', value: 'HEX', text: 'only openings of this branch key' },
+    all: { type: 'boolean', text: `every opening (default the last ${shownDefault})` },
+  },
+  positionals: [0, 0],
+  notes:
+    'Exit status: 0 all logs verify · 5 a custodian could not be asked · 6 a log is damaged, or not what was seen before.',
+  async run(context) {
+    const { data, json, screen } = context;
+    await using door = await openDoor(context);
+    const keys = await logKeys(data);
+    const audited = await Promise.all(keys.map((key) => auditOne(context, door, key, keys)));
+    const logs = audited.flatMap(({ log }) => (log === undefined ? [] : [log]));
+    const opened = openings(logs, context.text('key'));
+    if (json) screen.value({ logs: audited.map(summaryOf), openings: opened });
+    else show(context, audited, opened, await namesOf(data));
+    if (audited.some(({ isReached, problem }) => isReached && problem !== undefined)) return 6;
+    return audited.some(({ isReached }) => !isReached) ? 5 : 0;
+  },
+};
+
+/** The logs of the custodians that the operator's membership names. */
+async function logKeys(data: string): Promise<readonly (NoteKey & { readonly custodian: string })[]> {
+  const { file } = await readLayout(data);
+  const keys = await custodianKeys(data);
+  return file.processes.flatMap(({ name, peer }) => {
+    const publicKey = keys.get(peer);
+    return publicKey === undefined ? [] : [{ custodian: name, name: `${file.cluster}/${name}`, publicKey }];
+  });
+}
+
+async function auditOne(
+  context: Context,
+  door: DoorClient,
+  key: NoteKey & { readonly custodian: string },
+  all: readonly NoteKey[],
+): Promise<Audited> {
+  const nothing = { name: key.custodian, vouched: [], vouchedEntries: 0 };
+  let fetched: Awaited<ReturnType<typeof fetchLog>>;
+  try {
+    fetched = await fetchLog(context, door, key);
+  } catch (error) {
+    context.signal.throwIfAborted();
+    // What is signed wrongly was reached; what did not answer was not.
+    const isReached = isHoldfastError(error, 'RECORD_INVALID');
+    return { ...nothing, isReached, problem: describeError(error) };
+  }
+  const { note, cosigned, leaves } = fetched;
+  try {
+    const log = verifyLog(key, note, leaves);
+    await checkSeen(context.data, key, note, leaves);
+    const witnesses = all.filter(({ name }) => name !== key.name);
+    const vouched = cosigned === null ? undefined : vouchedBy(key, cosigned, leaves, witnesses);
+    return {
+      name: key.custodian,
+      log,
+      vouched: vouched?.names ?? [],
+      vouchedEntries: vouched?.entries ?? 0,
+      isReached: true,
+    };
+  } catch (error) {
+    if (!isHoldfastError(error)) throw error;
+    return { ...nothing, isReached: true, problem: describeError(error) };
+  }
+}
+
+async function fetchLog(
+  { signal }: Context,
+  door: DoorClient,
+  key: NoteKey & { readonly custodian: string },
+) {
+  const leaves: Uint8Array[] = [];
+  const first = await door.custodyLog(key.custodian, { from: 0, count: pageLeaves }, { signal });
+  const { size } = openCheckpoint(first.note, key);
+  let page = first;
+  for (;;) {
+    leaves.push(...page.leaves.map((leaf) => new Uint8Array(Buffer.from(leaf, 'base64'))));
+    if (page.leaves.length === 0 || leaves.length >= size) break;
+    page = await door.custodyLog(key.custodian, { from: leaves.length, count: pageLeaves }, { signal });
+  }
+  // Entries that came while the pages were read are for the next audit.
+  return { note: first.note, cosigned: first.cosigned, leaves: leaves.slice(0, size) };
+}
+
+function vouchedBy(
+  key: NoteKey,
+  cosigned: string,
+  leaves: readonly Uint8Array[],
+  witnesses: readonly NoteKey[],
+): { readonly names: readonly string[]; readonly entries: number } {
+  const { size } = openCheckpoint(cosigned, key);
+  const seen = verifyLog(key, cosigned, leaves.slice(0, size), witnesses);
+  return { names: seen.witnesses.map(({ name }) => name), entries: size };
+}
+
+/** What was seen at the last audit must be the beginning of what is there now. */
+async function checkSeen(
+  data: string,
+  key: NoteKey & { readonly custodian: string },
+  note: string,
+  leaves: readonly Uint8Array[],
+): Promise<void> {
+  const directory = join(layoutPaths(data).custody, 'audited');
+  await makeDirectory(layoutPaths(data).custody);
+  await makeDirectory(directory);
+  const path = join(directory, `${key.custodian}.note`);
+  const seen = await readIfThere(path);
+  if (seen !== undefined) verifyLog(key, seen, leaves.slice(0, openCheckpoint(seen, key).size));
+  await writeWhole(path, note, 0o600);
+}
+
+/** Keys whose owners are known here. */
+async function namesOf(data: string): Promise<ReadonlyMap<string, string>> {
+  const { file } = await readLayout(data);
+  const writer = await openWriter(data);
+  const processes = await Promise.all(
+    file.processes.map(async ({ name, peer }) => [toHex(await keyOfPeer(peer)), name] as const),
+  );
+  return new Map([...processes, [toHex(writer.publicKey), 'writer'] as const]);
+}
+
+function summaryOf({ name, log, vouched, vouchedEntries, problem }: Audited): object {
+  const entries = log?.checkpoint.size ?? null;
+  return { name, entries, vouched, vouchedEntries, problem: problem ?? null };
+}
+
+function show(
+  context: Context,
+  audited: readonly Audited[],
+  opened: readonly Opening[],
+  names: ReadonlyMap<string, string>,
+): void {
+  const { screen } = context;
+  const { paint } = screen;
+  for (const { name, log, vouched, vouchedEntries, problem } of audited) {
+    if (problem !== undefined) screen.line(paint('red', `${name}: ${problem}`));
+    else
+      screen.line(
+        `${name}: ${log?.checkpoint.size ?? 0} entries, whole; ${vouchedEntries} vouched for by ${vouched.length} others`,
+      );
+  }
+  const shown =
+    context.flag('all') || context.text('key') !== undefined ? opened : opened.slice(-shownDefault);
+  screen.line('');
+  if (shown.length === 0) screen.line('Nothing was opened.');
+  else if (shown.length < opened.length)
+    screen.line(`The last ${shown.length} of ${opened.length} openings:`);
+  const rows = shown.map((each) => [
+    new Date(each.at).toISOString(),
+    String(each.beat),
+    each.purpose,
+    names.get(each.requester) ?? `${each.requester.slice(0, 16)}…`,
+    each.bkId,
+    each.custodians.map((origin) => origin.slice(origin.lastIndexOf('/') + 1)).join(' '),
+  ]);
+  if (rows.length === 0) return;
+  const head = ['AT', 'BEAT', 'FOR', 'WHO', 'BRANCH KEY', 'OPENED BY'];
+  for (const line of table([head.map((cell) => paint('dim', cell)), ...rows], [1])) screen.line(line);
+}
