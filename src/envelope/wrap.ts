@@ -10,7 +10,7 @@ import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import { inspect } from 'node:util';
 import type { CID } from '../core/block.ts';
-import { concat, uint64, utf8 } from '../core/bytes.ts';
+import { utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, sameSecret, sha512 } from '../core/hash.ts';
 import { objectIdBytes, suite } from './aad.ts';
@@ -51,7 +51,8 @@ export function wrapDek(
 ): Uint8Array {
   assert(dek.length === keyBytes, 'dek: 32 bytes');
   const nonce = random(nonceBytes);
-  const wrap = concat(nonce, new Uint8Array(keyBytes + tagBytes));
+  const wrap = new Uint8Array(dekWrapBytes);
+  wrap.set(nonce);
   gcmSealInto(wrap.subarray(nonceBytes), keyOf(key), nonce, dek, bindingAad(binding));
   return wrap;
 }
@@ -117,23 +118,34 @@ export function matchesCommitment(branchKey: Uint8Array, commit: Uint8Array): bo
   return sameSecret(commitmentOf(branchKey), commit);
 }
 
-/** A missing policy is the empty part: no CID is empty. */
-function bindingAad(binding: DekBinding): Uint8Array {
-  assert(binding.objId.length === objectIdBytes, 'objId: 16 bytes');
-  assert(binding.headerTag.length === headerTagBytes, 'headerTag: 32 bytes');
-  assert(binding.bkId.length === branchKeyIdBytes, 'bkId: 16 bytes');
-  return sha512(
-    preimage(
-      'CHORUS-SLURP-ENV-AAD-v1',
-      utf8(suite),
-      binding.objId,
-      binding.headerTag,
-      binding.bkId,
-      uint64(binding.bkVer),
-      binding.policy?.bytes ?? new Uint8Array(0),
-    ),
-  );
+/**
+ * SHA-512(preimage('CHORUS-SLURP-ENV-AAD-v1', suite, objId, headerTag, bkId, bkVer, policy)), written into one array:
+ * it is made for every object that is put or read. A missing policy is the empty part: no CID is empty.
+ */
+function bindingAad({ objId, headerTag, bkId, bkVer, policy }: DekBinding): Uint8Array {
+  assert(objId.length === objectIdBytes, 'objId: 16 bytes');
+  assert(headerTag.length === headerTagBytes, 'headerTag: 32 bytes');
+  assert(bkId.length === branchKeyIdBytes, 'bkId: 16 bytes');
+  const family = policy?.bytes ?? noPolicy;
+  const out = new Uint8Array(aadHead.length + partsBytes + family.length);
+  out.set(aadHead);
+  let at = aadHead.length;
+  for (const part of [objId, headerTag, bkId]) {
+    out[at + 3] = part.length;
+    out.set(part, at + 4);
+    at += 4 + part.length;
+  }
+  out[at + 3] = 8;
+  const view = new DataView(out.buffer);
+  view.setBigUint64(at + 4, BigInt(bkVer));
+  view.setUint32(at + 12, family.length);
+  out.set(family, at + 16);
+  return sha512(out);
 }
+
+const aadHead = preimage('CHORUS-SLURP-ENV-AAD-v1', utf8(suite));
+const partsBytes = 4 + objectIdBytes + 4 + headerTagBytes + 4 + branchKeyIdBytes + 4 + 8 + 4;
+const noPolicy = new Uint8Array(0);
 
 function badWrap(reason: string): HoldfastError {
   return new HoldfastError('DECRYPT_FAILED', `wrapped DEK: ${reason}`, { details: { part: 'wrap' } });
