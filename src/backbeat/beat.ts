@@ -4,7 +4,7 @@
 // that breaks a limit is refused with the field named; what can be understood although it is not as the
 // schema says is accepted and noted, so that an operator can see who sends it.
 
-import { HoldfastError } from '../core/errors.ts';
+import { type Fields, fieldsOf, hlcForm, parseJson, windowForm } from './fields.ts';
 
 export const beatFrameType = 'backbeat.beatframe.v1';
 
@@ -60,22 +60,9 @@ export const zeroBeatCounters: BeatCounters = {
   'metadata-dropped': 0,
 };
 
-/** A frame of text is refused above this: known frames have some 400 bytes. */
-const beatBytesMax = 16_384;
-
-/**
- * Reads a frame from JSON text.
- * @throws RECORD_INVALID naming the field, also when the text is longer than `beatBytesMax` or is not JSON
- */
+/** Reads a frame from JSON text. Throws RECORD_INVALID naming the field, also when it is too long or no JSON. */
 export function parseBeatText(text: string): ParsedBeat {
-  if (text.length > beatBytesMax) throw invalid('frame', `at most ${beatBytesMax} characters`, text.length);
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new HoldfastError('RECORD_INVALID', 'beat frame: not JSON', { cause });
-  }
-  return parseBeat(value);
+  return parseBeat(parseJson(text, label));
 }
 
 /**
@@ -84,20 +71,19 @@ export function parseBeatText(text: string): ParsedBeat {
  * @throws RECORD_INVALID naming the field
  */
 export function parseBeat(value: unknown): ParsedBeat {
-  if (!isObject(value)) throw invalid('frame', 'an object', value);
-  if (value['type'] !== beatFrameType) throw invalid('type', beatFrameType, value['type']);
+  const fields = fieldsOf(value, label, beatFrameType);
   const notes: BeatNote[] = [];
-  const metadata = parseMetadata(value, notes);
+  const metadata = fields.metadata(known, notes);
   const frame: BeatFrame = {
     type: beatFrameType,
-    cluster_id: matching(value, 'cluster_id', clusterIdForm, '1 to 64 letters, digits, _ or -'),
-    beat_index: parseIndex(value['beat_index']),
-    downbeat: parseBoolean(value['downbeat'], 'downbeat'),
-    phase: parsePhase(value['phase'], notes),
-    hlc: matching(value, 'hlc', hlcForm, 'three groups of 4 hex digits').toLowerCase(),
-    deadline_at: parseInstant(value),
-    tempo_bpm: parseTempo(value['tempo_bpm'], notes),
-    window_id: matching(value, 'window_id', windowForm, '32 hex digits').toLowerCase(),
+    cluster_id: fields.text('cluster_id', clusterIdForm, '1 to 64 letters, digits, _ or -'),
+    beat_index: fields.index('beat_index'),
+    downbeat: fields.flag('downbeat'),
+    phase: parsePhase(fields, notes),
+    hlc: fields.text('hlc', hlcForm, 'three groups of 4 hex digits').toLowerCase(),
+    deadline_at: parseInstant(fields),
+    tempo_bpm: parseTempo(fields, notes),
+    window_id: fields.text('window_id', windowForm, '32 hex digits').toLowerCase(),
     ...(metadata === undefined ? {} : { metadata }),
   };
   return { frame, notes };
@@ -170,9 +156,8 @@ function serialOrder(a: number, b: number): number {
   return ahead < 0x8000 ? 1 : -1;
 }
 
+const label = 'beat frame';
 const clusterIdForm = /^[a-zA-Z0-9_-]{1,64}$/;
-const hlcForm = /^[0-9a-fA-F]{4}:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}$/;
-const windowForm = /^[0-9a-fA-F]{32}$/;
 const instantForm = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/;
 const known = new Set([
   'type',
@@ -187,71 +172,29 @@ const known = new Set([
   'metadata',
 ]);
 
-function parseMetadata(value: Record<string, unknown>, notes: BeatNote[]): BeatMetadata | undefined {
-  const extra = Object.entries(value).filter(([name]) => !known.has(name));
-  const given = value['metadata'];
-  const open = isObject(given) ? given : undefined;
-  if (given !== undefined && open === undefined) notes.push('metadata-dropped');
-  if (extra.length === 0) return open;
-  notes.push('extra-field');
-  return Object.fromEntries([...extra, ...Object.entries(open ?? {})]);
-}
-
-function parseIndex(value: unknown): number {
-  if (typeof value === 'number' && Number.isInteger(value) && value > Number.MAX_SAFE_INTEGER) {
-    throw invalid('beat_index', 'at most 2^53-1 (larger ones cannot be told apart here)', value);
-  }
-  if (!Number.isSafeInteger(value) || Number(value) < 0)
-    throw invalid('beat_index', 'an integer from 0', value);
-  return Number(value);
-}
-
-function parseBoolean(value: unknown, field: string): boolean {
-  if (typeof value !== 'boolean') throw invalid(field, 'true or false', value);
-  return value;
-}
-
-function parsePhase(value: unknown, notes: BeatNote[]): Phase {
+function parsePhase(fields: Fields, notes: BeatNote[]): Phase {
+  const value = fields.get('phase');
   if (value === 'plan' || value === 'execute' || value === 'review') return value;
-  if (value !== 'work') throw invalid('phase', 'plan, execute or review', value);
+  if (value !== 'work') throw fields.invalid('phase', 'plan, execute or review');
   notes.push('phase-mapped');
   return 'execute';
 }
 
 /** Remainders of decimal fractions are never exact in binary: steps are counted in tenths with a tolerance. */
-function parseTempo(value: unknown, notes: BeatNote[]): number {
-  if (typeof value !== 'number' || !(value >= 0.1 && value <= 1000)) {
-    throw invalid('tempo_bpm', 'a number from 0.1 to 1000', value);
-  }
+function parseTempo(fields: Fields, notes: BeatNote[]): number {
+  const value = fields.number('tempo_bpm', 0.1, 1000);
   const tenths = Math.round(value * 10);
   if (Math.abs(value * 10 - tenths) > 1e-6) notes.push('tempo-rounded');
   return tenths / 10;
 }
 
-function parseInstant(value: Record<string, unknown>): string {
-  const text = matching(value, 'deadline_at', instantForm, 'an RFC 3339 date-time');
-  if (Number.isNaN(instantMs(text))) throw invalid('deadline_at', 'a date that exists', text);
+function parseInstant(fields: Fields): string {
+  const text = fields.text('deadline_at', instantForm, 'an RFC 3339 date-time');
+  if (Number.isNaN(instantMs(text))) throw fields.invalid('deadline_at', 'a date that exists');
   return text;
 }
 
 /** Milliseconds since 1970 of an RFC 3339 text; NaN when the date does not exist. A leap second counts as the one before. */
 export function instantMs(text: string): number {
   return Date.parse(text.toUpperCase().replace(/^(.{17})60/, '$159'));
-}
-
-function matching(value: Record<string, unknown>, field: string, form: RegExp, expected: string): string {
-  const text = value[field];
-  if (typeof text !== 'string' || !form.test(text)) throw invalid(field, expected, text);
-  return text;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function invalid(field: string, expected: string, value: unknown): HoldfastError {
-  const shown = (JSON.stringify(value) ?? 'nothing').slice(0, 80);
-  return new HoldfastError('RECORD_INVALID', `beat frame: ${field}: ${expected} expected, got ${shown}`, {
-    details: { field },
-  });
 }
