@@ -16,6 +16,9 @@ import { encodeMisconduct, type Misconduct, parseMisconduct, provesMisconduct } 
 import type { KekProvider, UnwrapRequest } from './provider.ts';
 import { openRequest } from './request.ts';
 import { sealAnswer } from './answer.ts';
+import { switchedLeaf } from './certificate.ts';
+import { encodeLabel, parseLabel, switchedLabel } from '../envelope/label.ts';
+import { leafHash } from '../threshold/merkle.ts';
 
 const request: UnwrapRequest = { ...readRequest, beat: 100 };
 
@@ -184,6 +187,47 @@ describe('threshold custody', () => {
     assert.equal(group.reloads, 2);
     await unwrappedAt(provider, the(made[0]).body);
     assert.equal(group.reloads, 2, 'known now');
+  });
+
+  it('opens switched wraps, and only those that a certificate of the group lists', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { branchKey, body } = await makeKey(provider);
+    await group.secondVersion();
+    const [before] = body.wraps;
+    assert(before?.t === 'tdec');
+    const label = encodeLabel(switchedLabel(parseLabel(before.label), 2));
+    const leaf = leafHash(switchedLeaf(body.bkId, { label, U: before.U, V: before.V }));
+    const page = group.rotation(leaf, 1);
+    const head = { t: 'tdec-ks', cg: group.cg, kekVer: 2, label, U: before.U, V: before.V } as const;
+    const wrap = { ...head, cert: page.cid, index: 0, proof: [], prev: page.cid };
+    const switched = { ...body, bkVer: 2, wraps: [wrap] };
+    assert.match((await failure(provider, switched)).message, /certificate of its rotation is not known/);
+    group.file(`cert/${group.cg}/2/1`, page);
+    await group.tellCustodians();
+    assert.deepEqual(await open(provider, switched), branchKey, 'the certificate came with the next reading');
+    const asked = group.custodians.reduce((sum, { askedCount }) => sum + askedCount, 0);
+    const swapped = { ...wrap, V: before.U };
+    const refused = await failure(provider, { ...switched, wraps: [swapped] });
+    assert.equal(refused.code, 'DECRYPT_FAILED');
+    assert.match(refused.message, /does not list it/);
+    assert.equal(
+      group.custodians.reduce((sum, { askedCount }) => sum + askedCount, 0),
+      asked,
+      'nobody was asked',
+    );
+    assert.equal(provider.kek().ver, 2);
+  });
+
+  it('does not take a rotation that the group has not signed', async () => {
+    await using group = await TestGroup.create();
+    await group.secondVersion();
+    group.file(`cert/${group.cg}/2/1`, group.rotation(random(32), 1, group.authority));
+    await group.reload();
+    await assert.rejects(makeKey(group.provider()), {
+      code: 'KEY_UNAVAILABLE',
+      message: /without the signature of the group/,
+    });
   });
 
   it('stops when its caller gives up', async () => {

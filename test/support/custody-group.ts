@@ -12,7 +12,7 @@ import { AuditLog } from '../../src/custody/audit-log.ts';
 import { birthPreimage } from '../../src/custody/birth.ts';
 import { CustodyBooks } from '../../src/custody/books.ts';
 import { signCapability } from '../../src/custody/capability.ts';
-import { certificatePreimage } from '../../src/custody/certificate.ts';
+import { type CertificateBody, certificatePreimage } from '../../src/custody/certificate.ts';
 import { Custodian, setSealed } from '../../src/custody/custodian.ts';
 import { defaultPolicy, fullCapability } from '../../src/custody/default-policy.ts';
 import { CustodyDirectory, type CustodyRecordBytes } from '../../src/custody/directory.ts';
@@ -222,6 +222,43 @@ export class TestGroup implements AsyncDisposable {
     await this.tellCustodians();
   }
 
+  /** Version 2 of the key, active. For a test it is the same secret, so that wraps of one are wraps of the other. */
+  async secondVersion(): Promise<void> {
+    const unsigned: UnsignedKek = { ...this.#firstKek(), ver: 2, state: 'pre-active', shareGen: 1 };
+    const { C, Yi } = this.world.keys;
+    const pre = kekRecord(signedKek({ ...unsigned, C, Yi, frostYi: Yi }, this.groupSigner));
+    const active = resigned(nextKek(pre, { state: 'active' }), this.groupSigner, pre);
+    for (const each of this.custodians) await this.#give(each, { kekVer: 2, gen: 1 });
+    this.file(`kek/${this.cg}/2`, pre);
+    this.file(`kek/${this.cg}/2`, active);
+    await this.tellCustodians();
+    await this.reload();
+  }
+
+  /** What the group attests of one page of a rotation to version 2. */
+  rotation(
+    root: Uint8Array,
+    count: number,
+    signer: Signer = this.groupSigner,
+  ): SignedRecord<CertificateBody> {
+    const unsigned = {
+      kind: 'certificate',
+      v: 1,
+      prev: null,
+      cg: this.cg,
+      ver: 2,
+      n: 1,
+      beat: this.beat,
+      what: 'rotation',
+      fromVer: 1,
+      count,
+      root,
+      contributions: [1, 2, 3].map((i) => ({ i, digest: random(32) })),
+    } as const;
+    const frostSig = signer.sign(certificatePreimage(unsigned));
+    return signRecord({ ...unsigned, writer: this.authority.publicKey, frostSig }, this.authority);
+  }
+
   async seal(i: number): Promise<void> {
     await setSealed(the(this.custodians[i - 1]).shares, this.cg, true);
   }
@@ -267,10 +304,10 @@ export class TestGroup implements AsyncDisposable {
     return new TestCustodian(i, this, shares, log);
   }
 
-  async #give({ i, shares }: TestCustodian): Promise<void> {
+  async #give({ i, shares }: TestCustodian, place = { kekVer: 1, gen: this.world.gen }): Promise<void> {
     const { t, n, Y, C, Yi } = this.world.keys;
     const facts = { index: i, t, n, publicKey: Y, commitments: C, verificationShares: Yi };
-    const ref = { cg: this.cg, kekVer: 1, gen: this.world.gen };
+    const ref = { cg: this.cg, ...place };
     const secret = Uint8Array.from(the(this.world.shares[i - 1]));
     await shares.stage(ref, 'kek', { facts, secret, beat: this.beat });
     const frost = { ...facts, publicKey: this.groupSigner.publicKey };

@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { TestGroup } from '../../test/support/custody-group.ts';
+import { random, the } from '../../test/support/threshold.ts';
+import { makeKey, readRequest } from '../../test/suites/key-provider.ts';
+import { DoorClient } from '../client/door-client.ts';
+import { HoldfastError } from '../core/errors.ts';
+import { custodyRequestBytesMax } from '../core/limits.ts';
+import { CustodyFeed } from '../custody/feed.ts';
+import { custodyRoutes } from './custody-routes.ts';
+import type { DoorPorts } from './door-ports.ts';
+import { HttpDoor } from './server.ts';
+
+const token = 'a token of a test, long enough';
+const clock = { now: () => Date.now(), monotonic: () => performance.now() };
+const request = { ...readRequest, beat: 100 };
+
+/** A door over a group in this process; what it carries is seen. */
+class Relay implements AsyncDisposable {
+  readonly group: TestGroup;
+  readonly client: DoorClient;
+  readonly seen: Uint8Array[] = [];
+  readonly filed: Uint8Array[] = [];
+  readonly #door: HttpDoor;
+
+  private constructor(group: TestGroup, door: HttpDoor, seen: Uint8Array[], filed: Uint8Array[]) {
+    this.group = group;
+    this.#door = door;
+    this.seen = seen;
+    this.filed = filed;
+    this.client = new DoorClient({ url: `http://127.0.0.1:${door.port}`, token });
+  }
+
+  static async open(): Promise<Relay> {
+    const group = await TestGroup.create();
+    const [seen, filed]: Uint8Array[][] = [[], []];
+    const custody = {
+      group: group.cg,
+      records: async () => ({
+        head: 9,
+        done: true,
+        records: group.records.map((record, index) => ({ ...record, revision: 9, index })),
+      }),
+      membership: async () => '{}',
+      relay: async (peer: string, message: Uint8Array) => {
+        const found = group.custodians.find((each) => each.peer === peer);
+        if (found === undefined) throw new HoldfastError('FORBIDDEN', `${peer} is no custodian`);
+        if (found.isDown) throw new HoldfastError('PEER_UNREACHABLE', 'not there');
+        const answer = await found.answers(message);
+        the(seen).push(message, answer);
+        return answer;
+      },
+      file: async (record: Uint8Array) => the(filed).push(record),
+      status: async () => assert.fail('not asked for'),
+      lately: async () => assert.fail('not asked for'),
+      log: async (name: string, from: number, count: number) => {
+        const found = the(group.custodians.find((each) => each.name === name));
+        const leaves = await found.log.leaves(from, count);
+        return {
+          custodian: name,
+          peer: found.peer,
+          note: found.log.checkpoint,
+          cosigned: null,
+          leaves: leaves.map((leaf) => Buffer.from(leaf).toString('base64')),
+        };
+      },
+    } satisfies NonNullable<DoorPorts['custody']>;
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the routes of custody read no more of it
+    const ports = { cluster: 'local-test', clock, custody } as unknown as DoorPorts;
+    const door = await HttpDoor.listen({
+      host: '127.0.0.1',
+      port: 0,
+      token,
+      clock,
+      routes: custodyRoutes(ports),
+      onAnswered: () => undefined,
+      onFault: () => undefined,
+    });
+    return new Relay(group, door, the(seen), the(filed));
+  }
+
+  async feed(): Promise<CustodyFeed> {
+    let pin: string | undefined;
+    return CustodyFeed.open({
+      cg: this.group.cg,
+      custodians: () => new Map(this.group.custodians.map(({ peer, signer }) => [peer, signer.publicKey])),
+      read: async ({ revision, index }) => {
+        const page = await this.client.custodyRecords(`${revision}.${index}`);
+        const records = page.records.map(({ bytes, ...place }) => ({
+          ...place,
+          bytes: new Uint8Array(Buffer.from(bytes, 'base64')),
+        }));
+        return { head: page.head, done: page.done, records };
+      },
+      pins: {
+        load: async () => pin,
+        save: async (text) => {
+          pin = text;
+        },
+      },
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.client[Symbol.asyncDispose]();
+    await this.#door[Symbol.asyncDispose]();
+    await this.group[Symbol.asyncDispose]();
+  }
+}
+
+describe('custody through a door', () => {
+  it('a client verifies the group for itself and opens by custodians it cannot reach', async () => {
+    await using relay = await Relay.open();
+    const { group, client } = relay;
+    const feed = await relay.feed();
+    await feed.reload();
+    assert.equal(feed.directory().problem, undefined);
+    const transport = {
+      ask: (peer: string, message: Uint8Array, signal: AbortSignal) =>
+        client.custodyRelay(peer, message, { signal }),
+      nameOf: (peer: string) => the(group.custodians.find((each) => each.peer === peer)).name,
+    };
+    const provider = group.provider({ source: feed, transport });
+    const { branchKey, body } = await makeKey(provider);
+    the(group.custodians[0]).isDown = true;
+    const [answer] = await provider.unwrap([body], request);
+    assert.deepEqual(answer?.ok === true ? answer.branchKey : answer?.error, branchKey);
+    const carried = Buffer.concat(relay.seen);
+    assert.ok(carried.length > 1000 && !carried.includes(Buffer.from(branchKey)), 'the door saw no key');
+    for (const each of group.custodians) each.isDown = each.i <= 3;
+    const [refused] = await provider.unwrap([body], request);
+    assert.ok(refused?.ok === false);
+    assert.match(refused.error.message, /2 of 3 partial decryptions: custodian-1 unreachable/);
+  });
+
+  it('carries to custodians only, and not what is too large', async () => {
+    await using relay = await Relay.open();
+    const peer = the(relay.group.custodians[0]).peer;
+    await assert.rejects(relay.client.custodyRelay('somebody', random(10)), { code: 'FORBIDDEN' });
+    await assert.rejects(relay.client.custodyRelay(peer, random(custodyRequestBytesMax + 1)), {
+      code: 'TOO_LARGE',
+    });
+    await assert.rejects(relay.client.custodyRelay(peer, random(100)), { code: 'RECORD_INVALID' });
+    await assert.rejects(relay.client.custodyRecords('x'), { code: 'ARGUMENT_INVALID' });
+  });
+
+  it('hands out logs page by page and takes revocations', async () => {
+    await using relay = await Relay.open();
+    const provider = relay.group.provider();
+    const { body } = await makeKey(provider);
+    await provider.unwrap([body], request);
+    const page = await relay.client.custodyLog('custodian-1', { from: 0, count: 1 });
+    assert.equal(page.leaves.length, 1);
+    assert.match(page.note, /cg-test\/custodian-1/);
+    assert.equal((await relay.client.custodyFile(Uint8Array.of(1, 2, 3))).revision, 1);
+    assert.deepEqual([...the(relay.filed[0])], [1, 2, 3]);
+  });
+});
