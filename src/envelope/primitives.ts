@@ -16,7 +16,7 @@ export const tagBytes = 16;
 
 /**
  * What is encrypted at once. The cipher gives each piece in memory of its own, which is copied while it is still in
- * the processor's cache; in one piece the copy of a segment costs a third of its encryption (bench/README.md).
+ * the processor's cache (`node bench/envelope.bench.ts`).
  */
 const pieceBytes = 24 * 1024;
 
