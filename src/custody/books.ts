@@ -29,7 +29,8 @@ export class CustodyBooks {
   book(cg: string): CustodyBook | undefined {
     const known = this.#books.get(cg);
     if (known !== undefined) return known;
-    const own = this.#shares.shares().filter((each) => each.cg === cg);
+    // What is only staged belongs to a ceremony that may lead to nothing, and to another key than the next one.
+    const own = this.#shares.shares().filter((each) => each.cg === cg && each.status !== 'staged');
     if (own.length === 0) return undefined;
     const frost = own.find(({ key }) => key === 'frost');
     const book = new CustodyBook(cg, frost?.publicKey);
@@ -39,7 +40,8 @@ export class CustodyBooks {
 
   /** Groups of which shares are here. */
   groups(): string[] {
-    return [...new Set(this.#shares.shares().map(({ cg }) => cg))];
+    const held = this.#shares.shares().filter(({ status }) => status !== 'staged');
+    return [...new Set(held.map(({ cg }) => cg))];
   }
 
   /** Gives a record to every book. One that is no good is told in `problems`, and stops what depends on it. */

@@ -48,6 +48,19 @@ export class CustodianOrders {
     return done;
   }
 
+  /**
+   * Checks a signed order for a ceremony, which is good as long as its generation is the present one: it can be
+   * tried again after a failure, and not be repeated after success.
+   *
+   * @throws RECORD_INVALID, FORBIDDEN
+   */
+  admit(message: Uint8Array): OpenedOrder {
+    const opened = openOrder(message);
+    const refused = checkOrder(opened, this.#terms(opened.order.cg));
+    if (refused === undefined) return opened;
+    throw new HoldfastError('FORBIDDEN', refused.reason, { details: { code: refused.code } });
+  }
+
   async #obey(opened: OpenedOrder): Promise<OpenedOrder> {
     const { order } = opened;
     const execute = this.#executorOf(order.op);

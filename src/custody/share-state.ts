@@ -115,6 +115,28 @@ export function activated(
   return { ...state, entries, marks: boundedMarks(marks) };
 }
 
+/**
+ * With `entry` as the active share of its generation, which may have been active here before: its holder lost it and
+ * got it again. Throws VERSION_CONFLICT for an older generation than has been.
+ */
+export function repaired(state: ShareState, entry: ShareEntry): ShareState {
+  const floor = state.marks[generationMark(entry)] ?? -1;
+  if (entry.gen < floor)
+    throw new HoldfastError(
+      'VERSION_CONFLICT',
+      `generation ${entry.gen} of ${nameOf(entry)} is older than one that has been active here`,
+      { details: { current: floor } },
+    );
+  const kept = state.entries.filter((each) => !isSameKey(each, entry));
+  const marks = boundedMarks({ ...state.marks, [generationMark(entry)]: entry.gen });
+  return { ...state, entries: checkedCount([...kept, entry], entriesMax, 'secrets'), marks };
+}
+
+/** Without any share of a key version: who left the group may join it again in a later generation. */
+export function left(state: ShareState, ref: Pick<ShareRef, 'cg' | 'kekVer'>): ShareState {
+  return { ...state, entries: state.entries.filter((each) => !isOf(each, ref)) };
+}
+
 /** Without the share of `ref` that is staged or previous: an active one is only ever followed or retired. */
 export function erased(state: ShareState, ref: ShareRef): ShareState {
   const entries = state.entries.filter(

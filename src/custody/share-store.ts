@@ -38,8 +38,10 @@ import {
   encodeState,
   erased,
   type KeyPairEntry,
+  left,
   nameOf,
   raised,
+  repaired,
   retired,
   type SecretEntry,
   type ShareEntry,
@@ -155,29 +157,33 @@ export class ShareStore {
       beat,
     }: { readonly facts: ShareFacts; readonly secret: Uint8Array; readonly beat: number },
   ): Promise<void> {
-    const { cg, kekVer, gen } = ref;
-    const { index, t, n, publicKey, commitments, verificationShares } = facts;
-    await this.#change(
-      (state, id) =>
-        staged(state, {
-          kind: 'share',
-          id,
-          key,
-          cg,
-          kekVer,
-          gen,
-          status: 'staged',
-          since: beat,
-          certificate: null,
-          index,
-          t,
-          n,
-          publicKey,
-          commitments,
-          verificationShares,
-        }),
+    const entry = { ...shareOf(ref, key, facts), status: 'staged', since: beat, certificate: null } as const;
+    await this.#change((state, id) => staged(state, { ...entry, id }), secret);
+  }
+
+  /**
+   * Puts a verified share of the present generation in place, active at once: the holder had lost it, or had slept
+   * through the ceremony that made it. All others of that key and version go. `secret` stays the caller's.
+   *
+   * @throws VERSION_CONFLICT for an older generation than has been, DISK_FULL, FILE_UNREADABLE
+   */
+  async repair(
+    ref: ShareRef,
+    key: ShareKey,
+    {
+      facts,
       secret,
-    );
+      beat,
+      certificate,
+    }: {
+      readonly facts: ShareFacts;
+      readonly secret: Uint8Array;
+      readonly beat: number;
+      readonly certificate: Uint8Array;
+    },
+  ): Promise<void> {
+    const entry = { ...shareOf(ref, key, facts), status: 'active', since: beat, certificate } as const;
+    await this.#change((state, id) => repaired(state, { ...entry, id }), secret);
   }
 
   /**
@@ -201,6 +207,11 @@ export class ShareStore {
   /** Erases every share of a key version, also the active one, for good. */
   async retire(ref: Pick<ShareRef, 'cg' | 'kekVer'>): Promise<void> {
     await this.#change((state) => retired(state, ref));
+  }
+
+  /** Erases every share of a key version of a group that this custodian has left; it may join again later. */
+  async leave(ref: Pick<ShareRef, 'cg' | 'kekVer'>): Promise<void> {
+    await this.#change((state) => left(state, ref));
   }
 
   /**
@@ -385,6 +396,12 @@ export class ShareStore {
   get #path(): string {
     return this.#options.shares.path;
   }
+}
+
+function shareOf({ cg, kekVer, gen }: ShareRef, key: ShareKey, facts: ShareFacts) {
+  const { index, t, n, publicKey, commitments, verificationShares } = facts;
+  const known = { index, t, n, publicKey, commitments, verificationShares };
+  return { kind: 'share', key, cg, kekVer, gen, ...known } as const;
 }
 
 // The state file: what it is and whose, in the clear, so that every refusal can say what is wrong.

@@ -1,0 +1,131 @@
+// When a custodian goes over to the next generation of its shares, and when it erases what is past.
+//
+// What is staged becomes active only under a KEK record that the group has signed, that names exactly these shares.
+// The generation before stays usable for a bar, and never for less than a wall-clock floor: readers hold requests for
+// it, and a fast pulse must not take it away from them. Then it is erased, with the prekeys that it came by. Who is
+// no member any more erases everything.
+
+import { preimage, sha256 } from '../core/hash.ts';
+import { sameBytes } from '../core/bytes.ts';
+import { minute } from '../core/clock.ts';
+import { kekPreimage, type TdecKek } from '../envelope/kek.ts';
+import type { CeremonyDesk } from './ceremony-desk.ts';
+import type { ShareEntry, ShareRef } from './share-state.ts';
+
+const overlapMs = 2 * minute;
+
+/** What is to be erased, and since when this process has known. */
+interface Leaving {
+  readonly beat: number;
+  readonly atMs: number;
+}
+
+export class Activation {
+  readonly #desk: CeremonyDesk;
+  readonly #leaving = new Map<string, Leaving>();
+
+  constructor(desk: CeremonyDesk) {
+    this.#desk = desk;
+  }
+
+  /**
+   * Looks at a signed record: activates what is staged for it. True when the shares of its generation are active now.
+   * Throws RECORD_INVALID, FORBIDDEN for a record that is not the group's, and what the share store throws.
+   */
+  async take(bytes: Uint8Array): Promise<boolean> {
+    const staged = this.#stagedPk(bytes);
+    const { kek } = this.#desk.base(bytes, staged);
+    if (this.#desk.own(kek) !== undefined) return true;
+    const ref = { cg: kek.cg, kekVer: kek.ver, gen: kek.shareGen };
+    if (!this.#isStaged(ref, kek)) return false;
+    const op = kek.shareGen === 1 ? 'init' : 'refresh';
+    await this.#desk.note(op, { cg: kek.cg, kekVer: kek.ver, shareGen: kek.shareGen }, 'active');
+    const { beat } = this.#desk.ports.beat();
+    await this.#desk.ports.shares.activate(ref, { beat, certificate: certificateOf(kek) });
+    return this.#desk.own(kek) !== undefined;
+  }
+
+  /** Erases what is past its time; called once a beat. `nowMs`: a reading of a monotonic clock. */
+  async settle(nowMs: number): Promise<void> {
+    const { shares, beat, books } = this.#desk.ports;
+    const now = beat();
+    if (now.lost !== undefined) return;
+    const past = new Set<string>();
+    for (const entry of shares.shares()) {
+      const kek = books.book(entry.cg)?.kek(entry.kekVer);
+      const erase = this.#whatToErase(entry, kek);
+      if (erase === undefined) continue;
+      past.add(entry.id);
+      const since = this.#leaving.get(entry.id) ?? { beat: now.beat, atMs: nowMs };
+      this.#leaving.set(entry.id, since);
+      const isOver =
+        now.beat >= since.beat + this.#desk.ports.beatsPerBar() && nowMs >= since.atMs + overlapMs;
+      if (isOver) await erase();
+    }
+    for (const id of this.#leaving.keys()) if (!past.has(id)) this.#leaving.delete(id);
+  }
+
+  #whatToErase(entry: ShareEntry, kek: TdecKek | undefined): (() => Promise<void>) | undefined {
+    const { shares } = this.#desk.ports;
+    const ref: ShareRef = { cg: entry.cg, kekVer: entry.kekVer, gen: entry.gen };
+    if (entry.status === 'previous' || entry.status === 'staged')
+      return async () => {
+        await shares.erase(ref);
+        if (kek !== undefined) await this.#erasePrekeys(kek);
+      };
+    if (kek === undefined || kek.shareGen <= entry.gen || this.#desk.seat(kek) !== undefined)
+      return undefined;
+    return () => shares.leave(ref);
+  }
+
+  /** Prekeys before the one that the present record names have nothing to receive any more. */
+  async #erasePrekeys(kek: TdecKek): Promise<void> {
+    const { shares } = this.#desk.ports;
+    const named = this.#desk.seat(kek)?.prekey;
+    const pair = shares
+      .keyPairs()
+      .find(({ kind, publicKey }) => kind === 'prekey' && named !== undefined && sameBytes(publicKey, named));
+    if (pair !== undefined) await shares.erasePrekeysBefore(pair.epoch);
+  }
+
+  #isStaged(ref: ShareRef, kek: TdecKek): boolean {
+    const of = (key: 'kek' | 'frost') =>
+      this.#desk.ports.shares
+        .shares()
+        .find(
+          (each) =>
+            each.status === 'staged' &&
+            each.key === key &&
+            each.cg === ref.cg &&
+            each.kekVer === ref.kekVer &&
+            each.gen === ref.gen,
+        );
+    const same = (a: readonly Uint8Array[], b: readonly Uint8Array[]): boolean =>
+      a.length === b.length && a.every((point, at) => sameBytes(point, b[at] ?? new Uint8Array(0)));
+    const own = of('kek');
+    const frost = of('frost');
+    return (
+      own !== undefined &&
+      frost !== undefined &&
+      this.#desk.seat(kek)?.i === own.index &&
+      sameBytes(own.publicKey, kek.Y) &&
+      sameBytes(frost.publicKey, kek.frostPk) &&
+      same(own.verificationShares, kek.Yi) &&
+      same(frost.verificationShares, kek.frostYi)
+    );
+  }
+
+  /** Of a group that is only being made, its key is the staged one. */
+  #stagedPk(bytes: Uint8Array): Uint8Array | undefined {
+    const cg = this.#desk.groupOf(bytes);
+    if (this.#desk.frostPkOf(cg) !== undefined) return undefined;
+    return this.#desk.ports.shares
+      .shares()
+      .find((each) => each.cg === cg && each.key === 'frost' && each.status === 'staged')?.publicKey;
+  }
+}
+
+/** What entitles shares to be active: the signed record. */
+export function certificateOf(kek: TdecKek): Uint8Array {
+  return sha256(preimage('CHORUS-SLURP-ACTIVE-v1', kekPreimage(kek)));
+}

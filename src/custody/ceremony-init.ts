@@ -1,0 +1,374 @@
+// A custodian's part in making a group's keys, of which nobody ever holds more than a share (COCKTAIL-DKG,
+// c2sp.org/cocktail-dkg): the KEK, and beside it the key that the group signs its records with.
+//
+//   hello    order, who we are                          → keys for this session, signed
+//   deal     all hellos                                 → message 1 of both keys, signed
+//   receive  all messages 1                             → shares staged on the disk; signatures of both transcripts
+//   conclude all signatures, the record proposed        → our signature under the record; nonces committed
+//   sign     all signatures under it, all commitments   → shares of the group's first signatures
+//
+// What is staged is never used before the signed record comes back (activation.ts).
+
+import { decodeCbor, encodeCbor } from '../core/block.ts';
+import { HoldfastError } from '../core/errors.ts';
+import { preimage, sha512 } from '../core/hash.ts';
+import { custodiansMax } from '../core/limits.ts';
+import { fieldsOf } from '../envelope/fields.ts';
+import { kekPreimage, type UnsignedKek } from '../envelope/kek.ts';
+import { begin, conclude, dkgContext, type DkgCertifying, type DkgDealt, receive } from '../threshold/dkg.ts';
+import type { DkgSession } from '../threshold/dkg-message.ts';
+import { type DkgSuite, ed25519Suite, ristrettoSuite } from '../threshold/dkg-suite.ts';
+import type { Outcome } from '../threshold/fault.ts';
+import type { Scalar } from '../threshold/group.ts';
+import type { KeySet } from '../threshold/key-set.ts';
+import { collectSteps, signStep } from '../threshold/signed-step.ts';
+import { birthPreimage } from './birth.ts';
+import {
+  attemptId,
+  attestedBy,
+  type Both,
+  broken,
+  type CustodyGroups,
+  type Hello,
+  type Participant,
+  readHellos,
+  sessionNonce,
+  signHello,
+} from './ceremony.ts';
+import type { CeremonyDesk, Session } from './ceremony-desk.ts';
+import { type InitPlan, initPlan } from './ceremony-plan.ts';
+import { Signing } from './ceremony-signing.ts';
+import { readAttestations, readMessages } from './ceremony-wire.ts';
+import { type BirthCertificate, certificatePreimage } from './certificate.ts';
+import { openOrder, type OpenedOrder } from './order.ts';
+
+/** What the members of a new group agree on. */
+export interface InitSession {
+  readonly plan: InitPlan;
+  readonly cg: string;
+  readonly participants: readonly Participant[];
+  readonly attempt: Uint8Array;
+}
+
+/** All that is public about the keys once they are made. */
+export interface MadeKeys {
+  readonly keys: Both<KeySet>;
+  /** Hash of both transcripts. */
+  readonly dkgCert: Uint8Array;
+}
+
+const messageBytesMax = 65_536;
+
+/** Begins our part; the answer is our hello. Throws FORBIDDEN for an order that is not the operator's, or too late. */
+export async function beginInit(desk: CeremonyDesk, payload: unknown): Promise<Session> {
+  const fields = fieldsOf(payload, 'init.hello', ['attempt', 'order']);
+  const opened = openOrder(fields.bytesUpTo('order', messageBytesMax));
+  const attempt = fields.bytes('attempt', 32);
+  const { cg } = opened.order;
+  requireAllowed(desk, opened);
+  const plan = initPlan(opened.order);
+  const session = initSession(plan, cg, attempt, opened, desk.ports.custodianKey);
+  const index = session.participants.findIndex(({ peer }) => peer === desk.ports.peer) + 1;
+  if (index === 0)
+    throw new HoldfastError('FORBIDDEN', 'this custodian is no member of the group to be made');
+  await desk.dropStaged(cg);
+  return new InitPart(desk, session, index, opened, await desk.ports.groups()).begin();
+}
+
+/** The same session for everybody who is told the same. */
+export function initSession(
+  plan: InitPlan,
+  cg: string,
+  attempt: Uint8Array,
+  order: OpenedOrder,
+  keyOf: (peer: string) => Uint8Array,
+): InitSession {
+  const participants = plan.seats.map(({ peer }) => ({ peer, sigPk: keyOf(peer) }));
+  return { plan, cg, participants, attempt: attemptId('init', cg, attempt, order.hash, undefined) };
+}
+
+/** An order to begin stays good until it has been followed: it cannot be followed twice, and there may be no beat yet. */
+function requireAllowed(desk: CeremonyDesk, { order }: OpenedOrder): void {
+  const { operator, shares, beat } = desk.ports;
+  const refuse = (why: string): never => {
+    throw new HoldfastError('FORBIDDEN', why);
+  };
+  if (order.op !== 'init') refuse('an order to begin a group expected');
+  if (Buffer.compare(order.by, operator) !== 0) refuse('only the operator of the cluster begins a group');
+  const now = beat();
+  if (now.lost === undefined && order.exp < now.beat)
+    refuse(`the order ended with beat ${order.exp}, now is ${now.beat}`);
+  const has = shares.shares().some(({ cg, status }) => cg === order.cg && status !== 'staged');
+  if (has || shares.mark(`generation/${order.cg}/1/kek`) > 0) refuse(`group ${order.cg} has a key already`);
+}
+
+class InitPart {
+  readonly #desk: CeremonyDesk;
+  readonly #session: InitSession;
+  readonly #index: number;
+  readonly #order: OpenedOrder;
+  readonly #groups: CustodyGroups;
+  readonly #frostSecret: Scalar;
+  #dkg: Both<DkgSession> | undefined;
+  #sid: Uint8Array = new Uint8Array(0);
+  #hellos: ReadonlyMap<number, Hello> = new Map();
+  #dealt: Both<DkgDealt> | undefined;
+  #certifying: Both<DkgCertifying> | undefined;
+  #kek: UnsignedKek | undefined;
+  #signing: Signing | undefined;
+
+  constructor(
+    desk: CeremonyDesk,
+    session: InitSession,
+    index: number,
+    order: OpenedOrder,
+    groups: CustodyGroups,
+  ) {
+    this.#desk = desk;
+    this.#session = session;
+    this.#index = index;
+    this.#order = order;
+    this.#groups = groups;
+    this.#frostSecret = groups.frost.scalar.random(desk.ports.random);
+  }
+
+  async begin(): Promise<Session> {
+    const { signer } = this.#desk.ports;
+    const hello = await this.#desk.hello(undefined, undefined, this.#groups.frost.base(this.#frostSecret));
+    return {
+      cg: this.#session.cg,
+      begun: { hello: signHello(signer, this.#session.attempt, this.#index, hello) },
+      steps: {
+        deal: (payload) => this.#deal(payload),
+        receive: (payload) => this.#receive(payload),
+        conclude: (payload) => this.#conclude(payload),
+        sign: (payload) => this.#sign(payload),
+      },
+      close: () => {
+        this.#frostSecret.fill(0);
+        this.#signing?.close();
+      },
+    };
+  }
+
+  async #deal(payload: unknown): Promise<unknown> {
+    const messages = readMessages(payload, 'hellos', messageBytesMax);
+    const { session, hellos, sid } = openInit(this.#groups, this.#session, messages);
+    this.#dkg = session;
+    this.#hellos = hellos;
+    this.#sid = sid;
+    const { random, signer, shares } = this.#desk.ports;
+    const secret = await shares.openKeyPair('dkg');
+    try {
+      const suites = suitesOf(this.#groups);
+      const kek = begin(suites.kek, session.kek, this.#index, secret, random);
+      const frost = begin(suites.frost, session.frost, this.#index, this.#frostSecret, random);
+      this.#dealt = { kek: kek.state, frost: frost.state };
+      const body = encodeCbor({ kek: kek.message, frost: frost.message });
+      return { message: signStep(signer, sid, 'dkg', this.#index, body) };
+    } finally {
+      secret.fill(0);
+    }
+  }
+
+  async #receive(payload: unknown): Promise<unknown> {
+    const session = there(this.#dkg);
+    const dealt = there(this.#dealt);
+    const keys = this.#session.participants.map(({ sigPk }) => sigPk);
+    const messages = readMessages(payload, 'messages', messageBytesMax);
+    const { kek, frost } = readDkgMessages(keys, this.#sid, messages);
+    const suites = suitesOf(this.#groups);
+    const secret = await this.#desk.ports.shares.openKeyPair('dkg');
+    try {
+      const mine = must('dkg', receive(suites.kek, session.kek, dealt.kek, secret, kek));
+      const signing = must(
+        'dkg',
+        receive(suites.frost, session.frost, dealt.frost, this.#frostSecret, frost),
+      );
+      this.#certifying = { kek: mine.state, frost: signing.state };
+      const about = { cg: this.#session.cg, kekVer: 1, shareGen: 1 };
+      await this.#desk.note('init', about, 'a share of a new key', this.#order);
+      await this.#desk.stage(
+        { cg: this.#session.cg, kekVer: 1, gen: 1 },
+        this.#index,
+        { kek: mine.state.keys, frost: signing.state.keys },
+        { kek: mine.share, frost: signing.share },
+      );
+      mine.share.fill(0);
+      signing.share.fill(0);
+      return { kek: mine.state.signature, frost: signing.state.signature };
+    } finally {
+      secret.fill(0);
+    }
+  }
+
+  async #conclude(payload: unknown): Promise<unknown> {
+    const fields = fieldsOf(payload, 'init.conclude', ['kek', 'frost', 'createdAt', 'beat']);
+    const session = there(this.#dkg);
+    const state = there(this.#certifying);
+    const suites = suitesOf(this.#groups);
+    const lists = {
+      kek: fields.bytesList('kek', 64, 2, custodiansMax),
+      frost: fields.bytesList('frost', 64, 2, custodiansMax),
+    };
+    const made = madeKeys(
+      must('conclude', conclude(suites.kek, session.kek, state.kek, lists.kek)),
+      must('conclude', conclude(suites.frost, session.frost, state.frost, lists.frost)),
+    );
+    const when = { createdAt: fields.text('createdAt', 40), beat: fields.integer('beat', 0) };
+    this.#kek = firstKek(this.#session, this.#hellos, made, when);
+    return { sig: this.#desk.ports.signer.sign(birthPreimage(this.#kek)) };
+  }
+
+  async #sign(payload: unknown): Promise<unknown> {
+    if (this.#signing !== undefined) return this.#signing.sign(payload);
+    const kek = there(this.#kek);
+    const fields = fieldsOf(payload, 'init.sign', ['attestations', 'beat']);
+    const attestations = readAttestations(fields, 'attestations');
+    const good = attestedBy(attestations, kek.custodians, birthPreimage(kek));
+    if (good.length !== kek.n || attestations.length !== kek.n)
+      throw new HoldfastError(
+        'RECORD_INVALID',
+        `${good.length} of ${kek.n} custodians have signed for the key`,
+      );
+    const certificate = birthCertificate(kek, attestations, fields.integer('beat', 0));
+    const messages = [kekPreimage(kek), certificatePreimage(certificate)];
+    const ref = { cg: kek.cg, kekVer: 1, gen: 1 };
+    const { keys } = there(this.#certifying).frost;
+    await this.#desk.note('sign', { cg: kek.cg, kekVer: 1, shareGen: 1 }, 'the first record', this.#order);
+    this.#signing = new Signing(this.#desk, ref, this.#index, keys, messages);
+    return this.#signing.commit();
+  }
+}
+
+export function suitesOf(groups: CustodyGroups): Both<DkgSuite> {
+  return { kek: ristrettoSuite(groups.kek), frost: ed25519Suite(groups.frost) };
+}
+
+/** Both key generations, as the hellos of all members make them. Throws RECORD_INVALID when one is missing. */
+export function openInit(
+  groups: CustodyGroups,
+  { plan, cg, participants, attempt }: InitSession,
+  messages: readonly Uint8Array[],
+): {
+  readonly session: Both<DkgSession>;
+  readonly hellos: ReadonlyMap<number, Hello>;
+  readonly sid: Uint8Array;
+} {
+  const hellos = readHellos(participants, attempt, messages);
+  const n = participants.length;
+  const all = participants.map((_, at) => hellos.get(at + 1));
+  const statics = {
+    kek: all.flatMap((hello) => hello?.dkgPk ?? []),
+    frost: all.flatMap((hello) => hello?.frostDkgPk ?? []),
+  };
+  if (statics.kek.length !== n || statics.frost.length !== n)
+    throw new HoldfastError('RECORD_INVALID', `${n} hellos with keys for both generations expected`);
+  const sid = sessionNonce(attempt, messages);
+  const agreed = { cg, t: plan.t, n, policy: plan.policyRoot, members: participants.map(({ peer }) => peer) };
+  const ext = sha512(preimage('CHORUS-SLURP-DKG-EXT-v1', encodeCbor(agreed)));
+  const suites = suitesOf(groups);
+  const of = (key: 'kek' | 'frost'): DkgSession => ({
+    t: plan.t,
+    n,
+    statics: statics[key],
+    context: dkgContext(suites[key], preimage(`CHORUS-SLURP-DKG-${key}-v1`, sid), statics[key]),
+    ext,
+  });
+  return { session: { kek: of('kek'), frost: of('frost') }, hellos, sid };
+}
+
+/** Messages 1 of all members in order. Throws RECORD_INVALID naming who sent none. */
+export function readDkgMessages(
+  keys: readonly Uint8Array[],
+  sid: Uint8Array,
+  messages: readonly Uint8Array[],
+): Both<readonly Uint8Array[]> {
+  const { steps, faults } = collectSteps(keys, sid, 'dkg', messages);
+  if (faults.length > 0) throw broken('dkg', faults);
+  if (steps.length !== keys.length) throw broken('dkg', [{ culprit: 0, reason: 'missing' }]);
+  const read = steps.map(({ body }) => {
+    const fields = fieldsOf(decodeCbor(body, 'dkg'), 'dkg', ['kek', 'frost']);
+    return {
+      kek: fields.bytesUpTo('kek', messageBytesMax),
+      frost: fields.bytesUpTo('frost', messageBytesMax),
+    };
+  });
+  return { kek: read.map(({ kek }) => kek), frost: read.map(({ frost }) => frost) };
+}
+
+interface Concluded {
+  readonly keys: KeySet;
+  readonly transcriptHash: Uint8Array;
+}
+
+export function madeKeys(kek: Concluded, frost: Concluded): MadeKeys {
+  const dkgCert = sha512(preimage('CHORUS-SLURP-DKG-CERT-v1', kek.transcriptHash, frost.transcriptHash));
+  return { keys: { kek: kek.keys, frost: frost.keys }, dkgCert };
+}
+
+/** The first record of a group, as every member computes it. */
+export function firstKek(
+  { plan, cg, participants }: InitSession,
+  hellos: ReadonlyMap<number, Hello>,
+  { keys, dkgCert }: MadeKeys,
+  { createdAt, beat }: { readonly createdAt: string; readonly beat: number },
+): UnsignedKek {
+  return {
+    provider: 'tdec',
+    suite: 'tdh2-r255-1',
+    cg,
+    ver: 1,
+    state: 'active',
+    createdAt,
+    seq: 1,
+    t: plan.t,
+    n: plan.seats.length,
+    Y: keys.kek.Y,
+    C: keys.kek.C,
+    shareGen: 1,
+    Yi: keys.kek.Yi,
+    custodians: participants.map(({ peer, sigPk }, at) => {
+      const hello = there(hellos.get(at + 1));
+      const org = plan.seats[at]?.org ?? peer;
+      const { dkgPk, nextPrekey: prekey, nextEpoch: prekeyEpoch } = hello;
+      return { i: at + 1, org, peer, sigPk, dkgPk, prekey, prekeyEpoch };
+    }),
+    dkgCert,
+    frostPk: keys.frost.Y,
+    frostYi: keys.frost.Yi,
+    activateBeat: beat,
+    retireBeat: null,
+    refreshEveryBars: plan.refreshEveryBars,
+    policyRoot: plan.policyRoot,
+  };
+}
+
+/** What all members together say about the first record. */
+export function birthCertificate(
+  kek: UnsignedKek,
+  attestations: BirthCertificate['attestations'],
+  beat: number,
+): Omit<BirthCertificate, 'writer' | 'frostSig'> {
+  return {
+    kind: 'certificate',
+    v: 1,
+    prev: null,
+    cg: kek.cg,
+    ver: 1,
+    n: 1,
+    beat,
+    what: 'birth',
+    attestations,
+  };
+}
+
+function must<T>(step: string, outcome: Outcome<T>): T {
+  if (outcome.ok) return outcome.value;
+  throw broken(step, outcome.faults);
+}
+
+function there<T>(value: T | undefined): T {
+  if (value !== undefined) return value;
+  throw new HoldfastError('ARGUMENT_INVALID', 'this step is not due in the ceremony');
+}

@@ -1,0 +1,224 @@
+// What a coordinator does and when: orders as they come, and by itself what is due. One ceremony at a time.
+//
+//   the key is missing and the operator has ordered it       → init
+//   a custodian lacks what the present record says it has    → shown the record again; repaired
+//   the group's bars are over, counted from frames           → refresh
+//
+// A silent pulse brings no beats, so nothing is due; reading needs none of this.
+
+import { describeError, HoldfastError } from '../core/errors.ts';
+import { second } from '../core/clock.ts';
+import type { TdecKek } from '../envelope/kek.ts';
+import { coordinateDealing } from './coordinate-dealing.ts';
+import { coordinateInit } from './coordinate-init.ts';
+import { coordinateRepair } from './coordinate-repair.ts';
+import { activateAll, type CeremonyResult, type CoordinatorPorts, type Say } from './coordinator.ts';
+import { type CustodyOrder, openOrder } from './order.ts';
+
+/** What an order came to. */
+export type OrderResult = CeremonyResult | SealResult;
+
+/** Who was sealed or unsealed. */
+export interface SealResult {
+  readonly ceremony: 'seal' | 'unseal';
+  readonly cg: string;
+  /** Names of the custodians that obeyed. */
+  readonly obeyed: readonly string[];
+  /** Why the others did not, in words. */
+  readonly failed: readonly string[];
+}
+
+/** A beat as far as it matters here. */
+export interface BeatHeard {
+  readonly beat: number;
+  /** From the frame: bars are counted by it. */
+  readonly downbeat: boolean;
+}
+
+const beatsPerBarAssumed = 60;
+/** Custodians are looked after once in so many beats; a stale one is no danger to the others. */
+const careBeats = 10;
+/** After a failure: as long as it takes a custodian to start again. Also the shortest time between two by itself. */
+const pauseMs = 15 * second;
+
+export class Coordinator {
+  readonly cg: string;
+  readonly #ports: CoordinatorPorts;
+  #turn: Promise<unknown> = Promise.resolve();
+  #waiting = 0;
+  #downbeat: number | undefined;
+  #beatsPerBar = beatsPerBarAssumed;
+  #beats = 0;
+  #resumeMs = Number.NEGATIVE_INFINITY;
+  #trouble: string | undefined;
+
+  constructor(ports: CoordinatorPorts, cg: string) {
+    this.#ports = ports;
+    this.cg = cg;
+  }
+
+  /** Why what was due last could not be done, in words. */
+  get trouble(): string | undefined {
+    return this.#trouble;
+  }
+
+  /** Carries out a signed order. Whether it may be given is for each custodian to say. Throws as the ceremonies do. */
+  command(message: Uint8Array, say: Say): Promise<OrderResult> {
+    const { order } = openOrder(message);
+    if (order.cg !== this.cg)
+      throw new HoldfastError('ARGUMENT_INVALID', `the order is for ${order.cg}, this is ${this.cg}`);
+    // Sealing waits for nobody.
+    if (order.op === 'seal' || order.op === 'unseal') return this.#seal(order.op, order, message, say);
+    return this.#alone(() => this.#carryOut(order, message, say));
+  }
+
+  /** True when the group has its key. */
+  async initialised(): Promise<boolean> {
+    return (await this.#ports.registry.kek(this.cg)) !== undefined;
+  }
+
+  /** Makes the group's key as soon as all custodians answer; never rejects. True when it is there. */
+  async initialise(order: Uint8Array, say: Say): Promise<boolean> {
+    return this.#alone(async () => {
+      try {
+        if (!(await this.initialised())) await coordinateInit(this.#ports, order, say);
+        this.#trouble = undefined;
+        return true;
+      } catch (error) {
+        this.#trouble = `custody init: ${describeError(error)}`;
+        return false;
+      }
+    });
+  }
+
+  /** What is due at this beat; never rejects. Beats that come while something is under way are only counted. */
+  async onBeat({ beat, downbeat }: BeatHeard, say: Say): Promise<void> {
+    if (downbeat) this.#beginBar(beat);
+    this.#beats++;
+    if (this.#waiting > 0 || this.#ports.now() < this.#resumeMs) return;
+    await this.#alone(() => this.#care(beat, say));
+  }
+
+  async #care(beat: number, say: Say): Promise<void> {
+    try {
+      const filed = await this.#ports.registry.kek(this.cg);
+      if (filed === undefined) return;
+      const { kek, bytes } = filed;
+      if (await this.#isDue(kek, beat)) {
+        this.#resumeMs = this.#ports.now() + pauseMs;
+        await coordinateDealing(this.#ports, this.cg, undefined, say);
+      } else if (this.#beats % careBeats === 0) await this.#mend(kek, bytes, say);
+      this.#trouble = undefined;
+    } catch (error) {
+      this.#resumeMs = this.#ports.now() + pauseMs;
+      this.#trouble = describeError(error);
+      say(`custody: ${this.#trouble}`);
+    }
+  }
+
+  /** Counted from the last time the shares moved; a downbeat that was missed is caught up with any later beat. */
+  async #isDue(kek: TdecKek, beat: number): Promise<boolean> {
+    if (kek.refreshEveryBars === 0 || kek.state === 'retired' || kek.state === 'destroyed') return false;
+    const last = await this.#ports.registry.lastCertificate(kek.cg, kek.ver);
+    return beat >= (last?.beat ?? kek.activateBeat) + kek.refreshEveryBars * this.#beatsPerBar;
+  }
+
+  async #mend(kek: TdecKek, record: Uint8Array, say: Say): Promise<void> {
+    for (const { i } of await this.#behind(kek, record)) {
+      try {
+        await coordinateRepair(this.#ports, this.cg, i, say);
+      } catch (error) {
+        say(`custody: ${describeError(error)}`);
+      }
+    }
+  }
+
+  /** Members that answer and lack their shares, after they were shown the record. */
+  async #behind(kek: TdecKek, record: Uint8Array) {
+    const lacks = async (peer: string): Promise<boolean> => {
+      try {
+        const { shares } = await this.#ports.custodians.status(peer);
+        const own = shares.filter(
+          ({ cg, kekVer, gen, status }) =>
+            cg === kek.cg && kekVer === kek.ver && gen === kek.shareGen && status === 'active',
+        );
+        return own.length < 2;
+      } catch {
+        return false; // it does not answer: nothing can be done for it now
+      }
+    };
+    const asked = await Promise.all(
+      kek.custodians.map(async (each) => ({ each, lacks: await lacks(each.peer) })),
+    );
+    const lacking = asked.filter((row) => row.lacks).map(({ each }) => each);
+    if (lacking.length === 0) return [];
+    const { active } = await activateAll(this.#ports, kek, record);
+    return lacking.filter(({ peer }) => !active.includes(this.#ports.custodians.nameOf(peer)));
+  }
+
+  async #carryOut(order: CustodyOrder, message: Uint8Array, say: Say): Promise<OrderResult> {
+    switch (order.op) {
+      case 'init':
+        return coordinateInit(this.#ports, message, say);
+      case 'refresh':
+      case 'reshare':
+      case 'evict':
+        return coordinateDealing(this.#ports, this.cg, message, say);
+      case 'repair':
+        return coordinateRepair(this.#ports, this.cg, lostOf(order), say);
+      default:
+        throw new HoldfastError('ARGUMENT_INVALID', `${order.op} is not carried out by the coordinator`);
+    }
+  }
+
+  async #seal(
+    ceremony: 'seal' | 'unseal',
+    order: CustodyOrder,
+    message: Uint8Array,
+    say: Say,
+  ): Promise<SealResult> {
+    const { custodians } = this.#ports;
+    const only = order.args['only'];
+    const peers = custodians.all().filter((peer) => !Array.isArray(only) || only.includes(peer));
+    say(`telling ${peers.length} custodians to ${ceremony}`);
+    const done = await Promise.all(
+      peers.map(async (peer) => {
+        const name = custodians.nameOf(peer);
+        try {
+          await custodians.order(peer, message);
+          return { name, why: undefined };
+        } catch (error) {
+          return { name, why: `${name}: ${describeError(error)}` };
+        }
+      }),
+    );
+    return {
+      ceremony,
+      cg: this.cg,
+      obeyed: done.filter(({ why }) => why === undefined).map(({ name }) => name),
+      failed: done.flatMap(({ why }) => why ?? []),
+    };
+  }
+
+  #beginBar(beat: number): void {
+    const length = beat - (this.#downbeat ?? beat);
+    // A longer distance has a downbeat in it that was not heard.
+    if (length > 0 && length < 2 * this.#beatsPerBar) this.#beatsPerBar = length;
+    this.#downbeat = beat;
+  }
+
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    this.#waiting++;
+    const done = this.#turn.then(work).finally(() => {
+      this.#waiting--;
+    });
+    this.#turn = done.catch(() => undefined); // its caller has the error
+    return done;
+  }
+}
+
+function lostOf({ args }: CustodyOrder): number {
+  const { member } = args;
+  if (typeof member === 'number' && Number.isSafeInteger(member) && member > 0) return member;
+  throw new HoldfastError('ARGUMENT_INVALID', 'args.member: the index of a custodian expected');
+}

@@ -1,0 +1,248 @@
+// The coordinator's half of ceremonies: it carries messages, collects them, and files what the group has signed.
+//
+// It is trusted with nothing but to carry on: what it could change, leave out or repeat, custodians notice, and the
+// worst that comes of it is that the ceremony fails. It keeps no state: what has been reached stands in the registry
+// and in the custodians' stores, so another one, or the same after a crash, goes on from there.
+
+import type { CID } from '../core/block.ts';
+import { describeError, HoldfastError } from '../core/errors.ts';
+import type { Signer } from '../core/hash.ts';
+import { custodiansMax } from '../core/limits.ts';
+import type { PeerName } from '../core/rpc.ts';
+import { fieldsOf } from '../envelope/fields.ts';
+import { kekPreimage, type TdecKek, type UnsignedKek } from '../envelope/kek.ts';
+import type { KekBody } from '../envelope/records.ts';
+import { signRecord, type SignedRecord } from '../manifest/record.ts';
+import { aggregate } from '../threshold/frost.ts';
+import type { Group, RandomBytes } from '../threshold/group.ts';
+import type { KeySet } from '../threshold/key-set.ts';
+import { broken, type CustodyGroups } from './ceremony.ts';
+import { type CertificateBody, certificatePreimage } from './certificate.ts';
+import type { CustodianStatus } from './wire.ts';
+
+/** A record that is to be filed, with its place. */
+export interface FiledAs {
+  readonly key: string;
+  readonly record: Pick<SignedRecord<unknown>, 'block'>;
+}
+
+/** The newest record of a group's active key as the registry has it. */
+export interface FiledKek {
+  readonly cid: CID;
+  readonly bytes: Uint8Array;
+  readonly kek: TdecKek;
+  /** For compare-and-set of what follows it. */
+  readonly revision: number;
+}
+
+export interface CoordinatorPorts {
+  readonly custodians: {
+    /** One step of a session (ceremony-steps.ts). Throws what the custodian throws, PEER_UNREACHABLE, TIMEOUT. */
+    step(
+      peer: PeerName,
+      at: { readonly session: Uint8Array; readonly protocol: string; readonly step: string },
+      payload: unknown,
+    ): Promise<unknown>;
+    /** Shows a signed record; true when its shares are active there. */
+    activate(peer: PeerName, record: Uint8Array): Promise<boolean>;
+    order(peer: PeerName, order: Uint8Array): Promise<void>;
+    status(peer: PeerName): Promise<CustodianStatus>;
+    /** All of the cluster. */
+    all(): readonly PeerName[];
+    nameOf(peer: PeerName): string;
+    /** Ed25519 key. Throws FORBIDDEN for a peer that is no custodian of the cluster. */
+    keyOf(peer: PeerName): Uint8Array;
+  };
+  readonly registry: {
+    /** Undefined while the group has no key. */
+    kek(cg: string): Promise<FiledKek | undefined>;
+    /** First record and certificate of birth. */
+    birth(cg: string): Promise<{ readonly kek: Uint8Array; readonly certificate: Uint8Array } | undefined>;
+    lastCertificate(
+      cg: string,
+      ver: number,
+    ): Promise<{ readonly n: number; readonly cid: CID; readonly beat: number } | undefined>;
+    /** Stores the blocks, then appends all together. Throws VERSION_CONFLICT when `subject` is not at `expected`. */
+    file(subject: string, expected: number, records: readonly FiledAs[]): Promise<void>;
+  };
+  /** Signs the records' envelopes: who files them, not who vouches for them. */
+  readonly signer: Signer;
+  readonly groups: () => Promise<CustodyGroups>;
+  readonly random: RandomBytes;
+  /** Wall clock, ms since 1970. */
+  readonly now: () => number;
+  readonly beat: () => number;
+}
+
+/** Tells whoever waits how far it is. */
+export type Say = (text: string) => void;
+
+/** What came of a ceremony, for people and programs. */
+export interface CeremonyResult {
+  readonly ceremony: string;
+  readonly cg: string;
+  readonly kekVer: number;
+  readonly shareGen: number;
+  readonly t: number;
+  readonly n: number;
+  /** Names of the custodians whose shares of the generation are active. */
+  readonly active: readonly string[];
+  /** Names of those that will be repaired when they answer. */
+  readonly behind: readonly string[];
+  readonly tookMs: number;
+}
+
+/** Answers by place (from 1) and reasons by place. */
+export interface Answers<T> {
+  readonly given: ReadonlyMap<number, T>;
+  readonly missing: ReadonlyMap<number, string>;
+}
+
+/** One session with its participants. */
+export class Round {
+  readonly ports: CoordinatorPorts;
+  readonly session: Uint8Array;
+  readonly protocol: string;
+  readonly peers: readonly PeerName[];
+
+  constructor(ports: CoordinatorPorts, protocol: string, peers: readonly PeerName[]) {
+    this.ports = ports;
+    this.session = ports.random(32);
+    this.protocol = protocol;
+    this.peers = peers;
+  }
+
+  /** The same payload to the participants at `places`, all at once. Never rejects. */
+  async ask<T>(
+    places: Iterable<number>,
+    step: string,
+    payload: unknown,
+    read: (answer: unknown) => T,
+  ): Promise<Answers<T>> {
+    const given = new Map<number, T>();
+    const missing = new Map<number, string>();
+    await Promise.all(
+      [...places].map(async (place) => {
+        const peer = this.peers[place - 1] ?? '';
+        try {
+          const at = { session: this.session, protocol: this.protocol, step };
+          given.set(place, read(await this.ports.custodians.step(peer, at, payload)));
+        } catch (error) {
+          missing.set(place, `${this.ports.custodians.nameOf(peer)}: ${describeError(error)}`);
+        }
+      }),
+    );
+    return { given: new Map([...given].toSorted(([a], [b]) => a - b)), missing };
+  }
+}
+
+/** Throws KEY_UNAVAILABLE saying who is missing when fewer than `needed` answered. */
+export function requireAnswers<T>(answers: Answers<T>, needed: number, what: string): ReadonlyMap<number, T> {
+  if (answers.given.size >= needed) return answers.given;
+  const why = [...answers.missing.values()].join('; ');
+  throw new HoldfastError(
+    'KEY_UNAVAILABLE',
+    `${what}: ${answers.given.size} custodians did it, ${needed} are needed${why === '' ? '' : ` (${why})`}`,
+    { details: { answered: answers.given.size, needed } },
+  );
+}
+
+/**
+ * Has `messages` signed by the group: commitments of all at `places`, then shares of the first t of them.
+ * @param indexOf index of a participant's share of the signing key
+ */
+export async function signTogether(
+  round: Round,
+  group: Group,
+  keys: KeySet,
+  messages: readonly Uint8Array[],
+  committed: Answers<Committed>,
+): Promise<readonly Uint8Array[]> {
+  const all = [...requireAnswers(committed, keys.t, 'signing')].slice(0, keys.t);
+  const lists = messages.map((_, at) =>
+    all.map(([, { i, commitments }]) => ({ index: i, bytes: commitments[at] ?? new Uint8Array(0) })),
+  );
+  const asked = await round.ask(
+    all.map(([place]) => place),
+    'sign',
+    { commitments: lists },
+    (answer) =>
+      fieldsOf(answer, 'sign', ['shares']).bytesList('shares', 32, messages.length, messages.length),
+  );
+  const shares = requireAnswers(asked, keys.t, 'signing');
+  return messages.map((message, at) => {
+    const rows = all.map(([place, { i }]) => ({
+      index: i,
+      bytes: shares.get(place)?.[at] ?? new Uint8Array(0),
+    }));
+    const done = aggregate(group, keys, lists[at] ?? [], message, rows);
+    if (done.ok) return done.value;
+    throw broken('sign', done.faults);
+  });
+}
+
+/** A custodian's commitments, one for each message. */
+export interface Committed {
+  readonly i: number;
+  readonly commitments: readonly Uint8Array[];
+}
+
+export function readCommitted(answer: unknown): Committed {
+  const fields = fieldsOf(answer, 'commit', ['i', 'commitments']);
+  return {
+    i: fields.integer('i', 1, custodiansMax),
+    commitments: fields.bytesList('commitments', 64, 1, 16),
+  };
+}
+
+/** A KEK and a certificate under the group's signatures, as records in their places. */
+export function signedRecords(
+  signer: Signer,
+  kek: UnsignedKek,
+  certificate: Parameters<typeof certificatePreimage>[0],
+  [kekSig, certificateSig]: readonly Uint8Array[],
+  prev: CID | null,
+): { readonly kek: SignedRecord<KekBody>; readonly filed: readonly FiledAs[] } {
+  if (kekSig === undefined || certificateSig === undefined)
+    throw new HoldfastError('INTERNAL', 'two signatures expected');
+  const writer = signer.publicKey;
+  const body: KekBody = { ...kek, kind: 'kek', v: 1, writer, prev, frostSig: kekSig };
+  const record = signRecord(body, signer);
+  const certified: CertificateBody = { ...certificate, writer, frostSig: certificateSig };
+  return {
+    kek: record,
+    filed: [
+      { key: `kek/${kek.cg}/${kek.ver}`, record },
+      { key: `cert/${kek.cg}/${kek.ver}/${certificate.n}`, record: signRecord(certified, signer) },
+    ],
+  };
+}
+
+/** Both messages that the group signs at the end of a ceremony. */
+export function toSign(
+  kek: UnsignedKek,
+  certificate: Parameters<typeof certificatePreimage>[0],
+): readonly Uint8Array[] {
+  return [kekPreimage(kek), certificatePreimage(certificate)];
+}
+
+/** Shows the members the record that makes their shares active. Who does not answer takes it from the registry. */
+export async function activateAll(
+  ports: CoordinatorPorts,
+  kek: UnsignedKek,
+  record: Uint8Array,
+): Promise<{ readonly active: readonly string[]; readonly behind: readonly string[] }> {
+  const done = await Promise.all(
+    kek.custodians.map(async ({ peer }) => {
+      const name = ports.custodians.nameOf(peer);
+      try {
+        return { name, active: await ports.custodians.activate(peer, record) };
+      } catch {
+        return { name, active: false }; // it is behind, and shown as such
+      }
+    }),
+  );
+  const names = (active: boolean): string[] =>
+    done.filter((each) => each.active === active).map(({ name }) => name);
+  return { active: names(true), behind: names(false) };
+}

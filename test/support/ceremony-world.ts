@@ -1,0 +1,376 @@
+// Custodians in one process with real share stores and audit logs, and a coordinator and registry to cut at any step.
+
+import { randomBytes } from 'node:crypto';
+import { mkdtemp } from 'node:fs/promises';
+import { join } from 'node:path';
+import { decodeCbor, encodeCbor } from '../../src/core/block.ts';
+import { HoldfastError } from '../../src/core/errors.ts';
+import { signerFromSeed, type Signer } from '../../src/core/hash.ts';
+import { Activation } from '../../src/custody/activation.ts';
+import { AuditLog } from '../../src/custody/audit-log.ts';
+import { CustodyBook } from '../../src/custody/book.ts';
+import { CustodyBooks } from '../../src/custody/books.ts';
+import { CeremonyDesk } from '../../src/custody/ceremony-desk.ts';
+import { CeremonySteps } from '../../src/custody/ceremony-steps.ts';
+import type { CoordinatorPorts, FiledAs } from '../../src/custody/coordinator.ts';
+import { Coordinator } from '../../src/custody/coordinator-run.ts';
+import { CustodianOrders } from '../../src/custody/custodian-orders.ts';
+import { defaultPolicy } from '../../src/custody/default-policy.ts';
+import { openFolder } from '../../src/custody/disk.ts';
+import { beatAt } from '../../src/custody/freshness.ts';
+import { type OrderOp, signOrder } from '../../src/custody/order.ts';
+import { createSealingKeyFile } from '../../src/custody/sealing-key.ts';
+import { ShareStore } from '../../src/custody/share-store.ts';
+import type { CustodianStatus } from '../../src/custody/wire.ts';
+import type { TdecKek } from '../../src/envelope/kek.ts';
+import { parseKek } from '../../src/envelope/records.ts';
+import { openRecord, signRecord } from '../../src/manifest/record.ts';
+import { nobleEd25519 } from '../../src/threshold/group-noble.ts';
+import type { Scalar } from '../../src/threshold/group.ts';
+import { loadRistretto } from '../../src/threshold/group-sodium.ts';
+import { generateKeyPair } from '../../src/threshold/hpke.ts';
+
+export const cg = 'cg-test';
+export const random = (size: number): Uint8Array => new Uint8Array(randomBytes(size));
+const ristretto = await loadRistretto();
+export const groups = { kek: ristretto, frost: nobleEd25519() };
+
+/** Where a process is killed: `before` or after (`after`) a custodian has taken a step, or at the registry. */
+export type Kill = (at: {
+  readonly who: string;
+  readonly step: string;
+  readonly when: 'before' | 'after';
+}) => 'go' | 'kill';
+
+/** One custodian: what is on its disk outlives the process. */
+export class CustodianSite {
+  readonly name: string;
+  readonly peer: string;
+  readonly signer: Signer = signerFromSeed(random(32));
+  readonly #world: CeremonyWorld;
+  #running: Running | undefined;
+  #dir = '';
+  #born = false;
+
+  constructor(world: CeremonyWorld, index: number) {
+    this.#world = world;
+    this.name = `custodian-${index}`;
+    this.peer = `peer-${index}`;
+  }
+
+  get running(): Running {
+    if (this.#running === undefined) throw new HoldfastError('PEER_UNREACHABLE', `${this.name} is down`);
+    return this.#running;
+  }
+
+  get isUp(): boolean {
+    return this.#running !== undefined;
+  }
+
+  async start(): Promise<void> {
+    const create = !this.#born;
+    if (create) {
+      this.#dir = await mkdtemp(join(this.#world.dir, `${this.name}-`));
+      await createSealingKeyFile(join(this.#dir, 'sealing.key'));
+    }
+    const disk = await openFolder(join(this.#dir, 'shares'));
+    const sealing = { source: 'key-file', path: join(this.#dir, 'sealing.key') } as const;
+    const shares = await ShareStore.open({ shares: disk, keys: disk, sealing, owner: this.peer, create });
+    if (create) await makeKeys(shares);
+    const log = await AuditLog.open({
+      path: join(this.#dir, 'audit'),
+      origin: `local/${this.name}`,
+      signer: this.signer,
+      create,
+    });
+    this.#born = true;
+    const books = new CustodyBooks(shares);
+    const world = this.#world;
+    const ports = {
+      shares,
+      log,
+      books,
+      signer: this.signer,
+      peer: this.peer,
+      operator: world.operator.publicKey,
+      groups: async () => groups,
+      random,
+      beat: () => beatAt({ beat: world.beat, atMs: 0 }, 0, { beatMs: 1000, beatsPerBar: 10 }),
+      beatsPerBar: () => 10,
+      now: () => world.nowMs,
+      custodianKey: (peer: string) => world.keyOf(peer),
+      custodians: () => new Map(world.sites.map((site) => [site.peer, site.signer.publicKey])),
+    };
+    const orders = new CustodianOrders({ ...ports, operator: world.operator.publicKey, executors: [] });
+    const desk = new CeremonyDesk({ ...ports, orders });
+    const steps = new CeremonySteps(desk);
+    this.#running = { shares, log, books, steps, activation: new Activation(desk), orders };
+    for (const record of world.log) books.take(record);
+    await books.comparedAt(world.beat);
+  }
+
+  /** As kill -9: memory is gone. */
+  async kill(): Promise<void> {
+    const running = this.#running;
+    this.#running = undefined;
+    running?.steps.close();
+    await running?.log[Symbol.asyncDispose]();
+  }
+
+  /** Loses all that it stored. */
+  async wipe(): Promise<void> {
+    await this.kill();
+    this.#born = false;
+  }
+}
+
+interface Running {
+  readonly shares: ShareStore;
+  readonly log: AuditLog;
+  readonly books: CustodyBooks;
+  readonly steps: CeremonySteps;
+  readonly activation: Activation;
+  readonly orders: CustodianOrders;
+}
+
+export class CeremonyWorld implements AsyncDisposable {
+  readonly dir: string;
+  readonly operator = signerFromSeed(random(32));
+  readonly steward = signerFromSeed(random(32));
+  readonly sites: CustodianSite[] = [];
+  /** The registry. */
+  readonly log: { key: string; bytes: Uint8Array }[] = [];
+  beat = 100;
+  nowMs = 1_700_000_000_000;
+  kill: Kill = () => 'go';
+  readonly said: string[] = [];
+
+  private constructor(dir: string) {
+    this.dir = dir;
+  }
+
+  static async start(dir: string, n: number): Promise<CeremonyWorld> {
+    const world = new CeremonyWorld(dir);
+    for (let at = 1; at <= n; at++) world.sites.push(new CustodianSite(world, at));
+    for (const site of world.sites) await site.start();
+    return world;
+  }
+
+  keyOf(peer: string): Uint8Array {
+    const site = this.sites.find((each) => each.peer === peer);
+    if (site === undefined) throw new HoldfastError('FORBIDDEN', `${peer} is no custodian`);
+    return site.signer.publicKey;
+  }
+
+  site(peer: string): CustodianSite {
+    const found = this.sites.find((each) => each.peer === peer);
+    if (found === undefined) throw new HoldfastError('PEER_UNREACHABLE', peer);
+    return found;
+  }
+
+  coordinator(): Coordinator {
+    return new Coordinator(this.ports(), cg);
+  }
+
+  async tellAll(): Promise<void> {
+    for (const { running } of this.sites.filter((each) => each.isUp)) {
+      for (const record of this.log) running.books.take(record);
+      await running.books.comparedAt(this.beat);
+    }
+  }
+
+  order(op: OrderOp, args: Record<string, unknown>, signer: Signer = this.operator): Uint8Array {
+    const { beat } = this;
+    const common = { v: 1, cg, nonce: random(32), beat, exp: beat + 60, by: signer.publicKey } as const;
+    return signOrder({ ...common, op, args }, signer);
+  }
+
+  initOrder(t: number, n: number): Uint8Array {
+    const writer = this.operator.publicKey;
+    const policy = defaultPolicy({ cg, family: random(16), writer, authorities: [writer] });
+    return this.order('init', {
+      ver: 1,
+      t,
+      members: this.seats(n),
+      policy: signRecord(policy, this.operator).block.bytes,
+      refreshEveryBars: 8,
+      development: false,
+    });
+  }
+
+  /** An order to deal anew from the present generation. */
+  dealOrder(
+    op: 'refresh' | 'reshare' | 'evict',
+    t: number,
+    members: readonly { peer: string; org: string }[],
+  ) {
+    const kek = this.kek();
+    return this.order(op, {
+      ver: kek.ver,
+      gen: kek.shareGen,
+      t,
+      members,
+      frostPk: kek.frostPk,
+      development: false,
+    });
+  }
+
+  seats(n: number): { peer: string; org: string }[] {
+    return this.sites.slice(0, n).map(({ peer, name }) => ({ peer, org: name }));
+  }
+
+  filedKek(): { bytes: Uint8Array; kek: TdecKek } | undefined {
+    const bytes = this.log.findLast(({ key }) => key.startsWith('kek/'))?.bytes;
+    if (bytes === undefined) return undefined;
+    const { kind: _, v: __, writer: ___, prev: ____, ...kek } = parseKek(openRecord(bytes).body);
+    if (kek.provider !== 'tdec') throw new TypeError('a threshold group expected');
+    return { bytes, kek };
+  }
+
+  kek(): TdecKek {
+    const found = this.filedKek();
+    if (found === undefined) throw new TypeError('no key yet');
+    return found.kek;
+  }
+
+  /** The registry's records, judged by somebody who trusts nobody. */
+  book(): CustodyBook {
+    const book = new CustodyBook(cg);
+    for (const { bytes } of this.log) book.take(bytes);
+    return book;
+  }
+
+  /** The private key, put together by the shares of these custodians in a generation. A test may; nobody else does. */
+  async secretOf(
+    sites: readonly CustodianSite[],
+    gen: number,
+    key: 'kek' | 'frost' = 'kek',
+  ): Promise<Scalar> {
+    const opened = await Promise.all(
+      sites.map(({ running }) => running.shares.openShare({ cg, kekVer: 1, gen }, key)),
+    );
+    return interpolated(
+      key,
+      opened.map(({ entry, secret }) => ({ index: entry.index, secret })),
+    );
+  }
+
+  ports(): CoordinatorPorts {
+    return {
+      custodians: {
+        step: async (peer, at, payload) => {
+          const site = this.site(peer);
+          await this.#cut(site, at.step, 'before');
+          const copied = decodeCbor(encodeCbor(payload), 'payload');
+          const answer = await site.running.steps.step(at.session, at.protocol, at.step, copied);
+          await this.#cut(site, at.step, 'after');
+          return decodeCbor(encodeCbor(answer), 'answer');
+        },
+        activate: async (peer, record) => {
+          const site = this.site(peer);
+          await this.#cut(site, 'activate', 'before');
+          const active = await site.running.activation.take(record);
+          await this.#cut(site, 'activate', 'after');
+          return active;
+        },
+        order: async (peer, order) => {
+          await this.site(peer).running.orders.obey(order);
+        },
+        status: async (peer) => statusOf(this.site(peer)),
+        all: () => this.sites.map(({ peer }) => peer),
+        nameOf: (peer) => this.sites.find((each) => each.peer === peer)?.name ?? peer,
+        keyOf: (peer) => this.keyOf(peer),
+      },
+      registry: {
+        kek: async () => {
+          const found = this.filedKek();
+          return found && { ...found, cid: openRecord(found.bytes).cid, revision: this.log.length };
+        },
+        birth: async () => {
+          const kek = this.log.find(({ key }) => key.startsWith('kek/'))?.bytes;
+          const certificate = this.log.find(({ key }) => key.startsWith('cert/'))?.bytes;
+          return kek && certificate && { kek, certificate };
+        },
+        lastCertificate: async () => {
+          const last = this.log.findLast(({ key }) => key.startsWith('cert/'));
+          if (last === undefined) return undefined;
+          const { cid, body } = openRecord(last.bytes);
+          return { cid, n: Number(Reflect.get(body, 'n')), beat: Number(Reflect.get(body, 'beat')) };
+        },
+        file: async (_subject, expected, records) => this.#file(expected, records),
+      },
+      signer: this.steward,
+      groups: async () => groups,
+      random,
+      now: () => this.nowMs,
+      beat: () => this.beat,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const site of this.sites) await site.kill();
+  }
+
+  #file(expected: number, records: readonly FiledAs[]): void {
+    this.#cutCoordinator('append', 'before');
+    if (this.log.length !== expected) throw new HoldfastError('VERSION_CONFLICT', 'another one was quicker');
+    this.log.push(...records.map(({ key, record }) => ({ key, bytes: record.block.bytes })));
+    this.book(); // throws for what nobody would believe
+    this.#cutCoordinator('append', 'after');
+  }
+
+  async #cut(site: CustodianSite, step: string, when: 'before' | 'after'): Promise<void> {
+    this.#cutCoordinator(`${step} of ${site.name}`, when);
+    if (this.kill({ who: site.name, step, when }) === 'go') return;
+    await site.kill();
+    throw new HoldfastError('PEER_UNREACHABLE', `${site.name} was killed`);
+  }
+
+  #cutCoordinator(step: string, when: 'before' | 'after'): void {
+    if (this.kill({ who: 'coordinator', step, when }) === 'kill') throw new Killed();
+  }
+}
+
+/** The end of the coordinator's process. */
+export class Killed extends Error {}
+
+function statusOf({ name, running }: CustodianSite): CustodianStatus {
+  const held = running.shares.shares();
+  return {
+    v: 1,
+    name,
+    beat: 0,
+    timeLost: null,
+    sealingSource: 'key-file',
+    shares: held.map(({ kekVer, gen, key, status, index, t, n }) => {
+      return { cg, kekVer, gen, key, status, index, t, n };
+    }),
+    sealed: [],
+    audit: { entries: running.log.size, cosigned: 0, witnesses: [] },
+    waiting: 0,
+    givenInBar: 0,
+    warnings: [],
+  };
+}
+
+async function makeKeys(shares: ShareStore): Promise<void> {
+  const secret = ristretto.scalar.random(random);
+  await shares.addKeyPair({ kind: 'dkg', epoch: 0, publicKey: ristretto.base(secret) }, secret);
+  const { publicKey, secretKey } = generateKeyPair(random);
+  await shares.addKeyPair({ kind: 'prekey', epoch: 0, publicKey }, secretKey);
+}
+
+function interpolated(
+  key: 'kek' | 'frost',
+  shares: readonly { readonly index: number; readonly secret: Scalar }[],
+): Scalar {
+  const { scalar } = groups[key];
+  return shares.reduce((sum, { index, secret }) => {
+    const weight = shares.reduce((product, other) => {
+      if (other.index === index) return product;
+      const distance = scalar.sub(scalar.fromInt(other.index), scalar.fromInt(index));
+      return scalar.mul(product, scalar.mul(scalar.fromInt(other.index), scalar.inv(distance)));
+    }, scalar.fromInt(1));
+    return scalar.add(sum, scalar.mul(weight, secret));
+  }, scalar.fromInt(0));
+}
