@@ -17,6 +17,8 @@ import { parseCapabilityFile } from '../custody/capability-file.ts';
 import { groupNameOf } from '../custody/directory.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import { sharedHostWarning } from '../custody/hosts.ts';
+import type { PolicyBody } from '../custody/policy.ts';
+import { ReceiptFile } from '../custody/receipts.ts';
 import { parseRevocation } from '../custody/revocation.ts';
 import { misconductText, TdecProvider } from '../custody/tdec.ts';
 import { type CustodianStatus, parseStatus } from '../custody/wire.ts';
@@ -63,6 +65,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
   private constructor(ports: DoorCustodyPorts, group: string, feed: CustodyFeed) {
     const { member, config } = ports;
     const { signer } = member.identity;
+    const receipts = new ReceiptFile(join(member.config.dataDir, 'custody-receipts'));
     this.group = group;
     this.#ports = ports;
     this.#feed = feed;
@@ -76,6 +79,12 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       chain: () => readChain(config.capabilityPath),
       random,
       clock: systemClock,
+      onOpened: ({ peers, ...opened }) =>
+        void receipts.append({
+          ...opened,
+          custodians: peers.map((peer) => `${member.config.cluster}/${this.#nameOf(peer)}`),
+          at: systemClock.now(),
+        }),
       onMisconduct: (evidence) => console.error(misconductText(evidence, this.#nameOf(evidence.peer))),
     });
     this.#canary = new Canary({
@@ -109,6 +118,11 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
   get makes(): boolean {
     const directory = this.#feed.directory();
     return this.#ordered || directory.initialised || directory.count(`kek/${this.group}/1`) > 0;
+  }
+
+  /** What the newest policy says of recovery keys; undefined where there is none. */
+  recovery(): PolicyBody['recovery'] | undefined {
+    return this.#feed.directory().policy()?.recovery;
   }
 
   /** True when this door has leave to ask. */

@@ -51,6 +51,7 @@ export class Tally {
   readonly #silent = new Map<number, string>();
   readonly #done: (Unwrapped | undefined)[];
   readonly #eager: boolean;
+  readonly #helped = new Set<number>();
 
   constructor(options: TallyOptions) {
     this.#options = options;
@@ -88,6 +89,11 @@ export class Tally {
     return stale || [...this.#silent.values()].some((why) => why.startsWith(otherGeneration));
   }
 
+  /** Indices of the custodians whose partials made all the keys that were opened. */
+  get helped(): readonly number[] {
+    return [...this.#helped].toSorted((a, b) => a - b);
+  }
+
   /** One answer for each item. Call once. Zeroes the partials. */
   results(): readonly Unwrapped[] {
     const results = this.#options.items.map((item, at) => this.#done[at] ?? this.#refused(item, at));
@@ -103,8 +109,10 @@ export class Tally {
         const from = this.#granting(at).slice(0, kek.t);
         if (from.length < kek.t) break;
         const branchKey = this.#combined(item, at, from);
-        if (branchKey !== undefined) this.#done[at] = { ok: true, branchKey };
-        else if (!from.map((heard) => this.#prove(heard)).includes(false))
+        if (branchKey !== undefined) {
+          this.#done[at] = { ok: true, branchKey };
+          for (const { answer } of from) this.#noteHelp(answer);
+        } else if (!from.map((heard) => this.#prove(heard)).includes(false))
           this.#done[at] = refusedKey(
             item.record,
             'DECRYPT_FAILED',
@@ -112,6 +120,11 @@ export class Tally {
           );
       }
     }
+  }
+
+  /** Only of who gave every item: a receipt says of each key that all of these helped. */
+  #noteHelp({ i, results }: CustodyAnswer): void {
+    if (results.every(({ granted }) => granted)) this.#helped.add(i);
   }
 
   /** The branch key, or undefined when it is not what the record commits to. */

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { TestGroup } from '../../test/support/custody-group.ts';
 import { random, the } from '../../test/support/threshold.ts';
@@ -16,6 +19,9 @@ import { encodeMisconduct, type Misconduct, parseMisconduct, provesMisconduct } 
 import type { KekProvider, UnwrapRequest } from './provider.ts';
 import { openRequest } from './request.ts';
 import { sealAnswer } from './answer.ts';
+import { reconcile, verifyLog } from './audit-verify.ts';
+import { parseReceipts, ReceiptFile } from './receipts.ts';
+import type { Opened } from './tdec.ts';
 import { switchedLeaf } from './certificate.ts';
 import { encodeLabel, parseLabel, switchedLabel } from '../envelope/label.ts';
 import { leafHash } from '../threshold/merkle.ts';
@@ -112,6 +118,44 @@ describe('threshold custody', () => {
       group.custodians.reduce((sum, { askedCount }) => sum + askedCount, 0),
       3,
     );
+  });
+
+  it('leaves a receipt that fits the logs of those who helped', async () => {
+    await using group = await TestGroup.create();
+    const opened: Opened[] = [];
+    const provider = group.provider({ onOpened: (each) => void opened.push(each) });
+    const made = [await makeKey(provider), await makeKey(provider)];
+    await provider.unwrap(
+      made.map(({ body }) => body),
+      request,
+    );
+    const dir = await mkdtemp(join(tmpdir(), 'holdfast-receipts-'));
+    try {
+      const { peers, ...rest } = the(opened[0]);
+      const origins = new Map(group.custodians.map(({ peer, log }) => [peer, log.origin]));
+      const custodians = peers.map((peer) => origins.get(peer) ?? '');
+      const path = join(dir, 'receipts');
+      await new ReceiptFile(path).append({ ...rest, custodians, at: 1 });
+      const receipts = parseReceipts(`${await readFile(path, 'utf8')}{"at":1,`);
+      const logs = await Promise.all(
+        group.custodians.map(async ({ log, signer }) => {
+          const key = { name: log.origin, publicKey: signer.publicKey };
+          return verifyLog(key, log.checkpoint, await log.leaves(0, 64));
+        }),
+      );
+      assert.equal(custodians.length, 3);
+      assert.deepEqual(reconcile(logs, receipts, 3), []);
+      const silent = logs.map((log) =>
+        log.checkpoint.origin === custodians[0] ? { ...log, leaves: [] } : log,
+      );
+      assert.deepEqual(
+        reconcile(silent, receipts, 3).map(({ kind }) => kind),
+        ['leaf-missing', 'too-few-leaves', 'leaf-missing', 'too-few-leaves'],
+      );
+      assert.equal(reconcile(logs, [], 3).length, 2, 'openings without a receipt');
+    } finally {
+      await rm(dir, { recursive: true, force: true });
+    }
   });
 
   it('gives the reason of the custodians when they refuse', async () => {

@@ -69,8 +69,19 @@ export interface TdecOptions {
   readonly eager?: boolean;
   /** After this long without an answer further custodians are asked, ms; and a little for each item. Default 40. */
   readonly hedgeMs?: number;
+  /** Told of each request by which keys were opened, with the peers whose answers were used. Must not throw. */
+  readonly onOpened?: (opened: Opened) => void;
   /** Told once of each custodian that was caught. Must not throw. */
   readonly onMisconduct?: (evidence: Misconduct) => void;
+}
+
+/** What an auditor holds against the custodians' logs. */
+export interface Opened {
+  /** SHA-512 of the request. */
+  readonly reqHash: Uint8Array;
+  readonly bkIds: readonly Uint8Array[];
+  readonly peers: readonly PeerName[];
+  readonly threshold: number;
 }
 
 /** Beats for which a request is good: the most that a custodian takes. */
@@ -326,7 +337,17 @@ export class TdecProvider implements KekProvider {
           }
         },
       });
-      return { results: tally.results(), stale: tally.isStale };
+      const helped = tally.helped;
+      const results = tally.results();
+      const opened = items.filter((_, at) => results[at]?.ok === true);
+      if (opened.length > 0)
+        this.#options.onOpened?.({
+          reqHash: hash,
+          bkIds: opened.map(({ bkId }) => bkId),
+          peers: helped.flatMap((i) => kek.custodians[i - 1]?.peer ?? []),
+          threshold: kek.t,
+        });
+      return { results, stale: tally.isStale };
     } finally {
       secretKey.fill(0);
     }

@@ -4,7 +4,8 @@
 //   DIR/membership.json   the allow-list, signed with operator.key
 //   DIR/operator.key      600
 //   DIR/token             600: the bearer token of the door
-//   DIR/custody/          what the operator signed for custodians: capabilities, the order to make the key
+//   DIR/custody/          what the operator signed for custodians: capabilities, the order to make the key; and
+//                         provider.json, 600, where other key providers are to be used (docs/key-providers.md)
 //   DIR/keys/             700: writer.key, and the key files of the development key provider
 //   DIR/state.json        which processes shall run, and which data directories have been born (state-file.ts)
 //   DIR/NAME/identity.key 600, kept for ever: the address of the process depends on it
@@ -82,6 +83,8 @@ export interface DoorConfig {
   readonly capabilityPath: string;
   /** There once the custodians are to make the keys. */
   readonly initOrderPath: string;
+  /** Which key providers there are beside the cluster's own; need not be there. */
+  readonly providersPath: string;
   /** Development key provider and writer's signing key live here. */
   readonly keysDir: string;
   readonly writerKeyPath: string;
@@ -116,8 +119,14 @@ export function layoutPaths(dir: string) {
     custody: join(root, 'custody'),
     /** The order to make the key of the custody group: from then on custodians make the branch keys. */
     custodyInitOrder: join(root, 'custody', 'init-order'),
+    /** Which key providers there are beside the cluster's own. */
+    keyProviders: join(root, 'custody', 'provider.json'),
+    /** How far keys have been moved from one provider to another. */
+    migration: join(root, 'custody', 'migration.json'),
     /** What the command line remembers of the custody group. */
     custodyPin: join(root, 'custody', 'pin.json'),
+    /** What the command line opened. */
+    custodyReceipts: join(root, 'custody', 'receipts'),
     /** What `writer` or the door may ask of custodians. */
     capability: (name: string) => join(root, 'custody', 'capabilities', `${name}.cap`),
     run: join(root, 'run'),
@@ -221,6 +230,7 @@ async function doorConfig(layout: Layout): Promise<DoorConfig> {
     tokenPath: paths.token,
     capabilityPath: paths.capability('door'),
     initOrderPath: paths.custodyInitOrder,
+    providersPath: paths.keyProviders,
     keysDir: paths.keys,
     writerKeyPath: paths.writerKey,
   };

@@ -5,8 +5,16 @@ import { join } from 'node:path';
 import type { DoorClient } from '../../client/door-client.ts';
 import { toHex } from '../../core/bytes.ts';
 import { describeError, isHoldfastError } from '../../core/errors.ts';
-import { type Opening, openings, type VerifiedLog, verifyLog } from '../../custody/audit-verify.ts';
+import {
+  type Finding,
+  type Opening,
+  openings,
+  reconcile,
+  type VerifiedLog,
+  verifyLog,
+} from '../../custody/audit-verify.ts';
 import { type NoteKey, openCheckpoint } from '../../custody/checkpoint.ts';
+import { type DatedReceipt, parseReceipts } from '../../custody/receipts.ts';
 import { makeDirectory, readIfThere, writeWhole } from '../../files/whole.ts';
 import { layoutPaths, readLayout } from '../../local/layout.ts';
 import type { Command, Context } from '../command.ts';
@@ -15,6 +23,8 @@ import { table } from '../screen.ts';
 
 const pageLeaves = 64;
 const shownDefault = 20;
+/** How far the clocks of custodians may be apart from ours, and how long a receipt may be on its way. */
+const slackMs = 10_000;
 
 /** What became of one log. */
 interface Audited {
@@ -38,17 +48,22 @@ export const custodyAudit: Command = {
   },
   positionals: [0, 0],
   notes:
-    'Exit status: 0 all logs verify · 5 a custodian could not be asked · 6 a log is damaged, or not what was seen before.',
+    'Exit status: 0 all logs verify · 5 a custodian could not be asked · 6 a log is damaged, is not what was seen before, or misses\nwhat the receipts of this machine tell of.',
   async run(context) {
     const { data, json, screen } = context;
     await using door = await openDoor(context);
     const keys = await logKeys(data);
+    const [receipts, readAt] = [await readReceipts(data), Date.now()];
     const audited = await Promise.all(keys.map((key) => auditOne(context, door, key, keys)));
     const logs = audited.flatMap(({ log }) => (log === undefined ? [] : [log]));
     const opened = openings(logs, context.text('key'));
-    if (json) screen.value({ logs: audited.map(summaryOf), openings: opened });
-    else show(context, audited, opened, await namesOf(data));
+    const names = await namesOf(data);
+    const findings = reconciled(logs, receipts, new Set(names.keys()), readAt);
+    if (json) screen.value({ logs: audited.map(summaryOf), openings: opened, findings });
+    else show(context, audited, opened, names);
+    if (!json) for (const finding of findings) screen.line(screen.paint('red', findingText(finding)));
     if (audited.some(({ isReached, problem }) => isReached && problem !== undefined)) return 6;
+    if (findings.some(({ kind }) => kind !== 'receipt-missing')) return 6;
     return audited.some(({ isReached }) => !isReached) ? 5 : 0;
   },
 };
@@ -141,6 +156,46 @@ async function checkSeen(
   const seen = await readIfThere(path);
   if (seen !== undefined) verifyLog(key, seen, leaves.slice(0, openCheckpoint(seen, key).size));
   await writeWhole(path, note, 0o600);
+}
+
+/** Receipts of this machine: of its door and its command line. */
+async function readReceipts(data: string): Promise<readonly DatedReceipt[]> {
+  const { file } = await readLayout(data);
+  const paths = layoutPaths(data);
+  const doors = file.processes.filter(({ role }) => role === 'door').map(({ name }) => paths.data(name));
+  const files = [paths.custodyReceipts, ...doors.map((directory) => join(directory, 'custody-receipts'))];
+  const texts = await Promise.all(files.flatMap((path) => [`${path}.old`, path]).map(readIfThere));
+  return texts.flatMap((text) => parseReceipts(text ?? ''));
+}
+
+/**
+ * What does not fit between logs and receipts. The receipts were read before the logs, so each has its entries there.
+ * Openings by others than `own` keys, from before the first receipt that is kept, or of the last moments are not missed.
+ */
+function reconciled(
+  logs: readonly VerifiedLog[],
+  receipts: readonly DatedReceipt[],
+  own: ReadonlySet<string>,
+  readAt: number,
+): readonly Finding[] {
+  const first = Math.min(...receipts.map(({ at }) => at));
+  const threshold = Math.max(0, ...receipts.map((each) => each.threshold));
+  return reconcile(logs, receipts, threshold).filter(
+    (finding) =>
+      finding.kind !== 'receipt-missing' ||
+      (own.has(finding.opening.requester) &&
+        finding.opening.at >= first &&
+        finding.opening.at < readAt - slackMs),
+  );
+}
+
+function findingText(finding: Finding): string {
+  if (finding.kind === 'leaf-missing')
+    return `${finding.custodian} helped to open ${finding.bkId} and has not written it down`;
+  if (finding.kind === 'too-few-leaves')
+    return `${finding.bkId} was opened, and only ${finding.leaves} logs tell of it`;
+  const { bkId, at } = finding.opening;
+  return `${bkId} was opened at ${new Date(at).toISOString()} with a key of this machine, and there is no receipt`;
 }
 
 /** Keys whose owners are known here. */
