@@ -65,7 +65,7 @@ const pure: readonly RegExp[] = [
   /^src\/envelope\//,
   /^src\/threshold\//,
   /^src\/flows\//,
-  /^src\/custody\/(answer|authorise|birth|book|budget|by-tag|canary|capability|capability-file|certificate|default-policy|directory|feed|freshness|misconduct|order|policy)\.ts$/,
+  /^src\/custody\/(answer|authorise|birth|book|budget|canary|capability|capability-file|certificate|default-policy|directory|feed|freshness|misconduct|order|policy)\.ts$/,
   /^src\/custody\/migrate\.ts$/,
   /^src\/custody\/(record-head|refusal|replay|request|revocation|scope|signed-map|tally)\.ts$/,
   /^src\/beacon\/(log|fold|rows|records|queries|custody-chain)\.ts$/,

@@ -13,6 +13,8 @@ export interface HealthFacts {
   readonly seals: boolean;
   /** Whether branch keys come back; undefined in a cluster without custodians. */
   readonly custody: HealthCheck | undefined;
+  /** Whether the configured key providers answer; undefined where none is configured. */
+  readonly keys: HealthCheck | undefined;
   /** Throws when the steward does not answer. */
   steward(): Promise<StewardStatus>;
 }
@@ -25,6 +27,7 @@ export async function doorHealth(facts: HealthFacts): Promise<readonly HealthChe
     tempoCheck(facts),
     sealingCheck(facts),
     ...(facts.custody === undefined ? [] : [facts.custody]),
+    ...(facts.keys === undefined ? [] : [facts.keys]),
     ...(await stewardChecks(facts)),
   ];
 }

@@ -78,6 +78,7 @@ class Door {
   readonly #tempo = new DoorTempo(systemClock);
   readonly #followed: FollowedLog;
   #custody: DoorCustody | undefined;
+  #sealing: Sealing | undefined;
   #kekPolicy: () => string = () => 'unknown';
 
   constructor(member: Member, doorView: DoorView) {
@@ -95,6 +96,7 @@ class Door {
         throw new HoldfastError('FORBIDDEN', `${peer} is no steward`);
       this.#tempo.hear(fieldOf(head, 'beat'));
       void this.#custody?.follow();
+      void this.#sealing?.providers.reload();
       return { head: {} };
     });
   }
@@ -160,6 +162,7 @@ class Door {
       },
       stack,
     );
+    this.#sealing = sealing;
     if (sealing !== undefined) this.#kekPolicy = () => sealing.kekPolicy;
     return sealing;
   }
@@ -197,6 +200,7 @@ class Door {
       view: this.#view.health(),
       beat: this.#tempo.answer(this.#kekPolicy()),
       custody: await this.#custody?.check(),
+      keys: await this.#sealing?.keysCheck(),
       seals,
       steward: () => this.#steward.status(),
     });

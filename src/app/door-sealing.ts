@@ -1,12 +1,14 @@
 // A door that seals for plain HTTP callers: the same flows as in the client, with ports that need no HTTP.
 
+import type { HealthCheck } from '../api/types.ts';
 import type { BeaconView } from '../beacon/view.ts';
 import type { Block, CID } from '../core/block.ts';
+import { second } from '../core/clock.ts';
 import { describeError } from '../core/errors.ts';
-import { byTag } from '../custody/by-tag.ts';
 import { openDevFile } from '../custody/dev-file.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import type { KekProvider } from '../custody/provider.ts';
+import { ProviderSet } from '../custody/provider-set.ts';
 import type { GetPorts } from '../flows/get.ts';
 import type { PutPorts } from '../flows/put.ts';
 import type { DoorConfig } from '../local/layout.ts';
@@ -24,6 +26,10 @@ export interface Sealing {
   readonly text: string;
   /** Name of the key policy: what branch keys are made under. */
   readonly kekPolicy: string;
+  /** Whether the configured key providers answer; undefined where none is configured. Of a moment ago. */
+  keysCheck(): Promise<HealthCheck | undefined>;
+  /** The key providers that this door opens content by. */
+  readonly providers: ProviderSet;
 }
 
 export interface SealingPorts {
@@ -84,28 +90,64 @@ export async function openSealing(
     get kekPolicy() {
       return provider.id;
     },
+    keysCheck: keysCheckOf(provider),
+    providers: provider,
   };
 }
 
-/** Custodians where this door may ask them, a development key file where there is one, or both. */
+/** A server or token is not asked with every look at the health. */
+function keysCheckOf(providers: ProviderSet): Sealing['keysCheck'] {
+  let asked: Promise<HealthCheck> | undefined;
+  let untilMs = 0;
+  return async () => {
+    if (!providers.isConfigured) return undefined;
+    if (asked === undefined || systemClock.monotonic() >= untilMs) {
+      untilMs = systemClock.monotonic() + keysCheckMs;
+      asked = providers.health().then(({ ok, text }) => {
+        const { combiner, names } = providers.making;
+        const makers = combiner === 'one' ? names.join() : `${combiner} of ${names.join(', ')}`;
+        return { name: 'keys', status: ok ? 'ok' : 'degraded', text: `new keys by ${makers}: ${text}` };
+      });
+    }
+    return asked;
+  };
+}
+
+const keysCheckMs = 10 * second;
+
+/** All key providers that this door may use; undefined when there is none to make keys with. */
 async function openProvider(
   config: DoorConfig,
   custody: DoorCustody | undefined,
   stack: AsyncDisposableStack,
-): Promise<KekProvider | undefined> {
+): Promise<ProviderSet | undefined> {
   const mayAsk = custody !== undefined && (await custody.mayAsk());
-  const file = await openFile(config, mayAsk && custody.makes);
-  if (!mayAsk) return file === undefined ? undefined : stack.use(file);
-  if (file === undefined && !custody.makes) return undefined;
-  const custodiansMake = (): boolean => custody.makes;
-  return stack.use(byTag({ custodians: custody.provider, file, custodiansMake }));
+  const file = await openFile(config, custody?.makes ?? false);
+  try {
+    const set = stack.use(
+      await ProviderSet.open({
+        path: config.providersPath,
+        clock: systemClock,
+        custodians: mayAsk ? custody.provider : undefined,
+        file,
+        custodiansMake: () => mayAsk && custody.makes,
+        recovery: () => custody?.recovery(),
+      }),
+    );
+    set.maker();
+    return set;
+  } catch (error) {
+    console.error(`this door handles ciphertext only: ${describeError(error)}`);
+    return undefined;
+  }
 }
 
+/** Undefined where it is not there or must not be used; that is said unless custodians make the keys. */
 async function openFile(config: DoorConfig, isOptional: boolean): Promise<KekProvider | undefined> {
   try {
     return await openDevFile({ path: devKeyPath(config), clock: systemClock, create: false });
   } catch (error) {
-    if (!isOptional) console.error(`this door handles ciphertext only: ${describeError(error)}`);
+    if (!isOptional) console.error(`no development key file: ${describeError(error)}`);
     return undefined;
   }
 }

@@ -5,30 +5,60 @@ import { randomBytes } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { DoorClient } from '../client/door-client.ts';
 import type { DoorOptions } from '../client/http.ts';
-import { isHoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
-import { byTag } from '../custody/by-tag.ts';
 import { parseCapabilityFile } from '../custody/capability-file.ts';
 import { openDevFile } from '../custody/dev-file.ts';
 import { groupNameOf } from '../custody/directory.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import type { KekProvider } from '../custody/provider.ts';
+import { ProviderSet } from '../custody/provider-set.ts';
+import { ReceiptFile } from '../custody/receipts.ts';
 import { TdecProvider } from '../custody/tdec.ts';
 import { errnoOf, makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
 import { devKeyPath, layoutPaths, readLayout } from '../local/layout.ts';
 
 /**
- * The provider of a local cluster. `custodians` gives those that the operator's membership names.
- * Throws what opening the key file throws, where only that can serve, and what the door throws.
+ * All key providers of a local cluster. `custodians` gives those that the operator's membership names.
+ * Throws what is wrong with their configuration, what opening the key file throws, where only that can serve, and
+ * what the door throws.
  */
 export async function openProvider(
   door: Pick<DoorOptions, 'url' | 'token'>,
   data: string,
   signer: Signer,
   custodians: () => Promise<ReadonlyMap<string, Uint8Array>>,
-): Promise<KekProvider> {
+): Promise<ProviderSet> {
+  await using stack = new AsyncDisposableStack();
+  const custody = await openCustodians(door, data, signer, custodians);
+  if (custody !== undefined) stack.use(custody.provider);
+  const keyFile = await openKeyFile(data).catch((error: unknown) => {
+    if (isHoldfastError(error)) return error; // what it wrapped cannot be opened, and is said then
+    throw error;
+  });
+  const file = keyFile instanceof HoldfastError ? undefined : stack.use(keyFile);
+  const set = await ProviderSet.open({
+    path: layoutPaths(data).keyProviders,
+    clock: { now: Date.now, monotonic: () => performance.now() },
+    custodians: custody?.provider,
+    file,
+    custodiansMake: () => custody !== undefined,
+    recovery: () => custody?.feed.directory().policy()?.recovery,
+  });
+  if (keyFile instanceof HoldfastError && set.making.names.includes('file')) throw keyFile;
+  stack.move();
+  return set;
+}
+
+/** The custodians once they are to make the keys; undefined before that, and where there are none. */
+async function openCustodians(
+  door: Pick<DoorOptions, 'url' | 'token'>,
+  data: string,
+  signer: Signer,
+  custodians: () => Promise<ReadonlyMap<string, Uint8Array>>,
+): Promise<{ readonly provider: KekProvider; readonly feed: CustodyFeed } | undefined> {
   const { file } = await readLayout(data);
-  if (!file.processes.some(({ role }) => role === 'custodian')) return openKeyFile(data);
+  if (!file.processes.some(({ role }) => role === 'custodian')) return undefined;
   const client = new DoorClient(door);
   const feed = await openFeed(client, data, await custodians());
   await feed.reload();
@@ -37,24 +67,26 @@ export async function openProvider(
   const makes = ordered || directory.initialised || directory.problem !== undefined;
   if (!makes) {
     await client[Symbol.asyncDispose]();
-    return openKeyFile(data);
+    return undefined;
   }
-  const tdec = new DoorTdec(client, {
+  const nameOf = (peer: string): string => file.processes.find((each) => each.peer === peer)?.name ?? peer;
+  const receipts = new ReceiptFile(layoutPaths(data).custodyReceipts);
+  const provider = new DoorTdec(client, {
     source: feed,
     transport: {
       ask: (peer, request, signal) => client.custodyRelay(peer, request, { signal }),
-      nameOf: (peer) => file.processes.find((each) => each.peer === peer)?.name ?? peer,
+      nameOf,
     },
     signer,
     chain: () => readChain(layoutPaths(data).capability('writer')),
     random: (bytes) => new Uint8Array(randomBytes(bytes)),
     clock: { monotonic: () => performance.now() },
+    onOpened: ({ peers, ...opened }) => {
+      const custodians = peers.map((peer) => `${file.cluster}/${nameOf(peer)}`);
+      void receipts.append({ ...opened, custodians, at: Date.now() });
+    },
   });
-  const keyFile = await openKeyFile(data).catch((error: unknown) => {
-    if (isHoldfastError(error)) return undefined; // what it wrapped cannot be opened, and is said then
-    throw error;
-  });
-  return byTag({ custodians: tdec, file: keyFile, custodiansMake: () => true });
+  return { provider, feed };
 }
 
 /** The records of custody as the door hands them out, verified here and remembered beside the cluster. */

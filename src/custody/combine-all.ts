@@ -15,7 +15,7 @@ import { encodeLabel, parseLabel } from '../envelope/label.ts';
 import { keyBytes } from '../envelope/primitives.ts';
 import type { BkWrap, BranchKeyBody } from '../envelope/records.ts';
 import { allOf, Combined, matched, notCombinable } from './combined.ts';
-import { assertBatch, legsOf, refusedKey } from './legs.ts';
+import { assertBatch, kindOfWrap, legsOf, refusedKey } from './legs.ts';
 import type { KekProvider, NewKey, NewKeyScope, Unwrapped, UnwrapRequest, WrapRenewer } from './provider.ts';
 
 /**
@@ -84,7 +84,7 @@ class AllOf extends Combined implements KekProvider {
     if (record.combiner !== 'all' || legs.length !== this.providers.length) return undefined;
     const taken = new Set<number>();
     const places = this.providers.map(({ kind }) => {
-      const place = legs.findIndex((leg, index) => !taken.has(index) && kindOf(leg) === kind);
+      const place = legs.findIndex((leg, index) => !taken.has(index) && kindOfWrap(leg) === kind);
       taken.add(place);
       return place;
     });
@@ -128,10 +128,4 @@ function derived(parts: readonly Uint8Array[], legs: readonly BkWrap[]): Uint8Ar
   } finally {
     secret.fill(0);
   }
-}
-
-/** The kind of the provider that made a wrap. */
-function kindOf({ t }: BkWrap): string {
-  if (t === 'dev') return 'dev-file';
-  return t === 'tdec-ks' ? 'tdec' : t;
 }

@@ -66,7 +66,7 @@ class AnyOf extends Combined implements KekProvider {
         .filter(({ index }) => answers[index]?.ok !== true);
       if (open.length === 0) break;
       const asked = open.map(({ record }) => record);
-      const given = await ask(provider, asked, request);
+      const given = await askAll(provider, asked, request);
       for (const [place, { record, index }] of open.entries()) {
         const answer = given[place];
         if (answer !== undefined) answers[index] = chosen(record, answers[index], matched(record, answer));
@@ -87,7 +87,7 @@ class AnyOfWrappers extends AnyOf implements KeyWrapper {
 }
 
 /** A provider that fails altogether is a refusal of every item, unless the caller has given up. */
-async function ask(
+export async function askAll(
   provider: KekProvider,
   records: readonly BranchKeyBody[],
   request: UnwrapRequest,
@@ -102,7 +102,7 @@ async function ask(
 }
 
 /** A key, or a refusal with the reasons of all, under the code of the one asked first. */
-function chosen(record: BranchKeyBody, before: Unwrapped | undefined, after: Unwrapped): Unwrapped {
+export function chosen(record: BranchKeyBody, before: Unwrapped | undefined, after: Unwrapped): Unwrapped {
   if (before === undefined || before.ok || after.ok) return after;
   const { code } = before.error;
   const bkId = toHex(record.bkId);

@@ -13,6 +13,12 @@ export function legsOf(record: BranchKeyBody): readonly BkWrap[] {
   return record.wraps.filter(({ t }) => t !== 'recovery');
 }
 
+/** The kind of the provider that made a wrap. */
+export function kindOfWrap({ t }: BkWrap): string {
+  if (t === 'dev') return 'dev-file';
+  return t === 'tdec-ks' ? 'tdec' : t;
+}
+
 /** True when one provider alone cannot give the key. */
 export function takesSeveral(record: BranchKeyBody): boolean {
   return record.combiner === 'all' && legsOf(record).length > 1;

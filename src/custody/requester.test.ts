@@ -8,13 +8,13 @@ import { describe, it } from 'node:test';
 import { TestGroup } from '../../test/support/custody-group.ts';
 import { random, the } from '../../test/support/threshold.ts';
 import { makeKey, readRequest } from '../../test/suites/key-provider.ts';
-import { byTag } from './by-tag.ts';
 import { Canary } from './canary.ts';
 import { formatCapabilityFile, parseCapabilityFile } from './capability-file.ts';
 import { openDevFile } from './dev-file.ts';
 import { groupNameOf } from './directory.ts';
 import { CustodyFeed, type FeedCursor } from './feed.ts';
 import type { CustodyRecordBytes } from './directory.ts';
+import { ProviderSet } from './provider-set.ts';
 
 const request = { ...readRequest, beat: 100 };
 
@@ -92,13 +92,19 @@ describe('the feed of custody', () => {
 
 describe('custodians beside a key file', () => {
   it('each opens what it wrapped; nothing falls back to the file by itself', async () => {
-    const dir = await mkdtemp(join(tmpdir(), 'holdfast-by-tag-'));
+    const dir = await mkdtemp(join(tmpdir(), 'holdfast-providers-'));
     await using group = await TestGroup.create();
     try {
       const clock = { now: Date.now, monotonic: () => performance.now() };
       const file = await openDevFile({ path: join(dir, 'kek.json'), clock, create: true });
       let custodiansMake = false;
-      await using both = byTag({ custodians: group.provider(), file, custodiansMake: () => custodiansMake });
+      const common = { path: join(dir, 'provider.json'), clock, recovery: () => undefined };
+      await using both = await ProviderSet.open({
+        ...common,
+        custodians: group.provider(),
+        file,
+        custodiansMake: () => custodiansMake,
+      });
       const old = await makeKey(both);
       assert.equal(both.kind, 'dev-file');
       custodiansMake = true;
@@ -115,14 +121,16 @@ describe('custodians beside a key file', () => {
       const moving = { ...old.body, wraps: [...young.body.wraps, ...old.body.wraps] };
       const [either] = await both.unwrap([moving], request);
       assert.deepEqual(either?.ok === true && either.branchKey, old.branchKey);
-      await using alone = byTag({
+      await using alone = await ProviderSet.open({
+        ...common,
         custodians: group.provider(),
         file: undefined,
         custodiansMake: () => true,
       });
       const [refused] = await alone.unwrap([old.body], request);
       assert.ok(refused?.ok === false && refused.error.code === 'KEY_UNAVAILABLE');
-      await using none = byTag({
+      await using none = await ProviderSet.open({
+        ...common,
         custodians: group.provider(),
         file: undefined,
         custodiansMake: () => false,
