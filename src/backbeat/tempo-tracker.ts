@@ -2,7 +2,10 @@
 // all) to beats that rise by one: a pure state machine. It is told the time and says when to wake it.
 //
 //   waiting ──frame──▶ locked ──silence──▶ degraded ──frame──▶ locked
-//      └─tick: local beats at the default tempo   └─tick: local beats at the last tempo heard
+//      └──── tick: local beats at the default tempo ────┘
+//
+// First the authority: a frame of a Pulse that leads by a lease carries a fencing token, and a lower one than
+// the newest seen is refused, however plausible its index. Then the count.
 //
 // A lower index is either late or a new count. A late frame has a deadline that is not after the newest
 // one seen; a Pulse that lost its state goes on in real time, so its deadlines do. Where clocks went back
@@ -13,7 +16,7 @@ import type { Beat, TempoState } from './tempo.ts';
 
 export interface TrackerOptions {
   readonly clusterId: string;
-  /** Used until a tempo has been heard. */
+  /** Used until a tempo has been heard, and while Pulse is silent. */
   readonly defaultTempoBpm: number;
   /** Tolerated lateness of a beat, ms. Upstream's subscribers use 50. */
   readonly jitterMs: number;
@@ -27,6 +30,14 @@ export interface TrackerCounters {
   readonly missed: number;
   readonly resets: number;
   readonly foreign: number;
+  /** Refused because a Pulse with a higher token has been heard. */
+  readonly fenced: number;
+}
+
+/** Which Pulse a frame comes from: `token` 0 and no name for one that leads without a lease. */
+export interface Authority {
+  readonly token: number;
+  readonly pulse: string;
 }
 
 export interface Tracker {
@@ -41,6 +52,10 @@ export interface Tracker {
   readonly wakeAt: number;
   /** Lower frames in a row that might be a new count. */
   readonly lower: { readonly frame: BeatFrame; readonly run: number } | undefined;
+  /** Of the Pulse that is followed; undefined until one was heard. */
+  readonly authority: Authority | undefined;
+  /** Frames in a row of a Pulse with less authority: when the other stays silent, its lease records may be lost. */
+  readonly refused: { readonly frame: BeatFrame; readonly run: number } | undefined;
   readonly counters: TrackerCounters;
 }
 
@@ -66,13 +81,16 @@ export function startTracker(options: TrackerOptions, now: number): Tracker {
     last: undefined,
     wakeAt: now + beatMs(options.defaultTempoBpm),
     lower: undefined,
-    counters: { beats: 0, local: 0, duplicates: 0, late: 0, missed: 0, resets: 0, foreign: 0 },
+    authority: undefined,
+    refused: undefined,
+    counters: { beats: 0, local: 0, duplicates: 0, late: 0, missed: 0, resets: 0, foreign: 0, fenced: 0 },
   };
 }
 
 /** Milliseconds between beats as now expected. */
 export function intervalMsOf(tracker: Tracker, options: TrackerOptions): number {
-  return beatMs(tracker.heard?.tempo_bpm ?? options.defaultTempoBpm);
+  const heard = tracker.state === 'locked' ? tracker.heard?.tempo_bpm : undefined;
+  return beatMs(heard ?? options.defaultTempoBpm);
 }
 
 export function advance(tracker: Tracker, event: TrackerEvent, options: TrackerOptions): Step {
@@ -83,6 +101,14 @@ export function advance(tracker: Tracker, event: TrackerEvent, options: TrackerO
 
 function hear(tracker: Tracker, frame: BeatFrame, at: number, options: TrackerOptions): Step {
   if (frame.cluster_id !== options.clusterId) return counted(tracker, 'foreign');
+  const authority = authorityOf(frame);
+  const order = authorityOrder(authority, tracker.authority);
+  if (order < 0 && !isSuccessor(tracker, frame)) return fenced(tracker, frame);
+  return hearCount({ ...tracker, authority, refused: undefined }, frame, at, order > 0);
+}
+
+/** `isNewer`: its Pulse has just taken over, so nothing of it can be late. */
+function hearCount(tracker: Tracker, frame: BeatFrame, at: number, isNewer: boolean): Step {
   const { heard } = tracker;
   if (heard === undefined) return accept(tracker, frame, at, 0);
   if (frame.beat_index > heard.beat_index) {
@@ -90,12 +116,44 @@ function hear(tracker: Tracker, frame: BeatFrame, at: number, options: TrackerOp
   }
   if (frame.beat_index === heard.beat_index && isSameTime(frame, heard))
     return duplicate(tracker, frame, heard);
-  if (isNewCount(tracker, frame, heard)) {
+  if (isNewer || isNewCount(tracker, frame, heard)) {
     return accept(bump(tracker, 'resets', 1), frame, at, 0);
   }
   const run = rises(tracker.lower?.frame, frame) ? (tracker.lower?.run ?? 0) + 1 : 1;
   if (run >= lowerRunMax) return accept(bump(tracker, 'resets', 1), frame, at, 0);
   return counted({ ...tracker, lower: { frame, run } }, 'late');
+}
+
+/** Who sent the frame, as far as its metadata says. */
+export function authorityOf({ metadata }: BeatFrame): Authority {
+  const token = metadata?.['fencing_token'];
+  const pulse = metadata?.['pulse_id'];
+  if (typeof token !== 'number' || !Number.isSafeInteger(token) || token < 1) return { token: 0, pulse: '' };
+  return { token, pulse: typeof pulse === 'string' ? pulse.slice(0, 64) : '' };
+}
+
+/** Below 0: to be refused. Of two with one token, which lost lease records can make, the first one stays. */
+function authorityOrder(authority: Authority, followed: Authority | undefined): number {
+  if (followed === undefined || authority.token > followed.token) return 1;
+  return authority.token === followed.token && authority.pulse === followed.pulse ? 0 : -1;
+}
+
+/**
+ * A token can only go back when the lease records were lost, or when upstream's Pulse took over. Who has lost its
+ * lease sends one frame at most, so several of one Pulse, with nothing from the one followed, are believed.
+ */
+function isSuccessor(tracker: Tracker, frame: BeatFrame): boolean {
+  return tracker.state !== 'locked' && runAfter(tracker, frame) >= lowerRunMax;
+}
+
+function runAfter({ refused }: Tracker, frame: BeatFrame): number {
+  if (refused === undefined || !rises(refused.frame, frame)) return 1;
+  return authorityOrder(authorityOf(frame), authorityOf(refused.frame)) === 0 ? refused.run + 1 : 1;
+}
+
+function fenced(tracker: Tracker, frame: BeatFrame): Step {
+  const refused = tracker.state === 'locked' ? undefined : { frame, run: runAfter(tracker, frame) };
+  return counted({ ...tracker, refused }, 'fenced');
 }
 
 /** Same index, a later reading: another Pulse with the same count. The beat has been; its facts are kept. */
@@ -146,7 +204,7 @@ function silenceMs(frame: BeatFrame): number {
 function tick(tracker: Tracker, at: number, options: TrackerOptions): Step {
   const lateBy = tracker.state === 'locked' ? options.jitterMs : 0;
   if (at < tracker.wakeAt + lateBy) return { tracker, beat: undefined };
-  const intervalMs = intervalMsOf(tracker, options);
+  const intervalMs = beatMs(options.defaultTempoBpm);
   const beat: Beat = {
     sequence: tracker.sequence + 1,
     frame: continued(tracker, at, intervalMs, options),
@@ -176,7 +234,7 @@ function continued(tracker: Tracker, at: number, intervalMs: number, options: Tr
     phase: before?.phase ?? 'execute',
     hlc: before?.hlc ?? '0000:0000:0000',
     deadline_at: new Date(at + intervalMs).toISOString(),
-    tempo_bpm: before?.tempo_bpm ?? options.defaultTempoBpm,
+    tempo_bpm: options.defaultTempoBpm,
     window_id: before?.window_id ?? '0'.repeat(32),
     metadata: { cluster_health: 'degraded', local: true },
   };

@@ -1,10 +1,10 @@
-// The port through which everything keeps time. The embedded Pulse implements it; a NATS subscription will.
+// The port through which everything keeps time: a follower of the beats on the bus implements it.
 
 import type { BeatFrame } from './beat.ts';
 
 /**
  * `waiting`: nothing heard since start, ticking locally. `locked`: beats come from Pulse.
- * `degraded`: Pulse has fallen silent, ticking locally at the last tempo heard.
+ * `degraded`: Pulse has fallen silent, ticking locally at the default tempo.
  */
 export type TempoState = 'waiting' | 'locked' | 'degraded';
 
