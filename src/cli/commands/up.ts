@@ -1,4 +1,7 @@
 import { relative } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { CustodyStatus } from '../../api/types.ts';
+import { minute } from '../../core/clock.ts';
 import { describeError, HoldfastError } from '../../core/errors.ts';
 import type { ClusterState } from '../../local/control-types.ts';
 import {
@@ -11,8 +14,13 @@ import {
 import type { LayoutOptions, OpenedLayout } from '../../local/layout-create.ts';
 import type { SupervisorEvent } from '../../local/supervisor.ts';
 import type { Command, Context } from '../command.ts';
+import { openDoor } from '../connect.ts';
 import { docsRoot, storeFirstDocuments } from '../first-documents.ts';
 import { table } from '../screen.ts';
+
+/** How long the custodians may take to make their key before the start goes on without it. */
+const keysMs = minute;
+const pollMs = 200;
 
 export const up: Command = {
   name: 'up',
@@ -86,8 +94,9 @@ async function detached(context: Context, layout: OpenedLayout): Promise<number>
     signal: context.signal,
   });
   sayReady(context, startedMs);
+  const keys = await untilKeys(context, layout);
   await storeDocuments(context, layout);
-  present(context, layout, state);
+  present(context, layout, state, keys);
   return 0;
 }
 
@@ -112,8 +121,9 @@ async function foreground(context: Context, layout: OpenedLayout): Promise<numbe
     onEvent,
   });
   sayReady(context, startedMs);
+  const keys = await untilKeys(context, layout);
   await storeDocuments(context, layout);
-  present(context, layout, supervisor.state());
+  present(context, layout, supervisor.state(), keys);
   ready = true;
   await supervisor.ended;
   return 0;
@@ -125,6 +135,36 @@ function sayBeginning({ screen }: Context, { created, file, dir }: OpenedLayout)
 
 function sayReady({ screen }: Context, startedMs: number): void {
   screen.say(`ready after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+}
+
+/** Waits for the custodians to make their key, where they are to: until then nothing can be sealed. */
+async function untilKeys(
+  { screen, signal }: Context,
+  { dir }: OpenedLayout,
+): Promise<CustodyStatus | undefined> {
+  const deadline = performance.now() + keysMs;
+  let isSaid = false;
+  await using door = await openDoor({ data: dir });
+  for (;;) {
+    const { custody } = await door.status({ signal });
+    if (custody === undefined || custody.serves !== 'tdec') return custody;
+    if (custody.key !== null || custody.problem !== null || performance.now() >= deadline) return custody;
+    if (!isSaid) screen.say(`the custodians make the key of group ${custody.group} …`);
+    isSaid = true;
+    await sleep(pollMs, undefined, { signal });
+  }
+}
+
+function keysLine(custody: CustodyStatus | undefined, { screen }: Context): string {
+  if (custody?.serves !== 'tdec')
+    return screen.paint('yellow', 'Keys   a development key file: fit for trying out, not for secrets');
+  const { key, group, problem } = custody;
+  if (key !== null)
+    return `Keys   any ${key.t} of the ${key.n} custodians of group ${group} give one back; see holdfast custody status`;
+  return screen.paint(
+    'red',
+    `Keys   none can be made: ${problem ?? `group ${group} has not made its own yet`}; see holdfast custody status`,
+  );
 }
 
 /** A cluster without its own documents works as well; so a failure is said and not fatal. */
@@ -141,7 +181,13 @@ async function storeDocuments(context: Context, { dir }: OpenedLayout): Promise<
   }
 }
 
-function present({ screen, json, data }: Context, layout: OpenedLayout, state: ClusterState): void {
+function present(
+  context: Context,
+  layout: OpenedLayout,
+  state: ClusterState,
+  keys: CustodyStatus | undefined,
+): void {
+  const { screen, json, data } = context;
   const paths = layoutPaths(layout.dir);
   if (json) {
     screen.value({ ...state, tokenPath: paths.token, created: layout.created, joined: layout.joined });
@@ -156,7 +202,7 @@ function present({ screen, json, data }: Context, layout: OpenedLayout, state: C
   ];
   screen.line('');
   for (const line of table(facts)) screen.line(line);
-  screen.line(screen.paint('yellow', 'Keys   a development key file: fit for trying out, not for secrets'));
+  screen.line(keysLine(keys, context));
   screen.line('');
   screen.line('Try, in another terminal:');
   for (const line of nextCommands(data)) screen.line(`  ${line}`);

@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { CustodianInfo, CustodyStatus } from '../api/types.ts';
+import { custodyExit, custodyLine, custodyPage } from './custody-page.ts';
+
+const plain = (_style: string, text: string): string => text;
+
+function custodian(i: number, changes: Partial<CustodianInfo> = {}): CustodianInfo {
+  return {
+    name: `custodian-${i}`,
+    peer: `peer-${i}`,
+    org: `unit ${i}`,
+    index: i,
+    state: 'ready',
+    text: '',
+    shareGen: 4,
+    latencyMs: 2.25,
+    auditEntries: 100 + i,
+    auditCosigned: 100,
+    warnings: [`keys of custodian-${i} lie on the same machine`],
+    ...changes,
+  };
+}
+
+function status(changes: Partial<CustodyStatus> = {}): CustodyStatus {
+  return {
+    group: 'cg-0001',
+    serves: 'tdec',
+    servesText: 'Threshold custody.',
+    problem: null,
+    key: {
+      version: 2,
+      t: 3,
+      n: 5,
+      shareGen: 4,
+      createdAt: '2026-11-22T19:00:00Z',
+      ageHours: 12.5,
+      ageBeats: 45_000,
+      refreshEveryBars: 8,
+      policyVersion: 1,
+    },
+    versions: [
+      { version: 1, state: 'decrypt-only', shareGen: 3, createdAt: '', activateBeat: 0, switched: 0 },
+      { version: 2, state: 'active', shareGen: 4, createdAt: '', activateBeat: 9, switched: 640 },
+    ],
+    custodians: [1, 2, 3, 4, 5].map((i) => custodian(i)),
+    alive: 5,
+    margin: 2,
+    canary: { ok: true, text: 'a canary key was given back in 6 ms', beat: 44_990 },
+    misconduct: [],
+    warnings: [],
+    beat: 45_000,
+    ...changes,
+  };
+}
+
+describe('the page of custody', () => {
+  test('says threshold, age, generation, margin, rotation and canary, and each warning once', () => {
+    const page = custodyPage(status(), plain).join('\n');
+    for (const part of [
+      /version 2, 3 of 5 custodians/,
+      /12\.5 h, 45000 beats; shares of generation 4, renewed every 8 bars/,
+      /Margin {3}5 ready, margin 2/,
+      /1 is decrypt-only; 640 branch keys moved on/,
+      /Canary {3}a canary key was given back in 6 ms \(beat 44990\)/,
+      /custodian-5 +unit 5 +ready +4 +2\.3 ms +105 +100/,
+      /custodian-1, custodian-2, .*custodian-5: keys of … lie on the same machine/,
+    ])
+      assert.match(page, part);
+    assert.equal(custodyExit(status()), 0);
+    assert.match(custodyLine(status(), plain), /3 of 5 · 5 ready, margin 2 · generation 4 · key 12 h 30 min/);
+  });
+
+  test('is loud about what is wrong', () => {
+    const one = status({
+      custodians: [
+        custodian(1, { state: 'sealed', text: 'sealed by order' }),
+        ...[2, 3, 4, 5].map((i) => custodian(i)),
+      ],
+      alive: 4,
+      margin: 1,
+    });
+    assert.equal(custodyExit(one), 1);
+    const short = status({ alive: 2, margin: -1, canary: { ok: false, text: '2 of 3', beat: 1 } });
+    assert.equal(custodyExit(short), 5);
+    assert.match(custodyPage(short, plain).join('\n'), /nothing can be opened until 1 more are back/);
+    assert.match(custodyLine(short, plain), /canary silent/);
+    const liar = status({ misconduct: ['custodian 1 signed a false partial decryption'] });
+    assert.equal(custodyExit(liar), 1);
+    assert.match(custodyLine(liar, plain), /caught lying/);
+    const refused = status({ problem: 'custody group cg-0001 is not believed: set back' });
+    assert.equal(custodyExit(refused), 5);
+    assert.match(custodyLine(refused, plain), /not believed: set back/);
+  });
+
+  test('says that there is no key yet, and that a key file serves', () => {
+    const born = status({ key: null, versions: [], margin: null, canary: null });
+    assert.equal(custodyExit(born), 5);
+    assert.match(custodyLine(born, plain), /has not made its key yet: nothing can be sealed/);
+    const file = { ...born, serves: 'dev-file' };
+    assert.equal(custodyExit(file), 0);
+    assert.match(custodyLine(file, plain), /development key file/);
+  });
+});

@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { type CapabilityLink, parseCapability } from '../custody/capability.ts';
+import { formatCapabilityFile, parseCapabilityFile } from '../custody/capability-file.ts';
+import { groupNameOf } from '../custody/directory.ts';
+import { openIdentity, publicKeyOfPeer } from '../node/identity.ts';
+import { layoutPaths, processEntry } from './layout.ts';
+import { createOrOpenLayout } from './layout-create.ts';
+
+async function directory(t: TestContext): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), 'holdfast-grants-'));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+const small = { nodes: 1, custodians: 3, port: 0 } as const;
+
+async function linkOf(dir: string, name: string): Promise<CapabilityLink> {
+  const [link] = parseCapabilityFile(await readFile(layoutPaths(dir).capability(name), 'utf8'));
+  assert.ok(link !== undefined);
+  return parseCapability(link);
+}
+
+test('the operator grants the writer everything and the door what it needs, for thirty days', async (t) => {
+  const dir = await directory(t);
+  const layout = await createOrOpenLayout(dir, small);
+  const { signer } = await openIdentity(layoutPaths(dir).writerKey);
+  const [writer, door] = [await linkOf(dir, 'writer'), await linkOf(dir, 'door')];
+  assert.deepEqual([writer.aud, writer.cg], [signer.publicKey, groupNameOf(layout.file.cluster)]);
+  assert.deepEqual(door.aud, publicKeyOfPeer(processEntry(layout, 'door').peer));
+  assert.deepEqual([writer.scope.cls, door.scope.cls], ['restricted', 'confidential']);
+  assert.deepEqual(door.ops, ['read', 'write', 'audit']);
+  assert.equal(writer.exp, (30 * 24 * 3600 * 1000) / layout.file.settings.beatMs);
+});
+
+test('a start renews what is half over, and leaves alone what a person made', async (t) => {
+  const dir = await directory(t);
+  const layout = await createOrOpenLayout(dir, small);
+  const paths = layoutPaths(dir);
+  const before = await readFile(paths.capability('writer'), 'utf8');
+  await createOrOpenLayout(dir, small);
+  assert.equal(await readFile(paths.capability('writer'), 'utf8'), before);
+  const { exp } = await linkOf(dir, 'writer');
+  await mkdir(paths.data('steward'), { recursive: true });
+  await writeFile(
+    join(paths.data('steward'), 'pulse.json'),
+    `holdfast-pulse-1 ${'0'.repeat(64)} ${Math.ceil(exp * 0.6)} ${'0'.repeat(16)}\n`,
+  );
+  // What is made out to another key was put there by a person.
+  const others = parseCapabilityFile(await readFile(paths.capability('writer'), 'utf8'));
+  await writeFile(paths.capability('door'), formatCapabilityFile(others));
+  await createOrOpenLayout(dir, small);
+  assert.equal((await linkOf(dir, 'writer')).exp, Math.ceil(exp * 0.6) + exp);
+  assert.deepEqual(parseCapabilityFile(await readFile(paths.capability('door'), 'utf8')), others);
+  await writeFile(paths.capability('writer'), 'damaged');
+  await createOrOpenLayout(dir, small);
+  assert.equal((await linkOf(dir, 'writer')).cg, groupNameOf(layout.file.cluster));
+});
+
+test('a cluster without custodians grants nothing', async (t) => {
+  const dir = await directory(t);
+  await createOrOpenLayout(dir, { nodes: 1, custodians: 0, port: 0 });
+  await assert.rejects(readFile(layoutPaths(dir).capability('writer')), { code: 'ENOENT' });
+});
