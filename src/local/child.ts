@@ -78,6 +78,14 @@ export function daemonCommand(main: string): string[] {
 }
 
 /**
+ * The same command with core dumps off for good: the memory of a process that holds keys must not end up in a file.
+ * Node has no call for it, so the shell sets the limit and becomes the program.
+ */
+export function withoutCoreDumps([program = '', ...rest]: readonly string[]): string[] {
+  return ['/bin/sh', '-c', 'ulimit -c 0; exec "$0" "$@"', program, ...rest];
+}
+
+/**
  * What passes through a process must not stay in it. glibc, once a large buffer was freed, keeps the next ones in
  * the heaps of its threads: a fixed threshold and few heaps give them back. The environment may say otherwise.
  */
@@ -231,7 +239,9 @@ export class Child {
 
   // In a group of its own: Ctrl-C in the terminal then reaches the supervisor only, which stops in order.
   #spawn(): ChildProcess {
-    const [program = '', ...rest] = this.#options.command;
+    const { command, entry } = this.#options;
+    const holdsKeys = entry.role === 'custodian' || entry.role === 'door';
+    const [program = '', ...rest] = holdsKeys ? withoutCoreDumps(command) : command;
     return withLogFile(this.#options.logPath, (log) =>
       spawn(program, rest, {
         stdio: ['ignore', log, log, 'ipc'],

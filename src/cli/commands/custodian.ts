@@ -21,8 +21,8 @@ export const custodian: Command = {
 async function run(context: Context): Promise<number> {
   const config = context.text('config');
   if (config === undefined) throw new HoldfastError('ARGUMENT_MISSING', 'custodian needs --config FILE');
-  const { daemonCommand } = await import('../../local/child.ts');
-  const [program = '', ...rest] = daemonCommand(context.mainPath);
+  const { daemonCommand, withoutCoreDumps } = await import('../../local/child.ts');
+  const [program = '', ...rest] = withoutCoreDumps(daemonCommand(context.mainPath));
   const words = [...rest, '--config', config, ...(context.flag('init') ? ['--init'] : [])];
   const child = spawn(program, words, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   child.on('message', (message) => hear(context, message));
