@@ -6,7 +6,12 @@ import { type CertificateBody, parseCertificate, verifyCertificate } from '../cu
 import { parsePolicy, type PolicyBody, verifyPolicy } from '../custody/policy.ts';
 import { parseRevocation, type RevocationBody } from '../custody/revocation.ts';
 import { kekFirstProblem, kekStepProblem } from '../envelope/kek.ts';
-import { branchKeyStepProblem, envelopeStepProblem } from '../envelope/records.ts';
+import {
+  type BranchKeyBody,
+  branchKeyStepProblem,
+  type EnvelopeBody,
+  envelopeStepProblem,
+} from '../envelope/records.ts';
 import type { RecordKind } from '../manifest/record.ts';
 import type { AnyBody } from './records.ts';
 import { rowKey } from './rows.ts';
@@ -36,6 +41,21 @@ export const custodyPrefixes = ['kek/', 'pol/', 'rev/', 'cert/'] as const;
 export function isForCustodians(body: AnyBody): boolean {
   if (body.kind === 'kek') return body.provider === 'tdec';
   return body.kind === 'policy' || body.kind === 'revocation' || body.kind === 'certificate';
+}
+
+/** Versions of threshold keys that a record's wraps are under, as parts of row keys: group and version. */
+export function wrappedUnder(body: EnvelopeBody | BranchKeyBody): ReadonlySet<string> {
+  if (body.kind === 'envelope' && body.mode === 'branch') return new Set();
+  const { wraps } = body.kind === 'envelope' ? body.key : body;
+  const versions = wraps.flatMap((wrap) =>
+    wrap.t === 'tdec' || wrap.t === 'tdec-ks' ? [keyVersionPart(wrap.cg, wrap.kekVer)] : [],
+  );
+  return new Set(versions);
+}
+
+/** One part of a row key; the name of a group holds no slash. */
+export function keyVersionPart(group: string, version: number): string {
+  return `${group}/${version}`;
 }
 
 /** The row that holds the signing key of a group. */

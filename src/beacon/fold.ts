@@ -12,9 +12,9 @@
 import { asBuffer, toHex } from '../core/bytes.ts';
 import type { CID } from '../core/block.ts';
 import type { ManifestBody } from '../manifest/manifest.ts';
-import type { EnvelopeBody } from '../envelope/records.ts';
+import type { BranchKeyBody, EnvelopeBody } from '../envelope/records.ts';
 import { parseInstant } from '../ucxl/temporal.ts';
-import { custodyProblem, custodyReads, groupKeyRow, isForCustodians } from './custody-chain.ts';
+import { custodyProblem, custodyReads, groupKeyRow, isForCustodians, wrappedUnder } from './custody-chain.ts';
 import type { KvChanges } from './kv.ts';
 import { type Append, emptyPosition, type LogEntry } from './log.ts';
 import type { RegistryCounts } from './queries.ts';
@@ -224,6 +224,7 @@ class EntryFold {
     this.#addVersion(record, { version, at: this.#entry.at, type: 'object', keptFrom: 1, index });
     this.#addUse(record.cid, kind, chainId.slice(chainId.indexOf('/') + 1), version);
     if (body.kind === 'envelope') this.#moveEnvelope(body, current);
+    if (body.kind === 'envelope' || body.kind === 'branch-key') this.#moveWraps(chainId, body, current);
     if (body.kind === 'kek' && body.provider === 'tdec')
       this.rows.set(groupKeyRow(body.cg), new Uint8Array(body.frostPk));
     if (isForCustodians(body)) this.#set(rowKey('cust', this.#entry.revision, index));
@@ -240,6 +241,14 @@ class EntryFold {
     if (previous?.kind === 'envelope' && previous.mode === 'branch')
       this.rows.set(rowKey('bkob', toHex(previous.bkId), objId), null);
     if (body.mode === 'branch') this.#set(rowKey('bkob', toHex(body.bkId), objId));
+  }
+
+  /** Which versions of a custody group's key the current record needs: what a rotation goes by. */
+  #moveWraps(chainId: string, body: EnvelopeBody | BranchKeyBody, current: Head | undefined): void {
+    const previous = current === undefined ? undefined : trustedBody(current.bytes);
+    if (previous?.kind === 'envelope' || previous?.kind === 'branch-key')
+      for (const version of wrappedUnder(previous)) this.rows.set(rowKey('wrap', version, chainId), null);
+    for (const version of wrappedUnder(body)) this.#set(rowKey('wrap', version, chainId));
   }
 
   #addVersion(

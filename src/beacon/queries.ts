@@ -194,6 +194,12 @@ export interface BeaconQueries {
    * now, the highest active one; where none is active, the highest.
    */
   kek(group: string, version?: number): Promise<Registered<KekBody> | undefined>;
+  /** Current records of branch keys, and envelopes with a key of their own, that have a wrap under a version of a threshold key. */
+  wrappedUnder(
+    group: string,
+    version: number,
+    page?: PageOptions,
+  ): Promise<Page<Registered<BranchKeyBody | EnvelopeBody>>>;
   /** The newest version of a policy family, or the given one. */
   policy(family: Uint8Array, version?: number): Promise<Registered<PolicyBody> | undefined>;
   /** The newest revocation record of a group, or the given one. */

@@ -11,6 +11,7 @@
 //   wrtr␀writer␀address␀version            versions signed by a key
 //   objt␀objId␀address␀version             versions whose manifest names the object
 //   bkob␀bkId␀objId                        objects whose current envelope is under the branch key
+//   wrap␀group/version␀chain id            records whose current version has a wrap under that threshold key
 //   frst␀group                             the key that a custody group signs with
 //   cust␀revision␀index                    records that custodians need, in the order of the log
 //   rejt␀revision                          why an entry was skipped

@@ -25,7 +25,7 @@ import type { CertificateBody } from '../custody/certificate.ts';
 import type { PolicyBody } from '../custody/policy.ts';
 import type { RevocationBody } from '../custody/revocation.ts';
 import { Bell, eventOrAbort } from './bell.ts';
-import { custodyPrefixes } from './custody-chain.ts';
+import { custodyPrefixes, keyVersionPart } from './custody-chain.ts';
 import {
   addressOfPathKey,
   emptyState,
@@ -308,6 +308,23 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     }
     const rising = versions.toSorted((a, b) => a.record.body.ver - b.record.body.ver);
     return rising.findLast(({ record }) => record.body.state === 'active') ?? rising.at(-1);
+  }
+
+  async wrappedUnder(
+    group: string,
+    version: number,
+    page: PageOptions = {},
+  ): Promise<Page<Registered<BranchKeyBody | EnvelopeBody>>> {
+    const prefix = rowPrefix('wrap', keyVersionPart(group, version));
+    const found = await this.#page(prefix, prefix, page, (key) => key.slice(prefix.length));
+    const items = await Promise.all(
+      found.items.map((chainId) =>
+        chainId.startsWith('env/')
+          ? this.#keyRecord<EnvelopeBody>(chainId, 'envelope', undefined)
+          : this.#keyRecord<BranchKeyBody>(chainId, 'branch-key', undefined),
+      ),
+    );
+    return { ...found, items: items.filter((item) => item !== undefined) };
   }
 
   async policy(family: Uint8Array, version?: number): Promise<Registered<PolicyBody> | undefined> {

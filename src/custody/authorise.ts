@@ -95,13 +95,22 @@ function keyProblem(cg: string, kekVer: number, shareGen: number, terms: Custody
   const { kek, generations } = terms;
   if (kek === undefined || kek.cg !== cg || kek.ver !== kekVer)
     return refusal('group', `version ${kekVer} of the key of custody group ${cg} is not held here`);
-  if (kek.state !== 'active' && kek.state !== 'decrypt-only')
+  if (!isServing(kek, terms.now.beat))
     return refusal('group', `version ${kekVer} of the key of ${cg} is ${kek.state} and opens nothing`);
   if (generations.includes(shareGen)) return undefined;
   return refusal(
     'generation',
     `shares of generation ${shareGen} are not held; the present one is ${kek.shareGen}`,
   );
+}
+
+/**
+ * True while a version opens wraps. It does from its first beat of use on, whether or not the record that says
+ * `active` has come here yet: who wraps may have read it a moment before.
+ */
+function isServing({ state, activateBeat }: TdecKek, beat: number): boolean {
+  if (state === 'pre-active') return beat >= activateBeat;
+  return state === 'active' || state === 'decrypt-only';
 }
 
 function chainOf({ request, chain }: OpenedRequest, terms: CustodyTerms): Grant | Refusal {

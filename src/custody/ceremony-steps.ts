@@ -33,11 +33,14 @@ const payloadBytesMax = 1024 * 1024;
 
 export class CeremonySteps {
   readonly #desk: CeremonyDesk;
+  readonly #protocols: Readonly<Record<string, Begin>>;
   #open: { readonly id: Uint8Array; readonly session: Session } | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(desk: CeremonyDesk) {
+  /** @param further protocols beside those of `protocols`, by name (`rotationProtocols`) */
+  constructor(desk: CeremonyDesk, further: Readonly<Record<string, Begin>> = {}) {
     this.#desk = desk;
+    this.#protocols = { ...protocols, ...further };
   }
 
   /**
@@ -59,7 +62,7 @@ export class CeremonySteps {
 
   async #step(id: Uint8Array, protocol: string, step: string, payload: unknown): Promise<unknown> {
     if (step === 'hello') {
-      const begin = Object.hasOwn(protocols, protocol) ? protocols[protocol] : undefined;
+      const begin = Object.hasOwn(this.#protocols, protocol) ? this.#protocols[protocol] : undefined;
       if (begin === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'no such ceremony is known here');
       this.close();
       const session = await begin(this.#desk, payload);

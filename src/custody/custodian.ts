@@ -58,6 +58,8 @@ export class Custodian {
   readonly #replay = new ReplaySet();
   readonly #budgets = new Budgets();
   #refused = { bar: -1, leaves: 0 };
+  /** Beat of the last key given for somebody's use, by group and version. */
+  readonly #used = new Map<string, number>();
 
   constructor(ports: CustodianPorts) {
     this.#ports = ports;
@@ -86,6 +88,11 @@ export class Custodian {
     return this.#gate.waiting;
   }
 
+  /** Beat at which a key of that version was last given, but for canaries; 0 for never since the start. */
+  lastUse(cg: string, kekVer: number): number {
+    return this.#used.get(`${cg}/${kekVer}`) ?? 0;
+  }
+
   async #unwrap(opened: OpenedRequest): Promise<Uint8Array> {
     const { request } = opened;
     const share = this.#shareFor(request);
@@ -99,6 +106,8 @@ export class Custodian {
     const decision = authorise(opened, this.#terms(request));
     const verdicts = await this.#verify(share, request.items, decision);
     await this.#note(opened, verdicts, reasonOf(verdicts), decision);
+    if (request.purpose !== 'canary' && verdicts.some(({ granted }) => granted))
+      this.#used.set(`${request.cg}/${request.kekVer}`, this.#ports.beat().beat);
     const answer = await this.#answer(opened, share, verdicts);
     return sealAnswer(answer, request.epk, this.#ports.signer, this.#ports.random);
   }

@@ -248,7 +248,10 @@ export class TdecProvider implements KekProvider {
     const wrap = mine.find(({ kekVer }) => isServing(directory.kek(kekVer))) ?? first;
     const kek = directory.kek(wrap.kekVer);
     if (kek === undefined || !isServing(kek))
-      return unknown(`version ${wrap.kekVer} of the key is ${kek?.state ?? 'not known'}`, kek === undefined);
+      return unknown(
+        `version ${wrap.kekVer} of the key is ${kek?.state ?? 'not known'}`,
+        kek === undefined || kek.state === 'pre-active', // it may have come into use since the records were read
+      );
     if (wrap.t === 'tdec-ks') {
       const certificate = directory.certificate(wrap.cert);
       if (certificate === undefined) return unknown('the certificate of its rotation is not known', true);

@@ -1,0 +1,335 @@
+// Rotation as whoever carries it does it: reads what the registry says, does the next step, and files what came of it.
+// It decides nothing that the custodians do not decide too, and holds nothing that the registry does not say again.
+
+import type { CID } from '../core/block.ts';
+import { sameBytes } from '../core/bytes.ts';
+import { describeError, HoldfastError } from '../core/errors.ts';
+import type { Signer } from '../core/hash.ts';
+import type { PeerName } from '../core/rpc.ts';
+import { fieldsOf } from '../envelope/fields.ts';
+import { kekPreimage, type TdecKek } from '../envelope/kek.ts';
+import { type KekBody, parseKek } from '../envelope/records.ts';
+import { type RecordBody, type SignedRecord, signRecord } from '../manifest/record.ts';
+import type { RandomBytes } from '../threshold/group.ts';
+import type { CustodyGroups } from './ceremony.ts';
+import type { BeatNow } from './freshness.ts';
+import { openOrder } from './order.ts';
+import { readConcluded } from './rotation-keygen.ts';
+import { type PageKit, type StoredWraps, SwitchRun } from './rotation-pages.ts';
+import {
+  activateBeatOf,
+  changedKeks,
+  type KeyChange,
+  orderedVersion,
+  planRotation,
+  type RotationProgress,
+  type RotationStep,
+  type RotationView,
+  secretRotationsOk,
+  stepText,
+} from './rotation-plan.ts';
+import { groupSignatures, type Signatory } from './rotation-signing.ts';
+
+/** A record as the registry has it. */
+export interface FiledKek {
+  readonly cid: CID;
+  readonly bytes: Uint8Array;
+  readonly kek: TdecKek;
+}
+
+/** The registry, as far as a rotation needs it. */
+export interface RotationRegistry {
+  /** The newest record of each version of the group's key, oldest version first. */
+  versions(): Promise<readonly FiledKek[]>;
+  /** Of the newest policy; 0 where there is none. */
+  rotateEveryBars(): Promise<number>;
+  /** The newest certificate about a version, of whatever kind; `rotationBeat`: of the newest page of a rotation. */
+  lastCertificate(
+    ver: number,
+  ): Promise<{ readonly cid: CID; readonly n: number; readonly rotationBeat: number } | undefined>;
+  /** Current records with a wrap under that version, up to `limit` behind `after`, in an order that stays. */
+  wrapsUnder(
+    ver: number,
+    limit: number,
+    after?: string,
+  ): Promise<{ readonly items: readonly StoredWraps[]; readonly next?: string }>;
+  /** Files records together; false when somebody else was first with one of them. On the disk when it resolves. */
+  append(records: readonly SignedRecord<RecordBody>[], signal: AbortSignal): Promise<boolean>;
+}
+
+export interface RotationPorts {
+  readonly cg: string;
+  readonly registry: RotationRegistry;
+  /** Takes a step to a custodian (ceremony-steps.ts) and brings its answer. */
+  readonly step: (
+    peer: PeerName,
+    where: { readonly session: Uint8Array; readonly protocol: string; readonly step: string },
+    payload: unknown,
+    signal: AbortSignal,
+  ) => Promise<unknown>;
+  /** Shows a signed KEK record to a custodian; true when its shares are active there. */
+  readonly activate: (peer: PeerName, record: Uint8Array, signal: AbortSignal) => Promise<boolean>;
+  readonly nameOf: (peer: PeerName) => string;
+  /** Who files the records. */
+  readonly signer: Signer;
+  readonly groups: () => Promise<CustodyGroups>;
+  readonly random: RandomBytes;
+  readonly beat: () => BeatNow;
+  readonly beatsPerBar: () => number;
+  /** RFC 3339, UTC. */
+  readonly instant: () => string;
+  /** The signed order to rotate that was given last; undefined for none. */
+  readonly order: () => Uint8Array | undefined;
+  /** Keys in one page, 1…256. Default 128: a page is verified in one breath of some ten milliseconds a custodian. */
+  readonly pageItems?: number;
+}
+
+/** Keys counted for the progress; more are told as so many. */
+const countedMax = 1000;
+
+export class RotationCoordinator {
+  readonly #ports: RotationPorts;
+  #busy = false;
+  #problem = '';
+  #switched = 0;
+  #last: RotationStep = { step: 'idle', why: 'nothing was looked at yet' };
+  #view: RotationView | undefined;
+
+  constructor(ports: RotationPorts) {
+    this.#ports = ports;
+  }
+
+  /**
+   * Does what is to be done next, once, and says what it was; `idle` and `wait` when there is nothing to do now. What
+   * was begun and not finished, by whomever, goes on. One at a time: a second call meanwhile does nothing.
+   *
+   * @throws KEY_UNAVAILABLE (too few custodians), FORBIDDEN (they refuse), VERSION_CONFLICT (somebody else did it),
+   * and what the registry throws. The next call tries again.
+   */
+  async advance(signal: AbortSignal): Promise<RotationStep> {
+    if (this.#busy) return { step: 'wait', why: 'a step is under way' };
+    this.#busy = true;
+    try {
+      const versions = await this.#ports.registry.versions();
+      const view = await this.#look(versions);
+      this.#view = view;
+      const step = planRotation(view);
+      this.#last = step;
+      await this.#do(step, versions, signal);
+      if (step.step !== 'wait') this.#problem = '';
+      return step;
+    } catch (error) {
+      if (!signal.aborted) this.#problem = describeError(error);
+      throw error;
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /** For status. */
+  async progress(): Promise<RotationProgress> {
+    const keks = (await this.#ports.registry.versions()).map(({ kek }) => kek);
+    const activeVer = keks.findLast(({ state }) => state === 'active')?.ver ?? 0;
+    const moving = keks.filter(({ state }) => state !== 'active' && state !== 'destroyed');
+    let left = 0;
+    for (const { ver } of moving)
+      left += (await this.#ports.registry.wrapsUnder(ver, countedMax)).items.length;
+    return {
+      activeVer,
+      moving: moving.map(({ ver, state }) => ({ ver, state })),
+      switched: this.#switched,
+      left,
+      next: stepText(this.#last),
+      problem: this.#problem,
+    };
+  }
+
+  /** The field `secret_rotations_ok` of a BarReport: as it stands after the last `advance`. */
+  rotationsOk(): boolean {
+    return (
+      this.#view === undefined || secretRotationsOk({ ...this.#view, now: this.#ports.beat() }, this.#problem)
+    );
+  }
+
+  async #look(versions: readonly FiledKek[]): Promise<RotationView> {
+    const { registry, beat, beatsPerBar, order } = this.#ports;
+    const keks = versions.map(({ kek }) => kek);
+    const active = keks.findLast(({ state }) => state === 'active');
+    const used = new Set<number>();
+    for (const { ver, state } of keks)
+      if (
+        (state === 'decrypt-only' || state === 'retired') &&
+        (await registry.wrapsUnder(ver, 1)).items.length > 0
+      )
+        used.add(ver);
+    const given = order();
+    const last = active === undefined ? undefined : await registry.lastCertificate(active.ver);
+    return {
+      keks,
+      now: beat(),
+      beatsPerBar: beatsPerBar(),
+      rotateEveryBars: await registry.rotateEveryBars(),
+      orderedVer: given === undefined ? 0 : orderedVersion(openOrder(given).order),
+      lastPageBeat: last?.rotationBeat ?? 0,
+      isUsed: (ver) => used.has(ver),
+    };
+  }
+
+  async #do(step: RotationStep, versions: readonly FiledKek[], signal: AbortSignal): Promise<void> {
+    if (step.step === 'make') return this.#make(of(versions, step.fromVer), step.cause, signal);
+    if (step.step === 'switch')
+      return this.#switch(of(versions, step.fromVer), of(versions, step.toVer), signal);
+    if (step.step === 'idle' || step.step === 'wait') return this.#remind(versions, signal);
+    return this.#change(step.step, step.ver, versions, signal);
+  }
+
+  /** Until a new key is used, all its custodians must have taken up their shares: one that was away then is told again. */
+  async #remind(versions: readonly FiledKek[], signal: AbortSignal): Promise<void> {
+    const coming = versions.find(({ kek }) => kek.state === 'pre-active');
+    if (coming !== undefined) await this.#activate(coming.kek, coming.bytes, signal);
+  }
+
+  async #make(base: FiledKek, cause: 'order' | 'schedule', signal: AbortSignal): Promise<void> {
+    const { random, beat, beatsPerBar, instant, order } = this.#ports;
+    const members = this.#session(base.kek, 'rotate', signal);
+    const begin = {
+      attempt: random(32),
+      base: base.bytes,
+      order: cause === 'order' ? (order() ?? null) : null,
+    };
+    const hellos = await everyone(members, 'hello', begin, 'hello');
+    const messages = await everyone(members, 'deal', { hellos }, 'message');
+    const sigs = await everyone(members, 'receive', { messages }, 'sig');
+    const when = { createdAt: instant(), activateBeat: activateBeatOf(beat().beat, beatsPerBar()) };
+    const answers = await Promise.all(members.map(({ ask }) => ask('conclude', { sigs, ...when })));
+    const [fields] = answers.map((answer) => readConcluded(answer));
+    const { frost } = await this.#ports.groups();
+    const unsigned = this.#bodyOf({ ...fields, frostSig: new Uint8Array(64) }, null);
+    const [frostSig] = await groupSignatures(frost, base.kek, members, [kekPreimage(unsigned)]);
+    const record = signRecord({ ...unsigned, frostSig: frostSig ?? new Uint8Array(0) }, this.#ports.signer);
+    await this.#file([record], signal);
+    await this.#activate(unsigned, record.block.bytes, signal);
+  }
+
+  async #activate(kek: TdecKek, record: Uint8Array, signal: AbortSignal): Promise<void> {
+    await Promise.allSettled(kek.custodians.map(({ peer }) => this.#ports.activate(peer, record, signal)));
+  }
+
+  async #change(
+    change: KeyChange,
+    ver: number,
+    versions: readonly FiledKek[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const active = versions.findLast(({ kek }) => kek.state === 'active');
+    if (active === undefined) return;
+    const { cg } = this.#ports;
+    const there = await greeted(
+      this.#session(active.kek, 'change', signal),
+      { cg, change, ver },
+      active.kek.t,
+    );
+    const changed = changedKeks(
+      change,
+      ver,
+      versions.map(({ kek }) => kek),
+    );
+    const { frost } = await this.#ports.groups();
+    const signatures = await groupSignatures(frost, active.kek, there, changed.map(kekPreimage));
+    const records = changed.map((kek, at) => {
+      const before = of(versions, kek.ver);
+      return signRecord(this.#bodyOf({ ...kek, frostSig: signatures[at] }, before.cid), this.#ports.signer);
+    });
+    await this.#file(records, signal);
+  }
+
+  async #switch(from: FiledKek, to: FiledKek, signal: AbortSignal): Promise<void> {
+    const { cg, registry, signer, beat, groups, pageItems = 128 } = this.#ports;
+    const kit: PageKit = {
+      cg,
+      registry,
+      signer,
+      beat: () => beat().beat,
+      groups: await groups(),
+      from: from.kek,
+      to: to.kek,
+      pageItems,
+      members: this.#session(unionOf(from.kek, to.kek), 'switch', signal),
+      onSwitched: (count) => {
+        this.#switched += count;
+      },
+    };
+    await new SwitchRun(kit).run(signal);
+  }
+
+  /** A session with each custodian of `kek`. */
+  #session(kek: Pick<TdecKek, 'custodians'>, protocol: string, signal: AbortSignal): Signatory[] {
+    const session = this.#ports.random(32);
+    return kek.custodians.map(({ peer }) => ({
+      name: this.#ports.nameOf(peer),
+      ask: (step, payload) => this.#ports.step(peer, { session, protocol, step }, payload, signal),
+    }));
+  }
+
+  #bodyOf(fields: Readonly<Record<string, unknown>>, prev: CID | null): KekBody & TdecKek {
+    const body = parseKek({ ...fields, kind: 'kek', v: 1, writer: this.#ports.signer.publicKey, prev });
+    if (body.provider === 'tdec') return body;
+    throw new HoldfastError('RECORD_INVALID', 'kek: a record of a custody group expected');
+  }
+
+  async #file(records: readonly SignedRecord<RecordBody>[], signal: AbortSignal): Promise<void> {
+    if (await this.#ports.registry.append(records, signal)) return;
+    throw new HoldfastError('VERSION_CONFLICT', 'somebody else was first with this step of the rotation');
+  }
+}
+
+/** What each answers to a step, all of them. Throws what the first that fails does. */
+async function everyone(
+  members: readonly Signatory[],
+  step: string,
+  payload: Readonly<Record<string, unknown>>,
+  field: string,
+): Promise<readonly Uint8Array[]> {
+  const done = await Promise.allSettled(members.map(({ ask }) => ask(step, payload)));
+  return done.map((outcome, at) => {
+    if (outcome.status === 'fulfilled')
+      return fieldsOf(outcome.value, step, [field]).bytesUpTo(field, 65_536);
+    throw new HoldfastError(
+      'KEY_UNAVAILABLE',
+      `all ${members.length} custodians make a new key together; ${members[at]?.name ?? '?'}: ${describeError(outcome.reason)}`,
+      { cause: outcome.reason },
+    );
+  });
+}
+
+/** Those that take part. Throws KEY_UNAVAILABLE when they are fewer than `needed`. */
+async function greeted(
+  members: readonly Signatory[],
+  payload: Readonly<Record<string, unknown>>,
+  needed: number,
+): Promise<readonly Signatory[]> {
+  const done = await Promise.allSettled(members.map(({ ask }) => ask('hello', payload)));
+  const there = members.filter((_, at) => done[at]?.status === 'fulfilled');
+  if (there.length >= needed) return there;
+  const why = done.flatMap((outcome, at) =>
+    outcome.status === 'rejected' ? [`${members[at]?.name ?? '?'}: ${describeError(outcome.reason)}`] : [],
+  );
+  throw new HoldfastError(
+    'KEY_UNAVAILABLE',
+    `${there.length} of ${needed} custodians take part; ${why.join(', ')}`,
+  );
+}
+
+function of(versions: readonly FiledKek[], ver: number): FiledKek {
+  const found = versions.find(({ kek }) => kek.ver === ver);
+  if (found !== undefined) return found;
+  throw new HoldfastError('NOT_FOUND', `version ${ver} of the key is not in the registry`);
+}
+
+/** Custodians of both versions: after a reshare between them some belong to one only. */
+function unionOf(from: TdecKek, to: TdecKek): Pick<TdecKek, 'custodians'> {
+  const joined = to.custodians.filter(
+    ({ sigPk }) => !from.custodians.some((each) => sameBytes(each.sigPk, sigPk)),
+  );
+  return { custodians: [...from.custodians, ...joined] };
+}
