@@ -3,7 +3,10 @@
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
+import { Activation } from '../custody/activation.ts';
 import { AuditLog } from '../custody/audit-log.ts';
+import { CeremonyDesk } from '../custody/ceremony-desk.ts';
+import { CeremonySteps, serveCeremonies } from '../custody/ceremony-steps.ts';
 import type { NoteKey } from '../custody/checkpoint.ts';
 import { Cosigning, type WitnessPeer } from '../custody/cosigning.ts';
 import { type Disk, openFolder } from '../custody/disk.ts';
@@ -26,6 +29,7 @@ import { mustExist, type ProcessConfig } from '../local/layout.ts';
 import { publicKeyOfPeer } from '../node/identity.ts';
 import { memberOf } from '../node/membership.ts';
 import type { DataDir } from '../node/stores.ts';
+import { nobleEd25519 } from '../threshold/group-noble.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
 import { generateKeyPair } from '../threshold/hpke.ts';
 import { CustodianTempo } from './custodian-tempo.ts';
@@ -130,6 +134,8 @@ class CustodianProcess implements AsyncDisposable {
   readonly #cosigning: Cosigning;
   readonly #custodian: Custodian;
   readonly #orders: CustodianOrders;
+  readonly #steps: CeremonySteps;
+  readonly #activation: Activation;
   readonly #stop = new AbortController();
   #chores: Promise<void> = Promise.resolve();
   #busy = false;
@@ -157,7 +163,20 @@ class CustodianProcess implements AsyncDisposable {
       breathe: () => new Promise<void>((resolve) => setImmediate(resolve)),
     };
     this.#custodian = new Custodian(ports);
-    this.#orders = new CustodianOrders({ ...ports, operator: member.config.operator, executors: [] });
+    const { operator } = member.config;
+    this.#orders = new CustodianOrders({ ...ports, peer: member.peer.name, operator, executors: [] });
+    const desk = new CeremonyDesk({
+      ...ports,
+      orders: this.#orders,
+      peer: member.peer.name,
+      operator,
+      groups: async () => ({ kek: await loadRistretto(), frost: nobleEd25519() }),
+      beatsPerBar: () => this.#tempo.beatsPerBar,
+      custodianKey: (peer) => this.#logOf(peer).publicKey,
+      custodians: () => this.#custodianKeys(),
+    });
+    this.#steps = new CeremonySteps(desk);
+    this.#activation = new Activation(desk);
   }
 
   static async start(
@@ -179,6 +198,7 @@ class CustodianProcess implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
+    this.#steps.close();
     await this.#chores;
   }
 
@@ -205,6 +225,12 @@ class CustodianProcess implements AsyncDisposable {
       hello: () => this.#hello(),
       status: () => this.#status(),
       allow: (from) => this.#allow(from, callers),
+    });
+    serveCeremonies(peer.rpc, {
+      steps: this.#steps,
+      activation: this.#activation,
+      allow: (from) => this.#allow(from, ['steward']),
+      changed: () => this.#onBeat(), // requests are judged by the records, so they are read at once
     });
     peer.rpc.handle('custodian.beat', async ({ head }, { peer: from }) => {
       this.#allow(from, ['steward']);
@@ -316,6 +342,7 @@ class CustodianProcess implements AsyncDisposable {
       this.#keepBeat(beat),
       this.#followRecords(beat),
       this.#haveCosigned(),
+      this.#activation.settle(systemClock.monotonic()),
     ]);
     if (this.#stop.signal.aborted) return;
     const troubles = done.flatMap((chore) =>
@@ -353,6 +380,11 @@ class CustodianProcess implements AsyncDisposable {
     return peersWithRole(peer.membership(), 'custodian')
       .filter((other) => other !== peer.name && up.has(other))
       .map((other) => ({ peer: other, key: this.#logOf(other) }));
+  }
+
+  #custodianKeys(): ReadonlyMap<PeerName, Uint8Array> {
+    const peers = peersWithRole(this.#member.peer.membership(), 'custodian');
+    return new Map(peers.map((each) => [each, publicKeyOfPeer(each)] as const));
   }
 
   #logOf(peer: PeerName): NoteKey {

@@ -41,6 +41,11 @@ export class CustodianTempo {
     return beatAt(this.#heard, this.#clock.monotonic(), tempo);
   }
 
+  /** As last heard. */
+  get beatsPerBar(): number {
+    return this.#beatsPerBar;
+  }
+
   #beginBar(beat: number): void {
     const length = beat - (this.#downbeat ?? beat);
     // A longer distance has a downbeat in it that was not heard.

@@ -37,6 +37,8 @@ const unwrapMs = 5 * second;
 const askMs = 2 * second;
 /** How old a status may be that is shown among others. */
 const statusMs = 3 * second;
+/** How often the first key is looked for, which is made within a second or two of a first start. */
+const lookMs = 100;
 /** A canary key is asked back once in so many beats: a bar. */
 const canaryBeats = 60;
 
@@ -111,7 +113,15 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
     });
     const custody = new DoorCustody(ports, group, feed);
     await custody.follow();
+    custody.#lookForKey();
     return custody;
+  }
+
+  /** While the key is being made, a beat is long to wait for who wants to put something. */
+  #lookForKey(): void {
+    if (!this.makes || this.#feed.directory().initialised) return;
+    const again = (): void => void this.follow().then(() => this.#lookForKey());
+    setTimeout(again, lookMs).unref();
   }
 
   /** True once the custodians make the keys here: an order to make the group's key was given, or it has one. */

@@ -11,6 +11,7 @@ import type { StewardMember } from '../steward/node-watch.ts';
 import { defaultStewardSettings, type StewardSettings } from '../steward/settings.ts';
 import { Steward } from '../steward/steward.ts';
 import { BeaconHost } from './beacon-host.ts';
+import { CustodyCoordinator } from './custody-coordinator.ts';
 import { ViewCatalogue } from './catalogue.ts';
 import type { RunningRole } from './daemon.ts';
 import { random, type RoleOptions, startMember, systemClock } from './member.ts';
@@ -54,6 +55,8 @@ export async function startStewardRole(
       stewardSettings(config.settings),
     ),
   );
+  const custody = stack.use(CustodyCoordinator.start(member, beacon, pulse));
+  await custody.begin();
   member.onMembership((membership) => steward.setMembers(stewardMembers(membership)));
   const owned = stack.move();
   return {

@@ -81,7 +81,12 @@ export class Coordinator {
   async initialise(order: Uint8Array, say: Say): Promise<boolean> {
     return this.#alone(async () => {
       try {
-        if (!(await this.initialised())) await coordinateInit(this.#ports, order, say);
+        if (!(await this.initialised())) {
+          const { t, n, tookMs } = await coordinateInit(this.#ports, order, say);
+          say(
+            `custody group ${this.cg} has a key that ${t} of ${n} custodians can use, made in ${tookMs} ms`,
+          );
+        }
         this.#trouble = undefined;
         return true;
       } catch (error) {

@@ -5,6 +5,7 @@
 
 import { sameBytes } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
+import type { PeerName } from '../core/rpc.ts';
 import type { AuditDecision } from './audit-leaf.ts';
 import type { CustodianPorts } from './custodian.ts';
 import { setSealed } from './custodian.ts';
@@ -19,6 +20,8 @@ export interface OrderExecutor {
 }
 
 export interface OrderPorts extends Pick<CustodianPorts, 'shares' | 'log' | 'books' | 'beat' | 'now'> {
+  /** Who this custodian is: an order may be for some only. */
+  readonly peer: PeerName;
   /** Ed25519 key of the operator of the cluster. */
   readonly operator: Uint8Array;
   readonly executors: readonly OrderExecutor[];
@@ -63,6 +66,11 @@ export class CustodianOrders {
 
   async #obey(opened: OpenedOrder): Promise<OpenedOrder> {
     const { order } = opened;
+    const only = order.args['only'];
+    if (only !== undefined && !(Array.isArray(only) && only.includes(this.#ports.peer)))
+      throw new HoldfastError('FORBIDDEN', 'this order is for other custodians', {
+        details: { code: 'scope' },
+      });
     const execute = this.#executorOf(order.op);
     const refused = checkOrder(opened, this.#terms(order.cg));
     if (refused !== undefined) {

@@ -120,7 +120,12 @@ class Desk implements AsyncDisposable {
       now: () => 1_700_000_000_000,
       breathe: async () => void this.breaths++,
     };
-    const orders = new CustodianOrders({ ...ports, operator: operator.publicKey, executors: [] });
+    const orders = new CustodianOrders({
+      ...ports,
+      peer: `peer-${this.index}`,
+      operator: operator.publicKey,
+      executors: [],
+    });
     this.#parts = { shares, log, books, custodian: new Custodian(ports), orders };
   }
 

@@ -35,6 +35,7 @@ import {
   readLayout,
   readToken,
 } from './layout.ts';
+import { orderFirstKey } from './first-key.ts';
 import { renewGrants } from './grants.ts';
 import { choosePorts } from './ports.ts';
 
@@ -75,6 +76,7 @@ export async function createOrOpenLayout(dir: string, options: LayoutOptions = {
     ? openLayout(dir, options)
     : createLayout(dir, options));
   await renewGrants(layout);
+  await orderFirstKey(layout);
   return layout;
 }
 

@@ -1,0 +1,289 @@
+// The coordinator of ceremonies in the steward's process: custodians over RPC, the registry in its own Beacon.
+
+import { readFile } from 'node:fs/promises';
+import type { Tempo } from '../backbeat/tempo.ts';
+import { decodeCbor, encodeCbor, type Block } from '../core/block.ts';
+import { second } from '../core/clock.ts';
+import { describeError, HoldfastError } from '../core/errors.ts';
+import type { PeerName, RpcMessage } from '../core/rpc.ts';
+import { fieldOf } from '../core/shape.ts';
+import type { CoordinatorPorts, FiledAs, FiledKek } from '../custody/coordinator.ts';
+import { Coordinator } from '../custody/coordinator-run.ts';
+import { groupNameOf } from '../custody/directory.ts';
+import { parseStatus } from '../custody/wire.ts';
+import { readBase } from '../custody/ceremony.ts';
+import { errnoOf, fileError } from '../files/whole.ts';
+import { layoutPaths } from '../local/layout.ts';
+import { createExchange, type Exchange } from '../node/exchange.ts';
+import { publicKeyOfPeer } from '../node/identity.ts';
+import { hasRole, memberOf } from '../node/membership.ts';
+import { rankMembers } from '../steward/place.ts';
+import { nobleEd25519 } from '../threshold/group-noble.ts';
+import { loadRistretto } from '../threshold/group-sodium.ts';
+import type { BeaconHost } from './beacon-host.ts';
+import { type Member, peersWithRole, random, systemClock } from './member.ts';
+
+/** A step is arithmetic of some milliseconds and a few flushed writes. */
+const stepMs = 10 * second;
+/** While the first key is made nothing else can be done, so a start waits for it, and not for ever. */
+const firstKeyMs = 15 * second;
+const retryMs = 200;
+/** Custody's records are few and everything depends on them. */
+const recordCopies = 5;
+const visibleMs = 10 * second;
+
+export class CustodyCoordinator implements AsyncDisposable {
+  readonly #member: Member;
+  readonly #beacon: BeaconHost;
+  readonly #tempo: Tempo;
+  readonly #exchange: Exchange;
+  readonly #coordinator: Coordinator;
+  readonly #stop = new AbortController();
+  #work: Promise<unknown> = Promise.resolve();
+  #unsubscribe: () => void = () => undefined;
+  #initialised = false;
+
+  private constructor(member: Member, beacon: BeaconHost, tempo: Tempo) {
+    this.#member = member;
+    this.#beacon = beacon;
+    this.#tempo = tempo;
+    this.#exchange = createExchange(member.peer.rpc);
+    this.#coordinator = new Coordinator(this.#ports(), groupNameOf(member.config.cluster));
+  }
+
+  /** Serves orders, and does what is due with every beat. */
+  static start(member: Member, beacon: BeaconHost, tempo: Tempo): CustodyCoordinator {
+    const coordinator = new CustodyCoordinator(member, beacon, tempo);
+    coordinator.#serve();
+    coordinator.#unsubscribe = tempo.onBeat((beat) => {
+      // A beat that nobody sent is no reason to move: without a pulse the shares stay as they are.
+      if (beat.source === 'pulse')
+        coordinator.#background(coordinator.#onBeat(beat.frame.beat_index, beat.downbeat));
+    });
+    return coordinator;
+  }
+
+  /** Makes the first key where the operator has ordered one. Resolves when it is there, or after a while without. */
+  async begin(): Promise<void> {
+    const deadline = systemClock.monotonic() + firstKeyMs;
+    while (!this.#stop.signal.aborted) {
+      if (await this.#initialise()) return;
+      if (systemClock.monotonic() > deadline) {
+        console.error(
+          `${this.#coordinator.trouble ?? 'the first key is not made yet'}; trying again with the beats`,
+        );
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, retryMs));
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    this.#unsubscribe();
+    await this.#work;
+  }
+
+  /** True when there is nothing to make. */
+  async #initialise(): Promise<boolean> {
+    if (this.#initialised || this.#beacon.view === undefined) return true;
+    if (await this.#coordinator.initialised()) this.#initialised = true;
+    else {
+      const order = await this.#initOrder();
+      if (order === undefined) return true;
+      if (this.#areThere()) this.#initialised = await this.#coordinator.initialise(order, say);
+    }
+    return this.#initialised;
+  }
+
+  /** All custodians, and nodes enough for the records. */
+  #areThere(): boolean {
+    const { peer } = this.#member;
+    const up = new Set(peer.connected());
+    const nodes = peersWithRole(peer.membership(), 'node');
+    return (
+      peersWithRole(peer.membership(), 'custodian').every((each) => up.has(each)) &&
+      nodes.filter((each) => up.has(each)).length >= Math.min(2, nodes.length)
+    );
+  }
+
+  async #onBeat(beat: number, downbeat: boolean): Promise<void> {
+    if (this.#beacon.view === undefined || this.#stop.signal.aborted) return;
+    try {
+      if (await this.#initialise()) await this.#coordinator.onBeat({ beat, downbeat }, say);
+    } catch (error) {
+      console.error(`custody: ${describeError(error)}`);
+    }
+  }
+
+  async #initOrder(): Promise<Uint8Array | undefined> {
+    const path = layoutPaths(this.#member.config.dir).custodyInitOrder;
+    try {
+      return new Uint8Array(await readFile(path));
+    } catch (cause) {
+      if (errnoOf(cause) === 'ENOENT') return undefined;
+      throw fileError(path, 'cannot be read', cause);
+    }
+  }
+
+  #serve(): void {
+    const own = this.#member.peer;
+    own.rpc.handleStream('custody.command', ({ body }, { peer }) =>
+      this.#command(hasRole(own.membership(), peer, 'door'), new Uint8Array(body)),
+    );
+  }
+
+  /** Orders are signed by who gives them; the door only carries them. */
+  async *#command(allowed: boolean, order: Uint8Array): AsyncGenerator<RpcMessage> {
+    if (!allowed) throw new HoldfastError('FORBIDDEN', 'only a door may pass on orders');
+    const said: string[] = [];
+    let wake = (): void => undefined;
+    let isDone = false;
+    const done = this.#coordinator.command(order, (text) => {
+      said.push(text);
+      wake();
+    });
+    const ended = done.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#background(ended);
+    void ended.then(() => {
+      isDone = true;
+      wake();
+    });
+    for (;;) {
+      const text = said.shift();
+      if (text !== undefined) yield { head: { progress: text } };
+      else if (isDone) break;
+      else
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+    }
+    yield { head: { result: { ...(await done) } } };
+  }
+
+  #background(work: Promise<unknown>): void {
+    this.#work = Promise.allSettled([this.#work, work]);
+  }
+
+  #ports(): CoordinatorPorts {
+    const { peer, identity } = this.#member;
+    const { rpc } = peer;
+    const options = (): { timeoutMs: number; signal: AbortSignal } => ({
+      timeoutMs: stepMs,
+      signal: this.#stop.signal,
+    });
+    return {
+      custodians: {
+        step: async (to, at, payload) => {
+          const answer = await rpc.call(
+            to,
+            'custody.step',
+            { head: at, body: encodeCbor(payload) },
+            options(),
+          );
+          return decodeCbor(answer.body, 'step');
+        },
+        activate: async (to, body) => {
+          const { head } = await rpc.call(to, 'custody.activate', { head: {}, body }, options());
+          return fieldOf(head, 'active') === true;
+        },
+        order: async (to, body) => {
+          await rpc.call(to, 'custody.order', { head: {}, body }, options());
+        },
+        status: async (to) =>
+          parseStatus((await rpc.call(to, 'custody.status', { head: {} }, options())).head),
+        all: () => peersWithRole(peer.membership(), 'custodian'),
+        nameOf: (each) => memberOf(peer.membership(), each)?.name ?? each,
+        keyOf: (each) => this.#keyOf(each),
+      },
+      registry: {
+        kek: (cg) => this.#kek(cg),
+        birth: (cg) => this.#birth(cg),
+        lastCertificate: async (cg, ver) => {
+          const found = await this.#view().certificate(cg, ver);
+          return found && { n: found.version, cid: found.record.cid, beat: found.record.body.beat };
+        },
+        file: (subject, expected, records) => this.#file(subject, expected, records),
+      },
+      signer: identity.signer,
+      groups: async () => ({ kek: await loadRistretto(), frost: nobleEd25519() }),
+      random,
+      now: () => systemClock.now(),
+      beat: () => this.#tempo.current().beat?.frame.beat_index ?? 0,
+    };
+  }
+
+  #keyOf(peer: PeerName): Uint8Array {
+    if (hasRole(this.#member.peer.membership(), peer, 'custodian')) return publicKeyOfPeer(peer);
+    throw new HoldfastError('FORBIDDEN', `${peer} is no custodian of this cluster`);
+  }
+
+  async #kek(cg: string): Promise<FiledKek | undefined> {
+    const view = this.#view();
+    const found = await view.kek(cg);
+    if (found === undefined || found.record.body.provider !== 'tdec') return undefined;
+    const { ver } = found.record.body;
+    // In this order: what comes in between makes the append fail, never the record wrong.
+    const revision = await view.subjectRevision(`kek/${cg}/${ver}`);
+    const newest = await view.kek(cg, ver);
+    if (newest === undefined) return undefined;
+    const { bytes } = newest.record.block;
+    return { ...readBase(bytes), bytes, revision };
+  }
+
+  async #birth(cg: string) {
+    const view = this.#view();
+    const certificate = await view.certificate(cg, 1, 1);
+    const { records } = await view.custodyRecords({ revision: 0, index: 0 });
+    const kek = records.find(({ key }) => key === `kek/${cg}/1`);
+    return kek && certificate && { kek: kek.bytes, certificate: certificate.record.block.bytes };
+  }
+
+  /** Blocks first: a record that is registered is on nodes already. */
+  async #file(subject: string, expected: number, records: readonly FiledAs[]): Promise<void> {
+    await Promise.all(records.map(({ record }) => this.#store(record.block)));
+    const { revision } = await this.#beacon.append({
+      subject,
+      expected,
+      records: records.map(({ key, record }) => ({ key, bytes: record.block.bytes })),
+      at: systemClock.now(),
+      id: random(16),
+    });
+    await this.#view().waitFor(revision, AbortSignal.timeout(visibleMs));
+  }
+
+  async #store(block: Block): Promise<void> {
+    const { peer } = this.#member;
+    const up = new Set(peer.connected());
+    const nodes = peer
+      .membership()
+      .members.filter((each) => each.roles.includes('node') && up.has(each.peer));
+    const ranked = rankMembers(
+      block.cid.multihash.digest,
+      nodes.map((each) => ({ peer: each.peer, zone: each.zone, host: each.host, freeBytes: 1 })),
+    );
+    const done = await Promise.allSettled(
+      ranked.slice(0, recordCopies).map((node) => this.#exchange.pushBlock(node.peer, block, {})),
+    );
+    const copies = done.filter(({ status }) => status === 'fulfilled').length;
+    if (copies >= Math.min(2, peersWithRole(peer.membership(), 'node').length)) return;
+    throw new HoldfastError(
+      'QUORUM_UNAVAILABLE',
+      `a record of custody is on ${copies} nodes; it is filed when two have it`,
+      { cause: done.find((each) => each.status === 'rejected')?.reason },
+    );
+  }
+
+  #view() {
+    const { view } = this.#beacon;
+    if (view !== undefined) return view;
+    throw new HoldfastError('BEACON_UNAVAILABLE', 'the Beacon is damaged');
+  }
+}
+
+function say(text: string): void {
+  console.error(`custody: ${text}`);
+}
