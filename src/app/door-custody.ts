@@ -263,8 +263,13 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
         text: 'this door has no leave to ask custodians: nothing was tried',
       };
     const { ok, text } = await this.#canary.check();
-    const caught = this.provider.misconduct.length > 0 ? '; a custodian was caught lying' : '';
-    return { name, status: ok ? (caught === '' ? 'ok' : 'degraded') : 'failed', text: `${text}${caught}` };
+    const { margin } = await this.lately();
+    const worries = [
+      ...(this.provider.misconduct.length > 0 ? ['a custodian was caught lying'] : []),
+      ...(margin === 0 ? ['one more failure and nothing can be opened'] : []),
+    ];
+    const status = worries.length === 0 ? 'ok' : 'degraded';
+    return { name, status: ok ? status : 'failed', text: [text, ...worries].join('; ') };
   }
 
   #keyInfo(kek: TdecKek): NonNullable<CustodyStatus['key']> {
