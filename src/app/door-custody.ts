@@ -30,11 +30,13 @@ import { openRecord } from '../manifest/record.ts';
 import { publicKeyOfPeer } from '../node/identity.ts';
 import type { Member as MemberEntry } from '../node/membership.ts';
 import type { DoorBlocks } from './door-blocks.ts';
-import { type Member, random, systemClock } from './member.ts';
+import { type Member, peersWithRole, random, systemClock } from './member.ts';
 
 /** A custodian that works answers within a few milliseconds; one that takes this long is not there. */
 const unwrapMs = 5 * second;
 const askMs = 2 * second;
+/** Longest silence of a ceremony: each step of it waits ten seconds for a custodian that hangs. */
+const orderMs = 60 * second;
 /** How old a status may be that is shown among others. */
 const statusMs = 3 * second;
 /** How often the first key is looked for, which is made within a second or two of a first start. */
@@ -187,6 +189,21 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
     return revision;
   }
 
+  async *order(order: Uint8Array, signal: AbortSignal): AsyncGenerator {
+    const { peer } = this.#ports.member;
+    const [steward] = peersWithRole(peer.membership(), 'steward');
+    if (steward === undefined) throw new HoldfastError('PEER_UNREACHABLE', 'the membership names no steward');
+    const options = { signal, timeoutMs: orderMs };
+    for await (const { head } of peer.rpc.stream(
+      steward,
+      'custody.command',
+      { head: {}, body: order },
+      options,
+    ))
+      yield head;
+    await this.follow();
+  }
+
   async log(name: string, from: number, count: number, signal: AbortSignal): Promise<CustodyLogAnswer> {
     const found = this.#custodians().find((each) => each.name === name);
     if (found === undefined)
@@ -236,12 +253,13 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
   /** As `status`, of a moment ago: for those who look every second. */
   async lately(): Promise<CustodyStatus> {
     const nowMs = systemClock.monotonic();
-    if (this.#status === undefined || nowMs - this.#statusMs > statusMs) {
-      this.#statusMs = nowMs;
-      const asked = this.status();
-      if (this.#status === undefined) this.#status = await asked;
-      else void asked.then((status) => (this.#status = status), console.error);
-    }
+    const ageMs = nowMs - this.#statusMs;
+    if (this.#status !== undefined && ageMs <= statusMs) return this.#status;
+    this.#statusMs = nowMs;
+    const asked = this.status().then((status) => (this.#status = status));
+    // Who looks every second need not wait for a custodian that is silent.
+    if (this.#status === undefined || ageMs > 5 * statusMs) return asked;
+    asked.catch((error: unknown) => console.error(`custody status: ${describeError(error)}`));
     return this.#status;
   }
 
@@ -263,7 +281,9 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
         text: 'this door has no leave to ask custodians: nothing was tried',
       };
     const { ok, text } = await this.#canary.check();
-    const { margin } = await this.lately();
+    const { margin, alive, key } = await this.lately();
+    if (margin !== null && margin < 0)
+      return { name, status: 'failed', text: `${alive} custodians are ready, ${key?.t ?? 0} are needed` };
     const worries = [
       ...(this.provider.misconduct.length > 0 ? ['a custodian was caught lying'] : []),
       ...(margin === 0 ? ['one more failure and nothing can be opened'] : []),

@@ -14,7 +14,7 @@ export interface CanaryOptions {
   readonly requester: Uint8Array;
   readonly random: RandomBytes;
   readonly beat: () => number;
-  /** How long an outcome is good for, beats; a bad one is tried again after a tenth of it. */
+  /** How long a good outcome is good for, beats; a bad one is tried again with the next but one. */
   readonly everyBeats: number;
   /** Monotonic, ms. */
   readonly now: () => number;
@@ -28,6 +28,8 @@ export interface CanaryOutcome {
   readonly ms: number;
 }
 
+/** Custodians that have just been told of a new key or generation take a beat to know it. */
+const retryBeats = 2;
 /** Name of the project that canaries are in: no address has it. */
 const project = 'holdfast-canary';
 
@@ -49,7 +51,7 @@ export class Canary {
   async check(): Promise<CanaryOutcome> {
     const { beat, everyBeats } = this.#options;
     const last = this.#last;
-    const patience = last?.ok === false ? Math.ceil(everyBeats / 10) : everyBeats;
+    const patience = last?.ok === false ? Math.min(everyBeats, retryBeats) : everyBeats;
     if (last !== undefined && beat() >= last.beat && beat() < last.beat + patience) return last;
     this.#trying ??= this.#try().finally(() => {
       this.#trying = undefined;

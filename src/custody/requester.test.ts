@@ -179,7 +179,7 @@ describe('a canary', () => {
     assert.match(silent.text, /2 of 3 partial decryptions/);
     for (const each of group.custodians) each.isDown = false;
     assert.equal((await canary.check()).ok, false, 'a moment later it is still said');
-    beat += 6;
+    beat += 2;
     group.beat = beat;
     await group.tellCustodians();
     assert.equal((await canary.check()).ok, true);
