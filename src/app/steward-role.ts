@@ -1,23 +1,17 @@
 // The steward role: the embedded Beacon, the embedded Pulse, and the steward itself.
 
-import { join } from 'node:path';
-import { Pulse } from '../backbeat/pulse.ts';
-import { pulseFile } from '../backbeat/pulse-file.ts';
-import { minute } from '../core/clock.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import type { Membership } from '../node/membership.ts';
 import { LevelLedgerStore } from '../steward/ledger-level.ts';
 import type { StewardMember } from '../steward/node-watch.ts';
 import { defaultStewardSettings, type StewardSettings } from '../steward/settings.ts';
 import { Steward } from '../steward/steward.ts';
+import { startBackbeat } from './backbeat.ts';
 import { BeaconHost } from './beacon-host.ts';
 import { CustodyCoordinator } from './custody-coordinator.ts';
 import { ViewCatalogue } from './catalogue.ts';
 import type { RunningRole } from './daemon.ts';
 import { random, type RoleOptions, startMember, systemClock } from './member.ts';
-
-/** A local bar is short, so that what happens once a bar can be watched. */
-const barBeats = 60;
 
 export async function startStewardRole(
   config: ProcessConfig,
@@ -27,24 +21,14 @@ export async function startStewardRole(
   const member = stack.use(await startMember(config, 'client', options));
   const { peer, dir } = member;
   const beacon = stack.use(await BeaconHost.open(member));
-  const pulse = stack.use(
-    await Pulse.start({
-      clusterId: config.cluster,
-      tempoBpm: Math.min(1000, Math.max(0.1, Math.round((10 * minute) / config.settings.beatMs) / 10)),
-      barBeats,
-      store: pulseFile(join(config.dataDir, 'pulse.json'), (error) => console.error(error.message)),
-      clock: systemClock,
-      random,
-      onError: (error) => console.error('pulse', error),
-    }),
-  );
+  const backbeat = stack.use(await startBackbeat(member));
   const ledger = stack.use(await LevelLedgerStore.open(dir.storePath('ledger')));
   const steward = stack.use(
     await Steward.start(
       {
         rpc: peer.rpc,
         server: peer.rpc,
-        tempo: pulse,
+        tempo: backbeat.tempo,
         catalogue:
           beacon.view === undefined ? beacon.emptyCatalogue() : new ViewCatalogue(beacon.view, systemClock),
         store: ledger,
@@ -55,7 +39,7 @@ export async function startStewardRole(
       stewardSettings(config.settings),
     ),
   );
-  const custody = stack.use(CustodyCoordinator.start(member, beacon, pulse));
+  const custody = stack.use(CustodyCoordinator.start(member, beacon, backbeat.tempo));
   await custody.begin();
   member.onMembership((membership) => steward.setMembers(stewardMembers(membership)));
   const owned = stack.move();

@@ -5,7 +5,7 @@ import { fromUtf8, toHex, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 import { errnoOf, fileError, writeWhole } from '../files/whole.ts';
-import type { PulseStore } from './pulse.ts';
+import type { PulseStore } from './sole-lease.ts';
 import type { PulseRecord } from './schedule.ts';
 
 /**

@@ -38,7 +38,7 @@ export function frameAt(
     deadline_at: new Date(now + beatMs(settings.tempoBpm)).toISOString(),
     tempo_bpm: settings.tempoBpm,
     window_id: windowOf(record.epoch, Math.floor(index / settings.barBeats)),
-    metadata: { pulse_version: 'holdfast-embedded-1' },
+    metadata: { pulse_version: 'holdfast-1' },
   };
 }
 

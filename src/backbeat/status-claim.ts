@@ -91,7 +91,7 @@ export function encodeClaim(claim: StatusClaim): string {
 
 /** Cuts text to what `notes` may hold, and never through the middle of a character. */
 export function cutNotes(text: string): string {
-  const characters = [...text];
+  const characters = Array.from(text);
   return characters.length <= notesCharsMax ? text : `${characters.slice(0, notesCharsMax - 1).join('')}…`;
 }
 
