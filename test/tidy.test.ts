@@ -54,7 +54,7 @@ const joiners: Readonly<Record<string, readonly string[]>> = {
   'src/main.ts': Object.keys(rooms),
   'src/local/layout-create.ts': ['node'],
   'src/local/grants.ts': ['node', 'custody'],
-  'src/local/first-key.ts': ['node', 'custody', 'manifest'],
+  'src/local/first-key.ts': ['node', 'custody'],
   'src/cli/connect.ts': ['node'],
 };
 

@@ -222,6 +222,11 @@ export class DoorClient implements AsyncDisposable {
     return this.#get(`/v1/custody/log/${encodeURIComponent(name)}`, page, options);
   }
 
+  /** Has a signed order carried out. Throws what the custodians or the coordinator throw. */
+  async custodyOrder<Result>(order: Uint8Array, options: WatchedRequest = {}): Promise<Result> {
+    return this.#follow('/v1/custody/orders', options, order);
+  }
+
   /** Files a revocation that an authority signed. Throws FORBIDDEN, VERSION_CONFLICT. */
   async custodyFile(record: Uint8Array, options: Signalled = {}): Promise<{ readonly revision: number }> {
     const call = { method: 'POST', path: '/v1/custody/records', body: [record], headers: octets } as const;
@@ -245,8 +250,9 @@ export class DoorClient implements AsyncDisposable {
   }
 
   /** Lines `{progress}`, then one `{result}`. */
-  async #follow<T>(path: string, { signal, onProgress }: WatchedRequest): Promise<T> {
-    const answer: Answer = await this.http.open({ method: 'POST', path, idleMs: 0, signal });
+  async #follow<T>(path: string, { signal, onProgress }: WatchedRequest, bytes?: Uint8Array): Promise<T> {
+    const sent = bytes === undefined ? {} : { body: [bytes], headers: octets };
+    const answer: Answer = await this.http.open({ method: 'POST', path, idleMs: 0, signal, ...sent });
     let last: { readonly progress?: unknown; readonly result?: T } = {};
     for await (const line of readLines(answer.bytes)) {
       last = JSON.parse(line);

@@ -79,7 +79,8 @@ function longWork(
   };
 }
 
-async function* jsonLines(items: AsyncIterable<unknown>): AsyncGenerator<Uint8Array, void, undefined> {
+/** One JSON value a line; the last says what went wrong, if anything did. */
+export async function* jsonLines(items: AsyncIterable<unknown>): AsyncGenerator<Uint8Array, void, undefined> {
   try {
     for await (const item of items) yield utf8(`${JSON.stringify(plainJson(item))}\n`);
   } catch (error) {

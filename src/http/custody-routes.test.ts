@@ -51,6 +51,10 @@ class Relay implements AsyncDisposable {
         return answer;
       },
       file: async (record: Uint8Array) => the(filed).push(record),
+      async *order(order: Uint8Array) {
+        yield { progress: 'asking' };
+        yield { result: { carried: order.length } };
+      },
       status: async () => assert.fail('not asked for'),
       lately: async () => assert.fail('not asked for'),
       log: async (name: string, from: number, count: number) => {
@@ -152,6 +156,10 @@ describe('custody through a door', () => {
     const page = await relay.client.custodyLog('custodian-1', { from: 0, count: 1 });
     assert.equal(page.leaves.length, 1);
     assert.match(page.note, /cg-test\/custodian-1/);
+    const said: unknown[] = [];
+    const onProgress = (text: unknown): void => void said.push(text);
+    const carried = await relay.client.custodyOrder(random(5), { onProgress });
+    assert.deepEqual([carried, said], [{ carried: 5 }, ['asking']]);
     assert.equal((await relay.client.custodyFile(Uint8Array.of(1, 2, 3))).revision, 1);
     assert.deepEqual([...the(relay.filed[0])], [1, 2, 3]);
   });

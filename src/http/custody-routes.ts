@@ -3,7 +3,8 @@
 import type { CustodyRecordsAnswer } from '../api/types.ts';
 import { concat } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { custodyRequestBytesMax, recordBytesMax } from '../core/limits.ts';
+import { custodyOrderBytesMax, custodyRequestBytesMax, recordBytesMax } from '../core/limits.ts';
+import { jsonLines } from './beacon-routes.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { schemas } from './schemas.ts';
 import type { Request, Route } from './server.ts';
@@ -62,6 +63,25 @@ export function custodyRoutes(ports: DoorPorts): Route[] {
       handle: async (request) => {
         const record = await wholeBody(request, recordBytesMax);
         return { status: 201, message: 'filed', data: { revision: await custodyOf(ports).file(record) } };
+      },
+    },
+    {
+      method: 'POST',
+      path: '/v1/custody/orders',
+      operationId: 'custodyOrder',
+      summary:
+        'Have an order carried out that the operator signed: progress as JSON lines, the last is the result',
+      tag: 'custody',
+      accepts: 'application/octet-stream',
+      produces: 'application/jsonl',
+      statuses: [200],
+      handle: async (request) => {
+        const order = await wholeBody(request, custodyOrderBytesMax);
+        return {
+          status: 200,
+          headers: { 'content-type': 'application/jsonl' },
+          bytes: jsonLines(custodyOf(ports).order(order, request.signal)),
+        };
       },
     },
     {

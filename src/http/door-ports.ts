@@ -53,6 +53,8 @@ export interface DoorPorts {
     relay(peer: string, request: Uint8Array, signal: AbortSignal): Promise<Uint8Array>;
     /** Files a revocation that an authority signed; its revision. */
     file(record: Uint8Array): Promise<number>;
+    /** Has a signed order carried out: what is told on the way as `{progress}`, at last `{result}`. */
+    order(order: Uint8Array, signal: AbortSignal): AsyncIterable<unknown>;
     status(): Promise<CustodyStatus>;
     /** The status of a moment ago. */
     lately(): Promise<CustodyStatus>;

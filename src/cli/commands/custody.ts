@@ -2,16 +2,15 @@
 
 import { CapabilityAudience, grantChain, readRevoked } from '../custody-grants.ts';
 import { custodyExit, custodyPage } from '../custody-page.ts';
-import { openFeed } from '../custody-provider.ts';
-import type { DoorClient } from '../../client/door-client.ts';
+import { believed } from '../custody-believed.ts';
 import { toHex } from '../../core/bytes.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import { formatCapabilityFile } from '../../custody/capability-file.ts';
-import type { CustodyDirectory } from '../../custody/directory.ts';
 import { signRevocation } from '../../custody/revocation.ts';
 import { createWhole, writeWhole } from '../../files/whole.ts';
-import type { Command, Context } from '../command.ts';
-import { custodianKeys, openDoor, openOperator, openWriter } from '../connect.ts';
+import type { Command } from '../command.ts';
+import { openDoor, openOperator, openWriter } from '../connect.ts';
+import { ceremonyCommands } from './custody-ceremonies.ts';
 import { custodyAudit } from './custody-audit.ts';
 
 const custodyStatus: Command = {
@@ -135,17 +134,8 @@ export const custodyCommands: readonly Command[] = [
   custodyRevoke,
   custodyPolicyShow,
   custodyAudit,
+  ...ceremonyCommands,
 ];
-
-/** The group as it is believed here. Throws KEY_UNAVAILABLE when it is not. */
-async function believed(door: DoorClient, data: Context['data']): Promise<CustodyDirectory> {
-  const feed = await openFeed(door, data, await custodianKeys(data));
-  await feed.reload();
-  const directory = feed.directory();
-  if (directory.problem !== undefined) throw new HoldfastError('KEY_UNAVAILABLE', directory.problem);
-  if (directory.initialised) return directory;
-  throw new HoldfastError('KEY_UNAVAILABLE', `custody group ${directory.cg} has not made its key yet`);
-}
 
 /** Bytes as hex, for people. */
 function plain(value: unknown): unknown {

@@ -1,0 +1,239 @@
+// Orders to the custodians, signed by the operator here and carried by the cluster: each custodian judges them itself.
+
+import { randomBytes } from 'node:crypto';
+import type { DoorClient } from '../../client/door-client.ts';
+import { HoldfastError } from '../../core/errors.ts';
+import type { DealArgs, Seat } from '../../custody/ceremony-plan.ts';
+import type { OrderResult } from '../../custody/coordinator-run.ts';
+import type { CustodyDirectory } from '../../custody/directory.ts';
+import { firstKeyOrder, thresholdOf } from '../../custody/first-key.ts';
+import { type OrderOp, signOrder } from '../../custody/order.ts';
+import type { Command, Context } from '../command.ts';
+import { openDoor, openOperator } from '../connect.ts';
+import { believed } from '../custody-believed.ts';
+
+type TdecKek = NonNullable<ReturnType<CustodyDirectory['active']>>;
+
+/** An order is carried at once; the rest is for a clock that is a little behind. */
+const lifeBeats = 60;
+const custodiansMax = 32;
+
+const thresholdOption = {
+  threshold: { type: 'string', short: 't', value: 'T', text: 'custodians needed to give a key back' },
+} as const;
+
+const custodyInit: Command = {
+  name: 'custody init',
+  usage: '[-t T] [-n N]',
+  summary: 'Have the custodians make the first key together; nobody ever holds it',
+  options: {
+    ...thresholdOption,
+    custodians: { type: 'string', short: 'n', value: 'N', text: 'the first N custodians (default all)' },
+  },
+  positionals: [0, 0],
+  notes: [
+    'All of them must be running. A cluster that `up` has made does this by itself at its first start: T is then more',
+    'than half. An interrupted ceremony leaves nothing; begin it again. There is no way to get a key back that T',
+    'custodians have lost: back their shares up, or allow a recovery key in the policy.',
+  ].join('\n'),
+  async run(context) {
+    await using door = await openDoor(context);
+    const { group, custodians } = await door.custodyStatus({ signal: context.signal });
+    const n = context.whole('custodians', { min: 1, max: custodians.length }) ?? custodians.length;
+    const members = custodians.slice(0, n).map(({ peer, name }) => ({ peer, org: name }));
+    const t = context.whole('threshold', { min: 2, max: custodiansMax }) ?? thresholdOf(n);
+    return give(
+      context,
+      door,
+      firstKeyOrder({ cg: group, members, t }, await openOperator(context.data), random),
+    );
+  },
+};
+
+const custodyRefresh: Command = {
+  name: 'custody refresh',
+  usage: '',
+  summary: 'Give every custodian another share of the same key; old shares become worthless',
+  positionals: [0, 0],
+  notes: 'Done by itself every so many bars (`custody policy show`). No document and no key record changes.',
+  async run(context) {
+    await using door = await openDoor(context);
+    const { kek } = await present(context, door);
+    return deal(context, door, 'refresh', kek, kek.t, kek.custodians.map(seatOf));
+  },
+};
+
+const custodyReshare: Command = {
+  name: 'custody reshare',
+  usage: '[-t T] [NAME…]',
+  summary: 'Hand the same key on to these custodians, or change how many are needed',
+  options: thresholdOption,
+  positionals: [0, custodiansMax],
+  notes: [
+    'NAMEs are all that shall hold shares afterwards (default: those that do now). As many as are needed now must be',
+    'running, and most of the new ones. Those left out erase their shares a bar later.',
+  ].join('\n'),
+  async run(context) {
+    await using door = await openDoor(context);
+    const { kek, byName } = await present(context, door);
+    const seats =
+      context.positionals.length === 0
+        ? kek.custodians.map(seatOf)
+        : context.positionals.map((name) => seatNamed(kek, byName, name));
+    const t = context.whole('threshold', { min: 2, max: custodiansMax }) ?? kek.t;
+    return deal(context, door, 'reshare', kek, t, seats);
+  },
+};
+
+const custodyEvict: Command = {
+  name: 'custody evict',
+  usage: 'NAME [-t T]',
+  summary: 'Take one custodian out of the group; the others get other shares',
+  options: thresholdOption,
+  positionals: [1, 1],
+  notes: [
+    'T stays as it is where that leaves one custodian to spare, else it becomes one less. A custodian that is suspected',
+    'of having kept its shares has them still: what they belong to is worthless only after the key was rotated too.',
+  ].join('\n'),
+  async run(context) {
+    await using door = await openDoor(context);
+    const { kek, byName } = await present(context, door);
+    const gone = byName.get(context.positionals[0] ?? '');
+    const rest = kek.custodians.filter(({ peer }) => peer !== gone);
+    if (rest.length === kek.custodians.length)
+      throw new HoldfastError('ARGUMENT_INVALID', `${context.positionals[0]} is no custodian of the group`);
+    const t = context.whole('threshold', { min: 2, max: custodiansMax }) ?? Math.min(kek.t, rest.length - 1);
+    return deal(context, door, 'evict', kek, t, rest.map(seatOf));
+  },
+};
+
+const custodyRepair: Command = {
+  name: 'custody repair',
+  usage: 'NAME',
+  summary: 'Give a custodian its shares again that it has lost',
+  positionals: [1, 1],
+  notes: 'Done by itself for a custodian that answers and is behind. Nobody who helps learns the shares.',
+  async run(context) {
+    await using door = await openDoor(context);
+    const { kek, byName } = await present(context, door);
+    const name = context.positionals[0] ?? '';
+    const seat = kek.custodians.find(({ peer }) => peer === byName.get(name));
+    if (seat === undefined)
+      throw new HoldfastError('ARGUMENT_INVALID', `${name} is no custodian of the group`);
+    const args = { ver: kek.ver, gen: kek.shareGen, member: seat.i };
+    return give(context, door, await signed(context, door, kek.cg, 'repair', args));
+  },
+};
+
+function sealing(op: 'seal' | 'unseal', summary: string, notes: string): Command {
+  return {
+    name: `custody ${op}`,
+    usage: '[NAME…]',
+    summary,
+    positionals: [0, custodiansMax],
+    notes,
+    async run(context) {
+      await using door = await openDoor(context);
+      const { group, custodians } = await door.custodyStatus({ signal: context.signal });
+      const only = context.positionals.map((name) => {
+        const peer = custodians.find((each) => each.name === name)?.peer;
+        if (peer !== undefined) return peer;
+        throw new HoldfastError('ARGUMENT_INVALID', `there is no custodian ${name}`);
+      });
+      const order = await signed(context, door, group, op, only.length === 0 ? {} : { only });
+      return give(context, door, order);
+    },
+  };
+}
+
+export const ceremonyCommands: readonly Command[] = [
+  custodyInit,
+  custodyRefresh,
+  custodyReshare,
+  custodyRepair,
+  custodyEvict,
+  sealing(
+    'seal',
+    'Stop at once: no custodian gives anything until it is unsealed',
+    'NAMEs: only these. A seal outlasts restarts. What readers have in memory they keep for up to a bar.',
+  ),
+  sealing('unseal', 'Let custodians answer again', 'NAMEs: only these.'),
+];
+
+async function present(
+  context: Context,
+  door: DoorClient,
+): Promise<{ readonly kek: TdecKek; readonly byName: ReadonlyMap<string, string> }> {
+  const directory: CustodyDirectory = await believed(door, context.data);
+  const kek = directory.active();
+  if (kek === undefined)
+    throw new HoldfastError('KEY_UNAVAILABLE', `custody group ${directory.cg} has no active key`);
+  const { custodians } = await door.custodyStatus({ signal: context.signal });
+  return { kek, byName: new Map(custodians.map(({ name, peer }) => [name, peer])) };
+}
+
+async function deal(
+  context: Context,
+  door: DoorClient,
+  op: 'refresh' | 'reshare' | 'evict',
+  kek: TdecKek,
+  t: number,
+  members: readonly Seat[],
+): Promise<number> {
+  const { ver, shareGen: gen, frostPk } = kek;
+  const args: DealArgs = { ver, gen, t, members, frostPk, development: false };
+  return give(context, door, await signed(context, door, kek.cg, op, { ...args }));
+}
+
+async function signed(
+  context: Context,
+  door: DoorClient,
+  cg: string,
+  op: OrderOp,
+  args: Readonly<Record<string, unknown>>,
+): Promise<Uint8Array> {
+  const operator = await openOperator(context.data);
+  const { index: beat } = await door.beat({ signal: context.signal });
+  const order = { v: 1, cg, op, args, nonce: random(32), beat, exp: beat + lifeBeats } as const;
+  return signOrder({ ...order, by: operator.publicKey }, operator);
+}
+
+/** Has it carried out; exit status 1 when some custodians have not obeyed. */
+async function give(context: Context, door: DoorClient, order: Uint8Array): Promise<number> {
+  const { screen, json, signal } = context;
+  const onProgress = (progress: unknown): void => screen.say(String(progress));
+  const result = await door.custodyOrder<OrderResult>(order, { signal, onProgress });
+  if (json) screen.value(result);
+  else for (const line of resultLines(result)) screen.line(line);
+  return 'failed' in result && result.failed.length > 0 ? 1 : 0;
+}
+
+function resultLines(result: OrderResult): string[] {
+  if ('obeyed' in result) {
+    const past = result.ceremony === 'seal' ? 'sealed' : 'unsealed';
+    return [
+      `${past}: ${result.obeyed.length === 0 ? 'nobody' : result.obeyed.join(', ')}`,
+      ...result.failed.map((why) => `not ${past}: ${why}`),
+    ];
+  }
+  const { ceremony, cg, t, n, kekVer, shareGen, active, behind, tookMs } = result;
+  return [
+    `${ceremony} done in ${tookMs} ms: group ${cg}, key ${kekVer}, generation ${shareGen}, ${t} of ${n} needed`,
+    `shares active: ${active.join(', ')}`,
+    ...(behind.length === 0 ? [] : [`behind, and repaired when they answer: ${behind.join(', ')}`]),
+  ];
+}
+
+function seatOf({ peer, org }: Seat): Seat {
+  return { peer, org };
+}
+
+function seatNamed(kek: TdecKek, byName: ReadonlyMap<string, string>, name: string): Seat {
+  const peer = byName.get(name);
+  if (peer === undefined) throw new HoldfastError('ARGUMENT_INVALID', `there is no custodian ${name}`);
+  return { peer, org: kek.custodians.find((each) => each.peer === peer)?.org ?? name };
+}
+
+function random(size: number): Uint8Array {
+  return new Uint8Array(randomBytes(size));
+}
