@@ -229,6 +229,25 @@ export interface CustodyRecordsAnswer {
   readonly membership: string;
 }
 
+/** Records of wrapped keys, base64: branch keys, then envelopes of objects with a key of their own. */
+export interface WrappedKeysAnswer {
+  readonly records: readonly string[];
+  readonly next?: string;
+  /** Custody groups by whose wraps the door opens content; null when it handles ciphertext only. */
+  readonly opens: readonly string[] | null;
+}
+
+/** Envelopes under one branch key, each with a manifest that names its object, base64. */
+export interface KeyObjectsAnswer {
+  readonly items: readonly { readonly envelope: string; readonly manifest: string }[];
+  readonly next?: string;
+}
+
+/** What was filed can be read at this revision; 0 when nothing was new. */
+export interface FiledAnswer {
+  readonly revision: number;
+}
+
 /** A part of a custodian's audit log. Leaves are base64. */
 export interface CustodyLogAnswer {
   readonly custodian: string;

@@ -6,6 +6,9 @@ import type { CID } from '../core/block.ts';
 import { minute, second } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { type RegisteredObject, registerObject } from '../flows/register.ts';
+import { type Newest, rewrapKeys } from '../flows/rewrap.ts';
+import type { Registered } from '../beacon/queries.ts';
+import type { RecordBody } from '../manifest/record.ts';
 import type { DoorBlocks } from './door-blocks.ts';
 import { systemClock } from './member.ts';
 
@@ -51,6 +54,24 @@ export class DoorRegistry {
     return registered;
   }
 
+  /** Files newer records of keys that are there already (flows/rewrap.ts, which names what it throws). */
+  async rewrap(records: readonly Uint8Array[], operator: Uint8Array): Promise<number> {
+    return rewrapKeys(
+      {
+        operator,
+        branchKey: async (bkId) => newest(await this.#view.branchKey(bkId)),
+        envelope: async (objId) => newest(await this.#view.envelope(objId)),
+        knowsKek: async (group, ver) => (await this.#view.kek(group, ver)) !== undefined,
+        storeRecord: (block, policy) => this.#blocks.storeRecord(block, policy),
+        append: async (subject, keyed) => {
+          const expected = await this.#view.subjectRevision(subject);
+          return this.#append({ subject, expected, records: keyed, at: systemClock.now() });
+        },
+      },
+      records,
+    );
+  }
+
   /** Resolves once reads here see the revision. Throws when that takes longer than ten seconds. */
   async visible(revision: number): Promise<void> {
     await this.#view.waitFor(revision, AbortSignal.timeout(10 * second));
@@ -76,4 +97,10 @@ export class DoorRegistry {
       throw new HoldfastError('BLOCK_UNAVAILABLE', `index block ${cid.toString()} was not delivered`);
     return block.bytes;
   }
+}
+
+function newest<Body extends RecordBody>(found: Registered<Body> | undefined): Newest<Body> | undefined {
+  if (found === undefined) return undefined;
+  const { version, record } = found;
+  return { version, cid: record.cid, body: record.body };
 }

@@ -144,6 +144,10 @@ class Door {
       dht: this.blocks,
       beacon: this.#beacon(),
       ...(this.#custody === undefined ? {} : { custody: this.#custody }),
+      keys: {
+        file: (records) => this.#registry.rewrap(records, this.#member.config.operator),
+        opens: () => sealing?.providers.groups ?? null,
+      },
       beat: () => this.#tempo.answer(this.#kekPolicy()),
       peersConnected: () => this.#peer.connected().length,
       health: () => this.#health(sealing !== undefined),

@@ -4,7 +4,7 @@ import type { CID } from '../core/block.ts';
 import type { CertificateBody } from '../custody/certificate.ts';
 import type { PolicyBody } from '../custody/policy.ts';
 import type { RevocationBody } from '../custody/revocation.ts';
-import type { BranchKeyBody, EnvelopeBody, KekBody } from '../envelope/records.ts';
+import type { BranchKeyBody, DirectEnvelope, EnvelopeBody, KekBody } from '../envelope/records.ts';
 import type { ManifestBody, ManifestType } from '../manifest/manifest.ts';
 import type { RecordBody, RecordKind, SignedRecord } from '../manifest/record.ts';
 import type { AddressPattern } from '../ucxl/match.ts';
@@ -189,6 +189,11 @@ export interface BeaconQueries {
   /** The current envelope, or the given version of it. */
   envelope(objId: Uint8Array, version?: number): Promise<Registered<EnvelopeBody> | undefined>;
   branchKey(bkId: Uint8Array, version?: number): Promise<Registered<BranchKeyBody> | undefined>;
+  /**
+   * The newest record of everything that holds a wrapped key: branch keys, then the envelopes of objects with a key
+   * of their own. The order stays while others write.
+   */
+  wrappedKeys(page?: PageOptions): Promise<Page<Registered<BranchKeyBody | DirectEnvelope>>>;
   /**
    * The newest record of that version of a group's key. Without `version`: of the version that is wrapped under
    * now, the highest active one; where none is active, the highest.

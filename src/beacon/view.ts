@@ -13,6 +13,7 @@ import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts
 import {
   type BranchEnvelope,
   type BranchKeyBody,
+  type DirectEnvelope,
   type EnvelopeBody,
   type KekBody,
   policyOfKey,
@@ -291,6 +292,19 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   async branchKey(bkId: Uint8Array, version?: number): Promise<Registered<BranchKeyBody> | undefined> {
     return this.#keyRecord(`bk/${toHex(bkId)}`, 'branch-key', version);
+  }
+
+  async wrappedKeys(page: PageOptions = {}): Promise<Page<Registered<BranchKeyBody | DirectEnvelope>>> {
+    const base = rowPrefix('head');
+    const inEnvelopes = page.after?.startsWith('env/') === true;
+    const found = await this.#page(`${base}${inEnvelopes ? 'env/' : 'bk/'}`, base, page, (_key, value) => {
+      const head = decodeHead(value);
+      const body = trustedBody(head.bytes);
+      if (body.kind === 'branch-key') return registered<BranchKeyBody>(head, head.bytes, 'branch-key');
+      if (body.kind !== 'envelope' || body.mode !== 'direct') return undefined;
+      return registered<DirectEnvelope>(head, head.bytes, 'envelope');
+    });
+    return found.next === undefined && !inEnvelopes ? { ...found, next: 'env/' } : found;
   }
 
   async kek(group: string, version?: number): Promise<Registered<KekBody> | undefined> {

@@ -9,19 +9,24 @@ import type {
   CustodyLogAnswer,
   CustodyRecordsAnswer,
   CustodyStatus,
+  FiledAnswer,
   HealthAnswer,
   HistoryAnswer,
   HistoryLine,
+  KeyObjectsAnswer,
   NavigateAnswer,
   ProviderInfo,
   QueryAnswer,
   StatAnswer,
   StatusAnswer,
   VersionInfo,
+  WrappedKeysAnswer,
 } from '../api/types.ts';
+import type { Block } from '../core/block.ts';
 import { concat } from '../core/bytes.ts';
 import { second } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { carHeader, carSection } from '../manifest/car.ts';
 import { isErrorCode } from './failure.ts';
 import { type Answer, type Call, DoorHttp, type DoorOptions } from './http.ts';
 import { readEvents, readLines } from './lines.ts';
@@ -225,6 +230,32 @@ export class DoorClient implements AsyncDisposable {
   /** Has a signed order carried out. Throws what the custodians or the coordinator throw. */
   async custodyOrder<Result>(order: Uint8Array, options: WatchedRequest = {}): Promise<Result> {
     return this.#follow('/v1/custody/orders', options, order);
+  }
+
+  /** Records of wrapped keys, for the caller to verify. */
+  async wrappedKeys(
+    after: string | undefined,
+    limit: number,
+    options: Signalled = {},
+  ): Promise<WrappedKeysAnswer> {
+    return this.#get('/v1/custody/keys', { after, limit, ...this.seen() }, options);
+  }
+
+  /** Envelopes under a branch key with their manifests, for the caller to verify. */
+  async keyObjects(
+    key: string,
+    after: string | undefined,
+    options: Signalled = {},
+  ): Promise<KeyObjectsAnswer> {
+    return this.#get('/v1/custody/objects', { key, after, limit: 64, ...this.seen() }, options);
+  }
+
+  /** Files newer records of wrapped keys. Throws VERSION_CONFLICT, FORBIDDEN, RECORD_INVALID. */
+  async rewrapKeys(records: readonly Block[], options: Signalled = {}): Promise<void> {
+    const body = [carHeader([]), ...records.flatMap((block) => carSection(block))];
+    const headers = { 'content-type': 'application/vnd.ipld.car' };
+    const call = { method: 'POST', path: '/v1/custody/keys', body, headers } as const;
+    this.wrote((await this.http.data<FiledAnswer>({ ...call, ...options })).revision);
   }
 
   /** Files a revocation that an authority signed. Throws FORBIDDEN, VERSION_CONFLICT. */

@@ -80,8 +80,8 @@ function partsOf(
   return parts;
 }
 
-/** Undefined for a group that has no key yet: it has wrapped nothing. */
-function groupOf(provider: KekProvider): string | undefined {
+/** The custody group of a provider; undefined for one that has no key yet: it has wrapped nothing. */
+export function groupOf(provider: KekProvider): string | undefined {
   try {
     return provider.kek().cg;
   } catch {

@@ -206,7 +206,8 @@ function partOf(body: BranchKeyBody, provider: KekProvider): BranchKeyBody {
   };
 }
 
-function isUnder(provider: KekProvider, wrap: BkWrap): boolean {
+/** True for a wrap that was made under the provider's key. */
+export function isUnder(provider: KekProvider, wrap: BkWrap): boolean {
   const { cg, ver } = provider.kek();
   const label = parseLabel(wrap.label);
   return label.cg === cg && label.kekVer === ver;

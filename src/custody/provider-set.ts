@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto';
 import type { Clock } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { BranchKeyBody, KekFields } from '../envelope/records.ts';
-import { unwrapByWrap } from './by-wrap.ts';
+import { groupOf, unwrapByWrap } from './by-wrap.ts';
 import { combineAll } from './combine-all.ts';
 import { combineAny } from './combine-any.ts';
 import { openEntry, readProviderConfig } from './open-provider.ts';
@@ -90,6 +90,11 @@ export class ProviderSet implements KekProvider {
       ...(file === undefined ? [] : ['file']),
     ];
     return [...own, ...this.#entries.keys()];
+  }
+
+  /** Custody groups by whose wraps keys can be read. */
+  get groups(): readonly string[] {
+    return this.#all().flatMap((provider) => groupOf(provider) ?? []);
   }
 
   /** Names of who makes new keys, and how they are combined. */

@@ -158,12 +158,13 @@ export function policyOfKey(body: BranchKeyBody): CID | null {
 
 /**
  * Why `after` may not follow `before` as the next version of an envelope, or undefined: class and policy stay,
- * and a key of the object's own never becomes a shared one.
+ * and a key of the object's own never becomes a shared one. What had no policy may come under one.
  */
 export function envelopeStepProblem(before: EnvelopeBody, after: EnvelopeBody): string | undefined {
   if (before.cls !== after.cls) return `${before.cls} cannot become ${after.cls}`;
   if (before.mode === 'direct' && after.mode !== 'direct')
     return 'a key of its own cannot become a shared one';
+  if (before.policy === null) return undefined;
   return samePolicy(before.policy, after.policy) ? undefined : 'the policy family never changes';
 }
 

@@ -60,6 +60,13 @@ export interface DoorPorts {
     lately(): Promise<CustodyStatus>;
     log(name: string, from: number, count: number, signal: AbortSignal): Promise<CustodyLogAnswer>;
   };
+  /** Moving keys between providers; absent where nothing is filed. */
+  readonly keys?: {
+    /** Files newer records of keys; the revision at which reads here see them. */
+    file(records: readonly Uint8Array[]): Promise<number>;
+    /** Custody groups by whose wraps this door opens content; null when it opens none. */
+    opens(): readonly string[] | null;
+  };
   /** How long a subscription may be silent, ms. Default 15,000. */
   readonly heartbeatMs?: number;
   beat(): BeatAnswer | undefined;

@@ -10,6 +10,7 @@ import type { DoorPorts } from './door-ports.ts';
 import { healthRoutes } from './health-routes.ts';
 import { IdempotencyKeys } from './idempotency.ts';
 import { openApi } from './openapi.ts';
+import { keyRoutes } from './key-routes.ts';
 import { operationRoutes } from './operation-routes.ts';
 import { registryRoutes } from './registry-routes.ts';
 import type { Route } from './server.ts';
@@ -27,6 +28,7 @@ export function doorRoutes(ports: DoorPorts): readonly Route[] {
     ...operationRoutes(ports),
     ...beaconRoutes(ports),
     ...custodyRoutes(ports),
+    ...keyRoutes(ports),
     ...healthRoutes(ports),
   ];
   routes.push({

@@ -135,5 +135,8 @@ export const schemas = {
     leaves: list(base64),
   }),
   custodyFiled: fields({ revision }),
+  wrappedKeys: fields({ records: list(base64), 'next?': text, opens: nullable(list(text)) }),
+  keyObjects: fields({ items: list(fields({ envelope: base64, manifest: base64 })), 'next?': text }),
+  filedKeys: fields({ revision: count }),
   imported: fields({ entries: count, revision: count }),
 } as const;
