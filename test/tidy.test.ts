@@ -69,7 +69,7 @@ const pure: readonly RegExp[] = [
   /^src\/custody\/(answer|authorise|birth|book|budget|canary|capability|capability-file|certificate|default-policy|directory|feed|freshness|misconduct|order|policy)\.ts$/,
   /^src\/custody\/migrate\.ts$/,
   /^src\/custody\/(record-head|refusal|replay|request|revocation|scope|signed-map|tally)\.ts$/,
-  /^src\/beacon\/(log|fold|rows|records|queries|custody-chain)\.ts$/,
+  /^src\/beacon\/(log|fold|rows|records|queries|custody-chain|jetstream-(message|place|settings))\.ts$/,
   /^src\/backbeat\/(beat|schedule|tempo|tempo-tracker)\.ts$/,
   /^src\/steward\/(catalogue|classes|digest-sum|ledger|liveness|place|plan|status|view|wire)\.ts$/,
   /^src\/node\/(membership|rpc-frames|provider-wire|provider-schedule|keeper-schedule)\.ts$/,
@@ -88,6 +88,7 @@ const families: readonly { readonly name: RegExp; readonly home: RegExp }[] = [
   { name: /^(multiformats|@ipld\/)/, home: /^src\/(core\/block|node\/[a-z-]+|manifest\/car)\.ts$/ },
   { name: /^(libsodium|@noble\/)/, home: /^src\/threshold\// },
   { name: /^prom-client$/, home: /^src\/http\// },
+  { name: /^@nats-io\//, home: /^src\/(beacon\/jetstream-stream|backbeat\/nats[a-z-]*)\.ts$/ },
   { name: /^koffi$/, home: /^src\/custody\/pkcs11-module\.ts$/ },
 ];
 

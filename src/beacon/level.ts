@@ -10,6 +10,9 @@
 // Every value carries a checksum bound to its key (seal.ts), revisions have no gaps, and the chain is computed
 // again on every read; so flipped bits, lost rows and a lost tail (mark.ts) are errors and never answers.
 //
+// A log can also be the copy of one that is kept elsewhere (jetstream.ts). Then a group is judged here, put in force
+// there, and written here; what others put in force there comes through `take`.
+//
 // LevelDB refuses all writes after one failed. Then this log is read-only and says so, and an append that comes
 // when there is room again closes it, opens it, verifies the tail and goes on.
 
@@ -17,6 +20,7 @@ import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BatchOperation, ClassicLevel } from 'classic-level';
 import { asBuffer, concat, sameBytes, uint64, utf8 } from '../core/bytes.ts';
+import { Gate } from '../core/concurrency.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { appendBytesMax } from '../core/limits.ts';
 import { rowsOf } from '../core/row-pages.ts';
@@ -39,6 +43,7 @@ import {
   versionConflict,
 } from './log.ts';
 import { checkLevel } from './level-check.ts';
+
 import { Lru } from './lru.ts';
 import { HighWaterMark } from './mark.ts';
 import { corrupt, sealValue, storeError, unsealValue } from './seal.ts';
@@ -46,6 +51,21 @@ import { corrupt, sealValue, storeError, unsealValue } from './seal.ts';
 export interface LevelLogOptions {
   /** Free bytes that must be there before a full disk is tried again. Default 16 MiB. */
   readonly freeBytesMin?: number;
+  /** Where appends are put in force before they are written here. Absent: here. */
+  readonly original?: Original;
+}
+
+/** A log kept elsewhere, of which a LevelLog is the copy. */
+export interface Original {
+  /** Payloads of one group that it takes: one append more may follow. */
+  readonly groupBytesMax: number;
+  /**
+   * Puts `entries` in force right after `before`. `written`: they are, for good. `moved`: they are not and never will
+   * be, since others came first. Throws when neither is known, or when it cannot be reached.
+   */
+  publish(before: LogPosition, entries: readonly LogEntry[]): Promise<'written' | 'moved'>;
+  /** Resolves when all that is in force now was given to `take`. */
+  catchUp(): Promise<void>;
 }
 
 type Db = ClassicLevel<Uint8Array, Uint8Array>;
@@ -64,6 +84,7 @@ interface Group {
   head: LogPosition;
   readonly subjects: Map<string, number>;
   readonly entryOfId: Map<string, LogEntry>;
+  readonly entries: LogEntry[];
   readonly operations: Operation[];
   readonly answers: (() => void)[];
 }
@@ -71,6 +92,8 @@ interface Group {
 export class LevelLog implements BeaconLog {
   readonly #directory: string;
   readonly #freeBytesMin: number;
+  readonly #original: Original | undefined;
+  readonly #lane = new Gate(1);
   readonly #mark: HighWaterMark;
   readonly #bell = new Bell();
   readonly #subjects = new Lru<number>(subjectsCached);
@@ -86,6 +109,7 @@ export class LevelLog implements BeaconLog {
     this.#directory = directory;
     this.#db = db;
     this.#freeBytesMin = options.freeBytesMin ?? 16 * 1024 * 1024;
+    this.#original = options.original;
     this.#mark = new HighWaterMark(join(directory, 'mark'));
   }
 
@@ -120,6 +144,27 @@ export class LevelLog implements BeaconLog {
     return answer.promise;
   }
 
+  /**
+   * Writes entries that are in force already, as they are; those that this log has are passed over.
+   * Throws RECORD_CORRUPT when they do not continue it, DISK_FULL or BEACON_UNAVAILABLE when it cannot write.
+   */
+  async take(entries: readonly LogEntry[]): Promise<void> {
+    this.#checkOpen();
+    await this.#lane.run(async () => {
+      const db = await this.#writable();
+      const group = emptyGroup(this.#head, new Map());
+      for (const entry of entries) {
+        if (entry.revision < this.#head.revision) continue;
+        if (!continues(group.head, entry))
+          throw corrupt(nameOf(entry.revision), 'does not continue the chain');
+        if (entry.revision > this.#head.revision) stageEntry(group, entry, entry.payload, () => undefined);
+      }
+      if (group.entries.length === 0) return;
+      await this.#write(db, group);
+      this.#bell.ring();
+    });
+  }
+
   async *read(from: number, options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<LogEntry> {
     const db = this.#checkOpen();
     const last = this.#head.revision;
@@ -152,6 +197,7 @@ export class LevelLog implements BeaconLog {
     if (this.#closed) return;
     this.#closed = true;
     await this.#draining;
+    await this.#lane.run(async () => undefined);
     this.#bell.ring();
     await this.#db?.close();
     this.#mark[Symbol.dispose]();
@@ -159,7 +205,7 @@ export class LevelLog implements BeaconLog {
 
   async #drain(): Promise<void> {
     while (this.#queue.length > 0) {
-      const waiting = takeGroup(this.#queue);
+      const waiting = takeGroup(this.#queue, this.#original?.groupBytesMax ?? groupBytesMax);
       try {
         await this.#commit(waiting);
       } catch (error) {
@@ -169,24 +215,34 @@ export class LevelLog implements BeaconLog {
     this.#draining = undefined; // in the same turn as the last look at the queue: nothing is left lying in it
   }
 
-  /** Judges, writes and answers the appends of one group, in their order. */
   async #commit(waiting: readonly Waiting[]): Promise<void> {
+    const original = this.#original;
+    if (original !== undefined && (await this.#seemsBehind(waiting))) await original.catchUp();
+    while (!(await this.#lane.run(() => this.#attempt(waiting)))) await original?.catchUp();
+  }
+
+  /** Judges, writes and answers the appends of one group, in their order. False: judge again, the log moved on. */
+  async #attempt(waiting: readonly Waiting[]): Promise<boolean> {
     const db = await this.#writable();
     const group = await this.#stage(db, waiting);
-    if (group.operations.length > 0) await this.#write(db, group);
+    if (group.entries.length > 0) {
+      if ((await this.#original?.publish(this.#head, group.entries)) === 'moved') return false;
+      await this.#write(db, group);
+    }
     for (const answer of group.answers) answer();
-    if (group.operations.length > 0) this.#bell.ring();
+    if (group.entries.length > 0) this.#bell.ring();
+    return true;
+  }
+
+  /** True when a writer knows of a revision that is not here yet: only who has caught up may call that a conflict. */
+  async #seemsBehind(waiting: readonly Waiting[]): Promise<boolean> {
+    const revisions = await this.#currentRevisions(await this.#writable(), waiting);
+    return waiting.some(({ append }) => append.expected > (revisions.get(append.subject) ?? 0));
   }
 
   async #stage(db: Db, waiting: readonly Waiting[]): Promise<Group> {
     const subjects = await this.#currentRevisions(db, waiting);
-    const group: Group = {
-      head: this.#head,
-      subjects,
-      entryOfId: new Map(),
-      operations: [],
-      answers: [],
-    };
+    const group = emptyGroup(this.#head, subjects);
     for (const item of waiting) {
       const { append, payload, signal, resolve, reject } = item;
       const current = subjects.get(append.subject) ?? 0;
@@ -196,14 +252,13 @@ export class LevelLog implements BeaconLog {
       else if (expectationHolds(append.expected, current)) stageEntry(group, append, payload, resolve);
       else group.answers.push(() => reject(versionConflict(append.subject, append.expected, current)));
     }
-    if (group.operations.length > 0) group.operations.push(put(headKey, encodePosition(group.head)));
     return group;
   }
 
   /** After a failure it is unknown what LevelDB kept; nothing is written until it was opened anew. */
   async #write(db: Db, group: Group): Promise<void> {
     try {
-      await db.batch(group.operations, { sync: true });
+      await db.batch([...group.operations, put(headKey, encodePosition(group.head))], { sync: true });
       this.#mark.write(group.head);
     } catch (cause) {
       throw this.#becomeReadOnly(cause);
@@ -378,14 +433,24 @@ async function stored(db: Db, key: Uint8Array): Promise<Uint8Array | undefined> 
   }
 }
 
-function takeGroup(queue: Waiting[]): Waiting[] {
+function takeGroup(queue: Waiting[], bytesMax: number): Waiting[] {
   let sizeBytes = 0;
   let count = 0;
-  while (count < queue.length && count < groupAppendsMax && sizeBytes < groupBytesMax) {
+  while (count < queue.length && count < groupAppendsMax && sizeBytes < bytesMax) {
     sizeBytes += queue[count]?.payload.length ?? 0;
     count++;
   }
   return queue.splice(0, count);
+}
+
+function emptyGroup(head: LogPosition, subjects: Map<string, number>): Group {
+  return { head, subjects, entryOfId: new Map(), entries: [], operations: [], answers: [] };
+}
+
+/** True when `entry` comes right after `before`, or is the entry at `before`. */
+function continues(before: LogPosition, entry: LogEntry): boolean {
+  if (entry.revision === before.revision) return sameBytes(entry.chain, before.chain);
+  return entry.revision === before.revision + 1 && sameBytes(entry.chain, nextChain(before, entry.payload));
 }
 
 function stageEntry(
@@ -399,6 +464,7 @@ function stageEntry(
     put(entryKey(entry.revision), concat(entry.chain, payload)),
     put(subjectKey(append.subject), uint64(entry.revision)),
   );
+  group.entries.push(entry);
   group.head = { revision: entry.revision, chain: entry.chain };
   group.subjects.set(append.subject, entry.revision);
   if (append.id !== undefined) group.entryOfId.set(appendIdText(append.id), entry);

@@ -5,7 +5,6 @@ import { access, constants, mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { homedir, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
@@ -28,6 +27,11 @@ export async function natsSkip(): Promise<string | false> {
     : false;
 }
 
+/** Whoever ends what was started: a test, or a group of them. */
+export interface Ending {
+  after(end: () => Promise<void>): void;
+}
+
 export interface NatsServer {
   readonly url: string;
   readonly port: number;
@@ -48,7 +52,7 @@ export interface NatsServerOptions {
 }
 
 /** Starts a server on loopback, ready when this resolves. It ends with the test. */
-export async function startNats(t: TestContext, options: NatsServerOptions = {}): Promise<NatsServer> {
+export async function startNats(t: Ending, options: NatsServerOptions = {}): Promise<NatsServer> {
   const path = await findNatsServer();
   if (path === undefined) throw new Error('no nats-server: the test should have been skipped');
   const port = options.port || (await freePort());
@@ -76,10 +80,10 @@ export async function startNats(t: TestContext, options: NatsServerOptions = {})
   };
 }
 
-const started = new WeakMap<TestContext, readonly (() => Promise<void>)[]>();
+const started = new WeakMap<Ending, readonly (() => Promise<void>)[]>();
 
 /** A directory for JetStream that is gone after the test, once the servers of the test have ended. */
-export async function natsStore(t: TestContext): Promise<string> {
+export async function natsStore(t: Ending): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'holdfast-nats-'));
   t.after(async () => {
     await Promise.all((started.get(t) ?? []).map((end) => end()));

@@ -1,0 +1,89 @@
+// NATS servers with JetStream as the Beacon wants them, on loopback: one, or three that hold every message.
+
+import { mkdir, writeFile } from 'node:fs/promises';
+import { setPriority } from 'node:os';
+import { join } from 'node:path';
+import { type Ending, freePort, type NatsServer, natsStore, startNats } from './nats-server.ts';
+
+export const beaconLogin = { user: 'beacon', password: 'beacon' } as const;
+export const systemLogin = { user: 'system', password: 'system' } as const;
+
+export interface NatsClusterOptions {
+  /** Default 3. */
+  readonly size?: number;
+  /** Default `always`. */
+  readonly syncInterval?: string;
+  /** Default `4MB`. */
+  readonly maxPayload?: string;
+}
+
+export interface NatsCluster {
+  readonly urls: readonly string[];
+  /** Where server `index` keeps its streams. */
+  storeOf(index: number): string;
+  /** Starts server `index` again after it ended, with its files. */
+  start(index: number): Promise<void>;
+  /** Ends server `index` as a power cut would, or as `signal` says. */
+  end(index: number, signal?: 'SIGTERM' | 'SIGKILL'): Promise<void>;
+  /** Sends SIGSTOP or SIGCONT to server `index`. */
+  signal(index: number, name: NodeJS.Signals): void;
+}
+
+/** Starts servers named `n0`, `n1`, …; they end with the test. Whether they have a leader yet is the caller's to wait for. */
+export async function startNatsCluster(t: Ending, options: NatsClusterOptions = {}): Promise<NatsCluster> {
+  const { size = 3 } = options;
+  const directory = await natsStore(t);
+  const members = await Promise.all(
+    Array.from({ length: size }, async () => ({ port: await freePort(), route: await freePort() })),
+  );
+  const servers: NatsServer[] = [];
+  const storeOf = (index: number): string => join(directory, `n${index}`);
+  const start = async (index: number): Promise<void> => {
+    const server = await startNats(t, {
+      port: members[index]?.port ?? 0,
+      args: ['-c', join(directory, `n${index}.conf`)],
+    });
+    setPriority(server.pid, 10); // the tests' own processes come first
+    servers[index] = server;
+  };
+  const routes = size === 1 ? [] : members.map(({ route }) => route);
+  for (let index = 0; index < size; index++) {
+    await mkdir(storeOf(index));
+    await writeFile(join(directory, `n${index}.conf`), configOf(index, storeOf(index), routes, options));
+  }
+  await Promise.all(members.map((_, index) => start(index)));
+  return {
+    urls: members.map(({ port }) => `127.0.0.1:${port}`),
+    storeOf,
+    start,
+    end: async (index, signal) => servers[index]?.end(signal),
+    signal: (index, name) => servers[index]?.signal(name),
+  };
+}
+
+function configOf(
+  index: number,
+  store: string,
+  routes: readonly number[],
+  { syncInterval = 'always', maxPayload = '4MB' }: NatsClusterOptions,
+): string {
+  const user = ({ user, password }: typeof beaconLogin | typeof systemLogin): string =>
+    `users: [{ user: ${user}, password: ${password} }]`;
+  const cluster =
+    routes.length === 0
+      ? ''
+      : `cluster { name: test, listen: "127.0.0.1:${routes[index]}", routes: [${routes
+          .map((port) => `"nats://127.0.0.1:${port}"`)
+          .join(', ')}] }`;
+  return `
+server_name: n${index}
+max_payload: ${maxPayload}
+jetstream { store_dir: ${JSON.stringify(store)}, sync_interval: ${JSON.stringify(syncInterval)} }
+accounts {
+  BEACON { jetstream: enabled, ${user(beaconLogin)} }
+  SYSTEM { ${user(systemLogin)} }
+}
+system_account: SYSTEM
+${cluster}
+`;
+}
