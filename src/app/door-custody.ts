@@ -83,6 +83,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       chain: () => readChain(config.capabilityPath),
       random,
       clock: systemClock,
+      beat: async () => ports.beatIndex(),
       onOpened: ({ peers, ...opened }) =>
         void receipts.append({
           ...opened,

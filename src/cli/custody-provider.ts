@@ -81,6 +81,7 @@ async function openCustodians(
     chain: () => readChain(layoutPaths(data).capability('writer')),
     random: (bytes) => new Uint8Array(randomBytes(bytes)),
     clock: { monotonic: () => performance.now() },
+    beat: async (signal) => (await client.beat({ signal })).index,
     onOpened: ({ peers, ...opened }) => {
       const custodians = peers.map((peer) => `${file.cluster}/${nameOf(peer)}`);
       void receipts.append({ ...opened, custodians, at: Date.now() });

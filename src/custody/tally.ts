@@ -82,11 +82,20 @@ export class Tally {
     return Math.max(0, ...lacking);
   }
 
-  /** True when somebody answered that its shares are of another generation. */
-  get isStale(): boolean {
-    const said = [...this.#heard.values()].flatMap(({ answer }) => answer.results);
-    const stale = said.some((result) => !result.granted && result.code === 'generation');
-    return stale || [...this.#silent.values()].some((why) => why.startsWith(otherGeneration));
+  /**
+   * What another try may change, when something is still closed: `now`, because newer records of the group or a
+   * newer beat will do; `soon`, because custodians have not read yet what we have.
+   */
+  get again(): 'now' | 'soon' | undefined {
+    if (this.#done.every((answer) => answer?.ok === true)) return undefined;
+    const codes = new Set(
+      [...this.#heard.values()].flatMap(({ answer }) =>
+        answer.results.flatMap((result) => (result.granted ? [] : [result.code])),
+      ),
+    );
+    if (codes.has('group')) return 'soon';
+    const moved = [...this.#silent.values()].some((why) => why.startsWith(otherGeneration));
+    return moved || codes.has('generation') || codes.has('stale') ? 'now' : undefined;
   }
 
   /** Indices of the custodians whose partials made all the keys that were opened. */

@@ -123,7 +123,7 @@ describe('threshold custody', () => {
   it('leaves a receipt that fits the logs of those who helped', async () => {
     await using group = await TestGroup.create();
     const opened: Opened[] = [];
-    const provider = group.provider({ onOpened: (each) => void opened.push(each) });
+    const provider = group.provider({ hedgeMs: 60_000, onOpened: (each) => void opened.push(each) });
     const made = [await makeKey(provider), await makeKey(provider)];
     await provider.unwrap(
       made.map(({ body }) => body),
@@ -231,6 +231,35 @@ describe('threshold custody', () => {
     assert.equal(group.reloads, 2);
     await unwrappedAt(provider, the(made[0]).body);
     assert.equal(group.reloads, 2, 'known now');
+  });
+
+  it('asks again with the beat of now when the first request was dated too early', async () => {
+    await using group = await TestGroup.create();
+    const late = group.provider();
+    const { branchKey, body } = await makeKey(late);
+    group.beat += 5;
+    await group.tellCustodians();
+    assert.match((await failure(late, body)).message, /the request is ended with beat 102, now is 105/);
+    assert.deepEqual(await open(group.provider({ beat: async () => group.beat }), body), branchKey);
+  });
+
+  it('waits a moment for custodians that have not read yet what it has', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { branchKey, body } = await makeKey(provider);
+    for (const { books } of group.custodians) {
+      books.restart();
+      for (const record of group.records.slice(0, 1)) books.take(record);
+      await books.comparedAt(group.beat);
+    }
+    const reload = async (): Promise<void> => {
+      await group.tellCustodians();
+      await group.reload();
+    };
+    assert.deepEqual(
+      await open(group.provider({ source: { directory: () => group.known, reload } }), body),
+      branchKey,
+    );
   });
 
   it('opens switched wraps, and only those that a certificate of the group lists', async () => {

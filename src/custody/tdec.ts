@@ -7,6 +7,7 @@
 // as the request. Nothing of the group's private key, and no other partial than these, is ever here.
 
 import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { encodeCbor } from '../core/block.ts';
 import { toHex } from '../core/bytes.ts';
 import type { Clock } from '../core/clock.ts';
@@ -61,6 +62,8 @@ export interface TdecOptions {
   readonly signer: Signer;
   /** Capability links of who asks, outermost first; used when a request brings none. */
   readonly chain: () => Promise<readonly Uint8Array[]>;
+  /** The beat of now, for a second try when the first was dated too early. Default: that of the request. */
+  readonly beat?: (signal: AbortSignal | undefined) => Promise<number>;
   /** Default: libsodium's ristretto255, loaded when it is first needed. */
   readonly group?: () => Promise<HashGroup>;
   readonly random: RandomBytes;
@@ -86,6 +89,9 @@ export interface Opened {
 
 /** Beats for which a request is good: the most that a custodian takes. */
 const lifeBeats = 2;
+/** Tries of one unwrap, and the pause before one that waits for custodians to read on: they do so once a beat. */
+const attemptsMax = 4;
+const soonMs = 500;
 /** Encoded items of one request: the rest is room for capabilities, approvals and the frame. */
 const itemsBytesMax = custodyRequestBytesMax - 32_768;
 /** What a custodian on a slow machine needs for one item: a large request is not late because it is large. */
@@ -124,11 +130,16 @@ export class TdecProvider implements KekProvider {
     assert(!this.#disposed, 'threshold custody: used after disposal');
     assertBatch(records);
     const answers = new Map<number, Unwrapped>();
-    const open = await this.#round(records, [...records.keys()], request, answers);
-    if (open.length > 0) {
-      // The shares moved on, or a rotation was completed, since the group's records were read.
+    let wanted: readonly number[] = [...records.keys()];
+    let { beat } = request;
+    for (let attempt = 1; wanted.length > 0; attempt++) {
+      const left = await this.#round(records, wanted, { ...request, beat }, answers);
+      wanted = left.places;
+      if (wanted.length === 0 || attempt === attemptsMax) break;
+      // The shares moved on, a rotation was completed, or beats went by, since the group's records were read.
+      if (left.again === 'soon') await sleep(soonMs, undefined, signalled(request.signal));
       await this.#options.source.reload(request.signal);
-      await this.#round(records, open, request, answers);
+      beat = (await this.#options.beat?.(request.signal)) ?? beat;
     }
     const all = records.map(
       (record, at) => answers.get(at) ?? refusedKey(record, 'KEY_UNAVAILABLE', 'no answer'),
@@ -203,15 +214,16 @@ export class TdecProvider implements KekProvider {
     wanted: readonly number[],
     request: UnwrapRequest,
     answers: Map<number, Unwrapped>,
-  ): Promise<readonly number[]> {
-    const again: number[] = [];
+  ): Promise<{ readonly places: readonly number[]; readonly again: 'now' | 'soon' }> {
+    const places: number[] = [];
+    let again: 'now' | 'soon' = 'now';
     const byVersion = new Map<number, { kek: TdecKek; items: PlacedItem[] }>();
     for (const at of wanted) {
       const record = records[at];
       if (record === undefined) continue;
       const found = this.#itemOf(record);
       if ('unknown' in found) {
-        if (found.mayBeNews) again.push(at);
+        if (found.mayBeNews) places.push(at);
         answers.set(at, refusedKey(record, found.code, found.unknown));
         continue;
       }
@@ -225,14 +237,16 @@ export class TdecProvider implements KekProvider {
     const done = await Promise.all(
       batches.map(async ({ kek, items }) => ({ items, ...(await this.#ask(kek, items, request)) })),
     );
-    for (const { items, results, stale } of done)
+    for (const { items, results, again: mayHelp } of done) {
+      if (mayHelp === 'soon') again = mayHelp;
       for (const [index, { at }] of items.entries()) {
         const answer = results[index];
         if (answer === undefined) continue;
         answers.set(at, answer);
-        if (!answer.ok && stale) again.push(at);
+        if (!answer.ok && mayHelp !== undefined) places.push(at);
       }
-    return again;
+    }
+    return { places, again };
   }
 
   /** The wrap of a record that this group opens, by the newest version of its key. */
@@ -340,7 +354,7 @@ export class TdecProvider implements KekProvider {
           }
         },
       });
-      const helped = tally.helped;
+      const { helped, again } = tally;
       const results = tally.results();
       const opened = items.filter((_, at) => results[at]?.ok === true);
       if (opened.length > 0)
@@ -350,7 +364,7 @@ export class TdecProvider implements KekProvider {
           peers: helped.flatMap((i) => kek.custodians[i - 1]?.peer ?? []),
           threshold: kek.t,
         });
-      return { results, stale: tally.isStale };
+      return { results, again };
     } finally {
       secretKey.fill(0);
     }
@@ -365,7 +379,7 @@ interface PlacedItem {
 
 interface Asked {
   readonly results: readonly Unwrapped[];
-  readonly stale: boolean;
+  readonly again: 'now' | 'soon' | undefined;
 }
 
 type Found =
@@ -382,6 +396,10 @@ function unknown(
   code: 'KEY_UNAVAILABLE' | 'DECRYPT_FAILED' = 'KEY_UNAVAILABLE',
 ): Found {
   return { unknown: why, code, mayBeNews };
+}
+
+function signalled(signal: AbortSignal | undefined): { readonly signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal };
 }
 
 function isServing(kek: TdecKek | undefined): boolean {

@@ -152,6 +152,11 @@ export class TestGroup implements AsyncDisposable {
     return body;
   }
 
+  /** The group as whoever asks knows it. */
+  get known(): CustodyDirectory {
+    return this.#directory;
+  }
+
   now() {
     return beatAt({ beat: this.beat, atMs: 0 }, 0, { beatMs: 1000, beatsPerBar: 60 });
   }
