@@ -3,6 +3,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
+import { fieldOf } from '../../src/core/shape.ts';
 import { type Ending, freePort, type NatsServer, natsStore, startNats } from './nats-server.ts';
 
 export const beaconLogin = { user: 'beacon', password: 'beacon' } as const;
@@ -19,6 +20,8 @@ export interface NatsClusterOptions {
 
 export interface NatsCluster {
   readonly urls: readonly string[];
+  /** Index of the server that leads `stream`; undefined while there is none. */
+  leaderOf(stream: string): Promise<number | undefined>;
   /** Where server `index` keeps its streams. */
   storeOf(index: number): string;
   /** Starts server `index` again after it ended, with its files. */
@@ -34,7 +37,11 @@ export async function startNatsCluster(t: Ending, options: NatsClusterOptions = 
   const { size = 3 } = options;
   const directory = await natsStore(t);
   const members = await Promise.all(
-    Array.from({ length: size }, async () => ({ port: await freePort(), route: await freePort() })),
+    Array.from({ length: size }, async () => ({
+      port: await freePort(),
+      route: await freePort(),
+      monitor: await freePort(),
+    })),
   );
   const servers: NatsServer[] = [];
   const storeOf = (index: number): string => join(directory, `n${index}`);
@@ -49,11 +56,19 @@ export async function startNatsCluster(t: Ending, options: NatsClusterOptions = 
   const routes = size === 1 ? [] : members.map(({ route }) => route);
   for (let index = 0; index < size; index++) {
     await mkdir(storeOf(index));
-    await writeFile(join(directory, `n${index}.conf`), configOf(index, storeOf(index), routes, options));
+    await writeFile(
+      join(directory, `n${index}.conf`),
+      configOf(index, members[index]?.monitor ?? 0, storeOf(index), routes, options),
+    );
   }
   await Promise.all(members.map((_, index) => start(index)));
   return {
     urls: members.map(({ port }) => `127.0.0.1:${port}`),
+    leaderOf: async (stream) => {
+      const answers = await Promise.all(members.map(({ monitor }) => leaderBy(monitor, stream)));
+      const name = answers.find((answer) => answer !== undefined);
+      return name === undefined ? undefined : Number(name.slice(1));
+    },
     storeOf,
     start,
     end: async (index, signal) => servers[index]?.end(signal),
@@ -61,8 +76,30 @@ export async function startNatsCluster(t: Ending, options: NatsClusterOptions = 
   };
 }
 
+/** Name of the server that leads `stream`, if the one with this monitoring port lives and knows. */
+async function leaderBy(monitor: number, stream: string): Promise<string | undefined> {
+  try {
+    const answer = await fetch(`http://127.0.0.1:${monitor}/jsz?streams=true`);
+    for (const account of listOf(await answer.json(), 'account_details')) {
+      for (const detail of listOf(account, 'stream_detail')) {
+        const leader = fieldOf(fieldOf(detail, 'cluster'), 'leader');
+        if (fieldOf(detail, 'name') === stream && typeof leader === 'string' && leader !== '') return leader;
+      }
+    }
+  } catch {
+    // It has ended, or is about to.
+  }
+  return undefined;
+}
+
+function listOf(value: unknown, name: string): readonly unknown[] {
+  const list = fieldOf(value, name);
+  return Array.isArray(list) ? list : [];
+}
+
 function configOf(
   index: number,
+  monitor: number,
   store: string,
   routes: readonly number[],
   { syncInterval = 'always', maxPayload = '4MB' }: NatsClusterOptions,
@@ -77,6 +114,7 @@ function configOf(
           .join(', ')}] }`;
   return `
 server_name: n${index}
+http: "127.0.0.1:${monitor}"
 max_payload: ${maxPayload}
 jetstream { store_dir: ${JSON.stringify(store)}, sync_interval: ${JSON.stringify(syncInterval)} }
 accounts {
