@@ -498,6 +498,9 @@ describe('the document', () => {
       register: ['/ucxi/v1/register', { body: records }],
       beaconRebuild: ['/ucxi/v1/beacon/rebuild', { method: 'GET' }],
       beaconImport: ['/ucxi/v1/beacon/import', { body: 'not a log' }],
+      custodyLog: ['/v1/custody/log/custodian-1'],
+      custodyRelay: ['/v1/custody/relay?peer=nobody', { body: 'no request' }],
+      custodyFile: ['/v1/custody/records', { body: 'no record' }],
     };
     const document: {
       openapi: string;
