@@ -223,6 +223,7 @@ export class RotationCoordinator {
   ): Promise<void> {
     const active = versions.findLast(({ kek }) => kek.state === 'active');
     if (active === undefined) return;
+    if (change === 'activate') await this.#remind(versions, signal);
     const { cg } = this.#ports;
     const there = await greeted(
       this.#session(active.kek, 'change', signal),

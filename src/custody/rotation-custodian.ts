@@ -30,7 +30,7 @@ import { Signing } from './ceremony-signing.ts';
 import type { Begin } from './ceremony-steps.ts';
 import { certificatePreimage } from './certificate.ts';
 import { isSealed } from './custodian.ts';
-import { beginRotate, committed, keySetOfEntry } from './rotation-keygen.ts';
+import { beginRotate, committed, keySetOfEntry, versionsOf } from './rotation-keygen.ts';
 import {
   certifiedPage,
   contributionBytesMax,
@@ -54,8 +54,6 @@ export interface RotationDuties {
 const sliceItems = 8;
 /** Pages that a custodian works on at once: each is some hundred kilobytes. */
 const pagesOpenMax = 4;
-/** Highest version looked at: a rotation a day for a hundred years. */
-const versionsMax = 36_525;
 
 /** The protocols of a rotation, by name. */
 export function rotationProtocols(duties: RotationDuties): Readonly<Record<string, Begin>> {
@@ -67,17 +65,6 @@ export function rotationProtocols(duties: RotationDuties): Readonly<Record<strin
     switch: (desk, payload) => beginSwitch(desk, duties, payload),
     change: (desk, payload) => beginChange(desk, duties, payload),
   };
-}
-
-/** Everything that is known here of a group's key, oldest version first. */
-function versionsOf(book: CustodyBook): TdecKek[] {
-  const found: TdecKek[] = [];
-  for (let ver = 1; ver <= versionsMax; ver++) {
-    const kek = book.kek(ver);
-    if (kek === undefined) break;
-    found.push(kek);
-  }
-  return found;
 }
 
 async function beginSwitch(desk: CeremonyDesk, duties: RotationDuties, payload: unknown): Promise<Session> {

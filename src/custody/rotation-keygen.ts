@@ -14,13 +14,14 @@ import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha512 } from '../core/hash.ts';
 import { custodiansMax, custodyOrderBytesMax, recordBytesMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
-import { kekPreimage, type UnsignedKek } from '../envelope/kek.ts';
+import { kekPreimage, type TdecKek, type UnsignedKek } from '../envelope/kek.ts';
 import { begin, conclude, dkgContext, type DkgCertifying, type DkgDealt, receive } from '../threshold/dkg.ts';
 import type { DkgSession } from '../threshold/dkg-message.ts';
 import { type DkgSuite, ristrettoSuite } from '../threshold/dkg-suite.ts';
 import type { Outcome } from '../threshold/fault.ts';
 import type { KeySet } from '../threshold/key-set.ts';
 import { collectSteps, signStep } from '../threshold/signed-step.ts';
+import type { CustodyBook } from './book.ts';
 import {
   attemptId,
   type BaseKek,
@@ -76,7 +77,8 @@ function requireAllowed(desk: CeremonyDesk, { kek }: BaseKek, order: OpenedOrder
   if (now.lost !== undefined) refuse(`time is not known: ${now.lost}`);
   const book = desk.ports.books.book(kek.cg);
   if (kek.state !== 'active') refuse(`version ${kek.ver} is ${kek.state}: there is nothing to follow it`);
-  if (book?.kek(kek.ver + 1) !== undefined) refuse(`version ${kek.ver + 1} of the key is there already`);
+  const coming = versionsOf(book).find(({ state, ver }) => ver > kek.ver && state !== 'destroyed');
+  if (coming !== undefined) refuse(`version ${coming.ver} of the key is there already`);
   if (order !== undefined) {
     if (orderedVersion(order.order) !== kek.ver) refuse('the order is about another version of the key');
     return;
@@ -84,6 +86,13 @@ function requireAllowed(desk: CeremonyDesk, { kek }: BaseKek, order: OpenedOrder
   const { rotateEveryBars = 0 } = book?.policy(kek.policyRoot) ?? {};
   if (!isRotationDue(kek, rotateEveryBars, now, desk.ports.beatsPerBar()))
     refuse('nobody ordered a new key, and by the policy none is due');
+}
+
+/** Everything that is known of a group's key, oldest version first. */
+export function versionsOf(book: CustodyBook | undefined): TdecKek[] {
+  const found: TdecKek[] = [];
+  for (let kek = book?.kek(1); kek !== undefined; kek = book?.kek(kek.ver + 1)) found.push(kek);
+  return found;
 }
 
 class RotatePart {
@@ -95,6 +104,8 @@ class RotatePart {
   readonly #attempt: Uint8Array;
   readonly #order: OpenedOrder | undefined;
   readonly #participants: readonly Participant[];
+  /** The version that is made: behind the highest there ever was. */
+  readonly #ver: number;
   #dkg: DkgSession | undefined;
   #sid: Uint8Array = new Uint8Array(0);
   #dealt: DkgDealt | undefined;
@@ -117,6 +128,7 @@ class RotatePart {
     this.#index = index;
     this.#attempt = attempt;
     this.#order = order;
+    this.#ver = 1 + (versionsOf(desk.ports.books.book(base.kek.cg)).at(-1)?.ver ?? base.kek.ver);
     this.#participants = base.kek.custodians.map(({ peer, sigPk }) => ({ peer, sigPk }));
   }
 
@@ -139,14 +151,14 @@ class RotatePart {
 
   async #deal(payload: unknown): Promise<unknown> {
     const messages = readMessages(payload, 'hellos', messageBytesMax);
-    const { t, n, cg, ver, frostPk } = this.#base.kek;
+    const { t, n, cg, frostPk } = this.#base.kek;
     const hellos = readHellos(this.#participants, this.#attempt, messages);
     const statics = this.#participants.flatMap((_, at) => hellos.get(at + 1)?.dkgPk ?? []);
     if (statics.length !== n) throw broken('hello', [{ culprit: 0, reason: 'missing' }]);
     this.#sid = sessionNonce(this.#attempt, messages);
     const members = this.#participants.map(({ peer }) => peer);
     const ext = sha512(
-      preimage('CHORUS-SLURP-DKG-EXT-v1', encodeCbor({ cg, ver: ver + 1, t, n, frostPk, members })),
+      preimage('CHORUS-SLURP-DKG-EXT-v1', encodeCbor({ cg, ver: this.#ver, t, n, frostPk, members })),
     );
     const context = dkgContext(this.#suite, preimage('CHORUS-SLURP-DKG-kek-v1', this.#sid), statics);
     this.#dkg = { t, n, statics, context, ext };
@@ -183,12 +195,12 @@ class RotatePart {
   /** Both shares on the disk, before anybody is told that ours is there. */
   async #putBy(keys: KeySet, share: Uint8Array): Promise<void> {
     const { cg, ver, shareGen } = this.#base.kek;
-    const ref = { cg, kekVer: ver + 1, gen: 1 };
+    const ref = { cg, kekVer: this.#ver, gen: 1 };
     const frost = await this.#desk.ports.shares.openShare({ cg, kekVer: ver, gen: shareGen }, 'frost');
     try {
       await this.#desk.note(
         'rotate',
-        { cg, kekVer: ver + 1, shareGen: 1 },
+        { cg, kekVer: this.#ver, shareGen: 1 },
         'a share of a new key',
         this.#order,
       );
@@ -214,11 +226,11 @@ class RotatePart {
       throw new HoldfastError('FORBIDDEN', `first used at beat ${activateBeat}: at most ${latest} expected`);
     const createdAt = fields.text('createdAt', 40);
     const dkgCert = sha512(preimage('CHORUS-SLURP-DKG-CERT-v1', transcriptHash));
-    const kek = nextVersion(this.#base, keys, { createdAt, activateBeat, dkgCert });
+    const kek = nextVersion(this.#base, keys, { ver: this.#ver, createdAt, activateBeat, dkgCert });
     const { cg, ver, shareGen } = this.#base.kek;
     await this.#desk.note(
       'sign',
-      { cg, kekVer: ver + 1, shareGen: 1 },
+      { cg, kekVer: this.#ver, shareGen: 1 },
       'a new version of the key',
       this.#order,
     );
@@ -233,17 +245,16 @@ class RotatePart {
   }
 }
 
-/** The first record of the version that follows `base`. */
+/** The first record of the new version. */
 function nextVersion(
   { kek: base }: BaseKek,
   keys: KeySet,
-  made: Pick<UnsignedKek, 'createdAt' | 'activateBeat' | 'dkgCert'>,
+  made: Pick<UnsignedKek, 'ver' | 'createdAt' | 'activateBeat' | 'dkgCert'>,
 ): UnsignedKek {
   const { Y, C, Yi } = keys;
   return {
     ...unsigned(base),
     ...made,
-    ver: base.ver + 1,
     seq: 1,
     state: 'pre-active',
     Y,

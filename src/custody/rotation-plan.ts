@@ -2,6 +2,7 @@
 // coordinator that was killed at any moment, or another one in its place, goes on where it was.
 //
 //   make ──▶ (pre-active) ──▶ activate ──▶ switch, page by page ──▶ (a bar without a wrap) ──▶ retire ──▶ destroy
+//                  └─────── (could not be put in use for some bars) ──────────────────────────────▶ destroy
 //
 // A step that was done is not planned again: each shows in the registry. Of two that do the same step one loses by
 // compare-and-set. The custodians plan the same way before they sign (`changeProblem`); they believe no coordinator.
@@ -40,6 +41,8 @@ export const keyChanges = ['activate', 'retire', 'destroy'] as const satisfies r
 
 /** From the ceremony to the first wrap, bars: until then everybody who reads has heard of the new key. */
 const noticeBars = 1;
+/** From then on, until the ceremony counts as failed, bars. */
+const patienceBars = 4;
 
 /** The next step. A rotation that was begun goes on before another begins; while nobody knows the time, none moves. */
 export function planRotation(view: RotationView): RotationStep {
@@ -49,6 +52,7 @@ export function planRotation(view: RotationView): RotationStep {
   if (now.lost !== undefined) return { step: 'wait', why: `time is not known: ${now.lost}` };
   const coming = keks.find(({ state, ver }) => state === 'pre-active' && ver > active.ver);
   if (coming !== undefined) {
+    if (now.beat >= abandonBeatOf(coming, beatsPerBar)) return { step: 'destroy', ver: coming.ver };
     if (now.beat >= coming.activateBeat) return { step: 'activate', ver: coming.ver };
     return { step: 'wait', why: `version ${coming.ver} is used from beat ${coming.activateBeat} on` };
   }
@@ -82,6 +86,11 @@ export function isRotationDue(
 /** First beat of wrapping under a key that is made at `beat`. */
 export function activateBeatOf(beat: number, beatsPerBar: number): number {
   return beat + noticeBars * beatsPerBar;
+}
+
+/** A key that could not be put in use until then never is: too many have lost their shares of it. Another is made. */
+function abandonBeatOf({ activateBeat }: Pick<TdecKek, 'activateBeat'>, beatsPerBar: number): number {
+  return activateBeat + patienceBars * beatsPerBar;
 }
 
 /** The version that an order to rotate is about: it is good for that one, and done when another one is active. */
@@ -119,12 +128,16 @@ export function changeProblem(
 ): string | undefined {
   const subject = keks.find((kek) => kek.ver === ver);
   if (now.lost !== undefined) return `time is not known: ${now.lost}`;
+  if (subject === undefined) return `version ${ver} is not known`;
+  const { state, activateBeat } = subject;
+  if (change === 'destroy' && state === 'pre-active') {
+    const from = abandonBeatOf(subject, beatsPerBar);
+    return now.beat >= from ? undefined : `version ${ver} may still come in use, until beat ${from}`;
+  }
   const from = { activate: 'pre-active', retire: 'decrypt-only', destroy: 'retired' }[change];
-  if (subject?.state !== from) return `version ${ver} is ${subject?.state ?? 'not known'}, not ${from}`;
+  if (state !== from) return `version ${ver} is ${state}, not ${from}`;
   if (change === 'activate')
-    return now.beat >= subject.activateBeat
-      ? undefined
-      : `version ${ver} begins at beat ${subject.activateBeat}`;
+    return now.beat >= activateBeat ? undefined : `version ${ver} begins at beat ${activateBeat}`;
   if (!keks.some((kek) => kek.state === 'active' && kek.ver > ver)) return 'there is no newer key';
   const quiet = Math.max(subject.retireBeat ?? 0, lastUse) + beatsPerBar;
   return now.beat >= quiet ? undefined : `version ${ver} was in use until lately; not before beat ${quiet}`;
@@ -164,7 +177,7 @@ export function stepText(step: RotationStep): string {
     case 'wait':
       return step.why;
     case 'make':
-      return `making version ${step.fromVer + 1} of the key (${step.cause})`;
+      return `making the key that follows version ${step.fromVer} (${step.cause})`;
     case 'switch':
       return `moving keys from version ${step.fromVer} to version ${step.toVer}`;
     default:

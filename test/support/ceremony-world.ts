@@ -14,11 +14,13 @@ import { CeremonyDesk } from '../../src/custody/ceremony-desk.ts';
 import { CeremonySteps } from '../../src/custody/ceremony-steps.ts';
 import type { CoordinatorPorts, FiledAs } from '../../src/custody/coordinator.ts';
 import { Coordinator } from '../../src/custody/coordinator-run.ts';
+import { Custodian } from '../../src/custody/custodian.ts';
 import { CustodianOrders } from '../../src/custody/custodian-orders.ts';
 import { defaultPolicy } from '../../src/custody/default-policy.ts';
-import { openFolder } from '../../src/custody/disk.ts';
+import { type Disk, openFolder } from '../../src/custody/disk.ts';
 import { beatAt } from '../../src/custody/freshness.ts';
 import { type OrderOp, signOrder } from '../../src/custody/order.ts';
+import { rotationProtocols } from '../../src/custody/rotation-custodian.ts';
 import { createSealingKeyFile } from '../../src/custody/sealing-key.ts';
 import { ShareStore } from '../../src/custody/share-store.ts';
 import type { CustodianStatus } from '../../src/custody/wire.ts';
@@ -73,7 +75,7 @@ export class CustodianSite {
       this.#dir = await mkdtemp(join(this.#world.dir, `${this.name}-`));
       await createSealingKeyFile(join(this.#dir, 'sealing.key'));
     }
-    const disk = await openFolder(join(this.#dir, 'shares'));
+    const disk = this.#world.disk(await openFolder(join(this.#dir, 'shares')), this.name);
     const sealing = { source: 'key-file', path: join(this.#dir, 'sealing.key') } as const;
     const shares = await ShareStore.open({ shares: disk, keys: disk, sealing, owner: this.peer, create });
     if (create) await makeKeys(shares);
@@ -103,10 +105,21 @@ export class CustodianSite {
     };
     const orders = new CustodianOrders({ ...ports, operator: world.operator.publicKey, executors: [] });
     const desk = new CeremonyDesk({ ...ports, orders });
-    const steps = new CeremonySteps(desk);
-    this.#running = { shares, log, books, steps, activation: new Activation(desk), orders };
-    for (const record of world.log) books.take(record);
-    await books.comparedAt(world.beat);
+    const custodian = new Custodian({
+      ...ports,
+      group: async () => ristretto,
+      breathe: async () => undefined,
+    });
+    let read = 0;
+    const follow = async (): Promise<void> => {
+      while (read < world.log.length) books.take(world.log[read++] ?? { key: '', bytes: random(0) });
+      await books.comparedAt(world.beat);
+    };
+    const duties = { follow, lastUse: (group: string, ver: number) => custodian.lastUse(group, ver) };
+    const steps = new CeremonySteps(desk, rotationProtocols(duties));
+    const activation = new Activation(desk);
+    this.#running = { shares, log, books, steps, activation, orders, custodian, desk, follow };
+    if (shares.shares().some(({ status }) => status !== 'staged')) await follow();
   }
 
   /** As kill -9: memory is gone. */
@@ -131,6 +144,10 @@ interface Running {
   readonly steps: CeremonySteps;
   readonly activation: Activation;
   readonly orders: CustodianOrders;
+  readonly custodian: Custodian;
+  readonly desk: CeremonyDesk;
+  /** Reads on in the registry. */
+  readonly follow: () => Promise<void>;
 }
 
 export class CeremonyWorld implements AsyncDisposable {
@@ -143,6 +160,8 @@ export class CeremonyWorld implements AsyncDisposable {
   beat = 100;
   nowMs = 1_700_000_000_000;
   kill: Kill = () => 'go';
+  /** What a custodian's share store writes to. */
+  disk: (folder: Disk, name: string) => Disk = (folder) => folder;
   readonly said: string[] = [];
 
   private constructor(dir: string) {
@@ -173,10 +192,7 @@ export class CeremonyWorld implements AsyncDisposable {
   }
 
   async tellAll(): Promise<void> {
-    for (const { running } of this.sites.filter((each) => each.isUp)) {
-      for (const record of this.log) running.books.take(record);
-      await running.books.comparedAt(this.beat);
-    }
+    for (const { running } of this.sites.filter((each) => each.isUp)) await running.follow();
   }
 
   order(op: OrderOp, args: Record<string, unknown>, signer: Signer = this.operator): Uint8Array {

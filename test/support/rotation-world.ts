@@ -1,0 +1,283 @@
+// A group of custodians with a registry of keys under its own, readers and writers of them, and a rotation to cut at
+// any step. The registry is a Beacon's view over its log, both in memory.
+
+import assert from 'node:assert/strict';
+import { BeaconRotationRegistry } from '../../src/app/rotation-registry.ts';
+import { type Append, expectAny } from '../../src/beacon/log.ts';
+import { MemoryLog } from '../../src/beacon/memory.ts';
+import { openRegistryRecord, recordKey } from '../../src/beacon/records.ts';
+import { MemoryKv } from '../../src/beacon/view-memory.ts';
+import { BeaconView, checkAppend } from '../../src/beacon/view.ts';
+import { toHex } from '../../src/core/bytes.ts';
+import { type Signer, signerFromSeed } from '../../src/core/hash.ts';
+import { signCapability } from '../../src/custody/capability.ts';
+import { fullCapability } from '../../src/custody/default-policy.ts';
+import { CustodyDirectory } from '../../src/custody/directory.ts';
+import { beatAt } from '../../src/custody/freshness.ts';
+import { RotationCoordinator, type RotationPorts } from '../../src/custody/rotation-coordinator.ts';
+import { eraseDestroyed } from '../../src/custody/rotation-custodian.ts';
+import { TdecProvider } from '../../src/custody/tdec.ts';
+import {
+  type BranchKeyBody,
+  type DirectEnvelope,
+  objectKeyBody,
+  parseBranchKey,
+  parseEnvelope,
+} from '../../src/envelope/records.ts';
+import { commitmentOf } from '../../src/envelope/wrap.ts';
+import { signRecord } from '../../src/manifest/record.ts';
+import { CeremonyWorld, cg, groups, Killed, random } from './ceremony-world.ts';
+
+/** A key that must stay what it is, whatever becomes of its wraps. */
+interface KnownKey {
+  readonly kind: 'branch-key' | 'envelope';
+  readonly id: Uint8Array;
+  readonly key: Uint8Array;
+}
+
+export class RotationWorld implements AsyncDisposable {
+  readonly custodians: CeremonyWorld;
+  readonly view: BeaconView;
+  readonly log = new MemoryLog();
+  readonly writer: Signer = signerFromSeed(random(32));
+  readonly known: KnownKey[] = [];
+  readonly provider: TdecProvider;
+  order: Uint8Array | undefined;
+  rotateEveryBars = 0;
+  lost: string | undefined;
+  pageItems = 4;
+  /** Reads that gave the key, and those that did not. */
+  reads = 0;
+  #directory: CustodyDirectory;
+  readonly #capability: Uint8Array;
+
+  private constructor(custodians: CeremonyWorld, view: BeaconView) {
+    this.custodians = custodians;
+    this.view = view;
+    this.#directory = this.#newDirectory();
+    const { operator } = custodians;
+    const terms = { cg, iss: operator.publicKey, aud: this.writer.publicKey, nbf: 0, exp: 10_000_000 };
+    this.#capability = signCapability({ ...fullCapability(terms), max: 1_000_000 }, operator);
+    this.provider = new TdecProvider({
+      source: {
+        directory: () => this.#directory,
+        reload: async () => {
+          this.#directory = this.#newDirectory();
+        },
+      },
+      transport: {
+        ask: (peer, request) => custodians.site(peer).running.custodian.unwrap(request),
+        nameOf: (peer) => custodians.site(peer).name,
+      },
+      signer: this.writer,
+      chain: async () => [this.#capability],
+      group: async () => groups.kek,
+      random,
+      clock: { monotonic: () => performance.now() },
+    });
+  }
+
+  static async start(dir: string, t: number, n: number): Promise<RotationWorld> {
+    const custodians = await CeremonyWorld.start(dir, n);
+    await custodians.coordinator().command(custodians.initOrder(t, n), () => undefined);
+    await custodians.tellAll();
+    const world = new RotationWorld(custodians, await BeaconView.open(new MemoryKv()));
+    await world.#append({
+      subject: 'init',
+      expected: expectAny,
+      records: custodians.log.map(({ key, bytes }) => ({ key, bytes })),
+      at: 0,
+    });
+    await world.reload();
+    return world;
+  }
+
+  async reload(): Promise<void> {
+    this.#directory = this.#newDirectory();
+  }
+
+  get beat(): number {
+    return this.custodians.beat;
+  }
+
+  /** Time goes on: custodians read the registry once a beat and erase what is destroyed. */
+  async pass(beats: number): Promise<void> {
+    this.custodians.beat += beats;
+    for (const site of this.custodians.sites.filter(({ isUp }) => isUp)) {
+      await site.running.follow();
+      await eraseDestroyed(site.running.desk);
+    }
+  }
+
+  /** A writer makes branch keys, as it does when it seals. */
+  async write(count: number): Promise<void> {
+    for (let made = 0; made < count; made++) {
+      const [id, beat] = [random(16), this.beat];
+      const scope = {
+        project: 'chorus',
+        cls: 'internal',
+        writer: this.writer.publicKey,
+        window: [beat, beat + 9],
+      } as const;
+      const { branchKey, wraps, combiner } = await this.provider.createKey({
+        ...scope,
+        bkId: id,
+        bkVer: 1,
+        policy: null,
+      });
+      const head = { kind: 'branch-key', v: 1, writer: this.writer.publicKey, prev: null } as const;
+      const commit = commitmentOf(branchKey);
+      await this.#register(
+        parseBranchKey({ ...head, bkId: id, bkVer: 1, scope, maxWraps: 16, commit, combiner, wraps }),
+      );
+      this.known.push({ kind: 'branch-key', id, key: branchKey });
+    }
+  }
+
+  /** An object with a key of its own. */
+  async writeRestricted(): Promise<void> {
+    const [objId, beat] = [random(16), this.beat];
+    const scope = {
+      project: 'chorus',
+      cls: 'restricted',
+      writer: this.writer.publicKey,
+      window: [beat, beat],
+    } as const;
+    const made = await this.provider.createKey({ ...scope, bkId: objId, bkVer: 1, policy: null });
+    const { policyRoot } = this.provider.kek();
+    const { branchKey, wraps, combiner } = made;
+    const head = {
+      kind: 'envelope',
+      v: 1,
+      writer: this.writer.publicKey,
+      prev: null,
+      envVer: 1,
+      beat,
+    } as const;
+    const key = { bkVer: 1, scope, commit: commitmentOf(branchKey), combiner, wraps };
+    const rest = { wrap: random(60), policy: policyRoot, cls: 'restricted', mode: 'direct', key } as const;
+    const body = parseEnvelope({ ...head, objId, ...rest });
+    assert(body.mode === 'direct');
+    await this.#register(body);
+    this.known.push({ kind: 'envelope', id: objId, key: branchKey });
+  }
+
+  /** Every key comes back, by the newest record of it. */
+  async readAll(): Promise<void> {
+    const records = await Promise.all(this.known.map((each) => this.record(each)));
+    const answers = await this.provider.unwrap(records, {
+      purpose: 'read',
+      requester: this.writer.publicKey,
+      beat: this.beat,
+    });
+    for (const [at, answer] of answers.entries()) {
+      if (!answer.ok) throw answer.error;
+      assert.equal(toHex(answer.branchKey), toHex(this.known[at]?.key ?? random(1)));
+      this.reads++;
+    }
+  }
+
+  async record({ kind, id }: KnownKey): Promise<BranchKeyBody> {
+    if (kind === 'branch-key') {
+      const found = await this.view.branchKey(id);
+      assert(found !== undefined);
+      return found.record.body;
+    }
+    const body = (await this.view.envelope(id))?.record.body;
+    assert(body?.mode === 'direct');
+    return objectKeyBody(body satisfies DirectEnvelope);
+  }
+
+  async states(): Promise<string[]> {
+    return (await this.registry().versions()).map(({ kek }) => kek.state);
+  }
+
+  rotateOrder(ver: number): Uint8Array {
+    return this.custodians.order('rotate', { ver });
+  }
+
+  registry(dead: () => boolean = () => false): BeaconRotationRegistry {
+    return new BeaconRotationRegistry({
+      cg,
+      view: () => this.view,
+      store: async () => undefined,
+      append: async (append) => {
+        this.#cut('append', 'before', dead);
+        const entry = await this.#append(append);
+        this.#cut('append', 'after', dead);
+        return entry;
+      },
+      policyOf: async () => ({ rotateEveryBars: this.rotateEveryBars }),
+      now: () => this.custodians.nowMs,
+      random,
+    });
+  }
+
+  /** A coordinator that lives until it is killed. */
+  coordinator(): RotationCoordinator {
+    let isDead = false;
+    const { custodians: ports, signer } = this.custodians.ports();
+    const alive = async <T>(work: () => Promise<T>): Promise<T> => {
+      if (isDead) throw new Killed();
+      try {
+        return await work();
+      } catch (error) {
+        if (error instanceof Killed) isDead = true;
+        throw error;
+      }
+    };
+    const options: RotationPorts = {
+      cg,
+      registry: this.registry(() => isDead),
+      step: (peer, at, payload) => alive(() => ports.step(peer, at, payload)),
+      activate: (peer, record) => alive(() => ports.activate(peer, record)),
+      nameOf: (peer) => ports.nameOf(peer),
+      signer,
+      groups: async () => groups,
+      random,
+      beat: () => ({ ...this.#now(), lost: this.lost }),
+      beatsPerBar: () => 10,
+      instant: () => '2026-11-22T23:00:00Z',
+      order: () => this.order,
+      pageItems: this.pageItems,
+    };
+    return new RotationCoordinator(options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.custodians[Symbol.asyncDispose]();
+    await this.view[Symbol.asyncDispose]();
+  }
+
+  #now() {
+    return beatAt({ beat: this.beat, atMs: 0 }, 0, { beatMs: 1000, beatsPerBar: 10 });
+  }
+
+  #cut(step: string, when: 'before' | 'after', dead: () => boolean): void {
+    if (dead() || this.custodians.kill({ who: 'coordinator', step, when }) === 'kill') throw new Killed();
+  }
+
+  async #register(body: BranchKeyBody | DirectEnvelope): Promise<void> {
+    const { block } = signRecord(body, this.writer);
+    const key = recordKey(openRegistryRecord(block.bytes).body);
+    await this.#append({ subject: key, expected: 0, records: [{ key, bytes: block.bytes }], at: 0 });
+  }
+
+  async #append(append: Append): Promise<{ readonly revision: number }> {
+    await checkAppend(this.view, append);
+    const entry = await this.log.append(append);
+    await this.view.apply([entry]);
+    if (append.subject === 'init') return entry;
+    for (const { key, bytes } of append.records)
+      if (/^(?:kek|cert|pol|rev)\//.test(key)) this.custodians.log.push({ key, bytes });
+    return entry;
+  }
+
+  #newDirectory(): CustodyDirectory {
+    const keys = new Map(this.custodians.sites.map(({ peer, signer }) => [peer, signer.publicKey]));
+    const directory = new CustodyDirectory({ cg, custodians: () => keys });
+    for (const record of this.custodians.log) directory.take(record);
+    directory.settle();
+    return directory;
+  }
+}
