@@ -3,11 +3,27 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
+import { type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
+import { connect } from '@nats-io/transport-node';
 import { fieldOf } from '../../src/core/shape.ts';
 import { type Ending, freePort, type NatsServer, natsStore, startNats } from './nats-server.ts';
 
 export const beaconLogin = { user: 'beacon', password: 'beacon' } as const;
 export const systemLogin = { user: 'system', password: 'system' } as const;
+
+/** Does something to streams that the Beacon never does. */
+export async function manage(
+  cluster: NatsCluster,
+  work: (manager: JetStreamManager) => Promise<unknown>,
+): Promise<void> {
+  const { user, password } = beaconLogin;
+  const nats = await connect({ servers: [...cluster.urls], user, pass: password });
+  try {
+    await work(await jetstreamManager(nats));
+  } finally {
+    await nats.close();
+  }
+}
 
 export interface NatsClusterOptions {
   /** Default 3. */
