@@ -13,6 +13,9 @@
 // The record also carries the count itself, so whoever takes over goes on with it: the index continues on another
 // machine as after a restart on the same one.
 
+import { toHex } from '../core/bytes.ts';
+import { HoldfastError } from '../core/errors.ts';
+import { isObject, parseJson } from './fields.ts';
 import type { PulseRecord } from './schedule.ts';
 
 /** What the lease register holds. */
@@ -117,3 +120,35 @@ export function takeOver(
 
 /** Indexes end here, after some billions of years. */
 export const indexMax = Number.MAX_SAFE_INTEGER;
+
+/** The record as JSON text, and back. Reading throws RECORD_INVALID. */
+export function encodeLease({ token, pulse, released, epoch, nextIndex }: LeaseRecord): string {
+  return JSON.stringify({ v: 1, token, pulse, released, epoch: toHex(epoch), next_index: nextIndex });
+}
+
+export function parseLease(text: string): LeaseRecord {
+  const value = parseJson(text, 'pulse lease');
+  const field = (name: string): unknown => (isObject(value) ? value[name] : undefined);
+  const [token, pulse, released] = [field('token'), field('pulse'), field('released')];
+  const [epoch, nextIndex] = [field('epoch'), field('next_index')];
+  if (
+    field('v') !== 1 ||
+    !isIndex(token) ||
+    token < 1 ||
+    typeof pulse !== 'string' ||
+    !/^[0-9a-f]{16}$/.test(pulse) ||
+    typeof released !== 'boolean' ||
+    typeof epoch !== 'string' ||
+    !/^[0-9a-f]{64}$/.test(epoch) ||
+    !isIndex(nextIndex)
+  )
+    throw new HoldfastError(
+      'RECORD_INVALID',
+      `pulse lease: not of the form of version 1: ${text.slice(0, 80)}`,
+    );
+  return { token, pulse, released, epoch: new Uint8Array(Buffer.from(epoch, 'hex')), nextIndex };
+}
+
+function isIndex(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+}
