@@ -4,7 +4,7 @@ import { flushCompileCache } from 'node:module';
 import { HoldfastError } from '../core/errors.ts';
 import type { ChildInfo } from '../local/control-types.ts';
 import { loadProcessConfig } from '../local/layout.ts';
-import { superviseChild } from '../local/supervise-child.ts';
+import { superviseChild, type Supervision } from '../local/supervise-child.ts';
 import { keepPassingMemorySmall } from './passing-memory.ts';
 
 export interface RunningRole extends AsyncDisposable {
@@ -15,10 +15,12 @@ export interface RunningRole extends AsyncDisposable {
 
 /** Runs process `name` of the cluster in `dir` until it is told to stop. Returns the exit status. */
 export function runDaemon(dir: string, name: string): Promise<number> {
-  return run(name, async () => {
+  return run(name, async (supervision) => {
     const config = await loadProcessConfig(dir, name);
-    const start = roles[config.roles[0] ?? 'node'];
-    return (await start())(config);
+    const start = await roles[config.roles[0] ?? 'node']();
+    flushCompileCache(); // at the first start the others wait for what this one has compiled
+    await supervision.progress('loaded');
+    return start(config);
   });
 }
 
@@ -33,7 +35,7 @@ export function runStandaloneCustodian(configPath: string, init: boolean): Promi
   });
 }
 
-async function run(name: string, start: () => Promise<RunningRole>): Promise<number> {
+async function run(name: string, start: (supervision: Supervision) => Promise<RunningRole>): Promise<number> {
   using supervision = superviseChild();
   process.title = `holdfast ${name}`;
   process.on('uncaughtException', (error) => {
@@ -42,7 +44,7 @@ async function run(name: string, start: () => Promise<RunningRole>): Promise<num
   });
   using _memory = keepPassingMemorySmall();
   try {
-    await using role = await start();
+    await using role = await start(supervision);
     await supervision.ready(role.info);
     flushCompileCache(); // a process that is killed would not leave it for its next start
     await Promise.race([role.ended, aborted(supervision.stop)]);

@@ -67,6 +67,8 @@ type Status =
 
 // A process that was ready for this long was healthy: its next end is a first one again.
 const healthyMs = 30 * second;
+/** What it is doing before it has said a word. */
+const silent = 'starting';
 
 /**
  * How a process of the cluster is started: `main` is the program's own file. Blocks are buffers that live for a
@@ -158,7 +160,7 @@ export class Child {
     const status = this.#status;
     if (status.is !== 'down' && status.is !== 'failed' && status.is !== 'waiting') return;
     if (status.is === 'waiting') clearTimeout(status.timer);
-    this.#become({ is: 'starting', since: this.#options.now(), text: 'starting' });
+    this.#become({ is: 'starting', since: this.#options.now(), text: silent });
     void this.#launch();
   }
 
@@ -197,6 +199,12 @@ export class Child {
     return this.#status.is;
   }
 
+  /** Resolves when it has told of progress, or is not starting any more, or when `signal` aborts. */
+  async heard(signal: AbortSignal): Promise<void> {
+    while (this.#status.is === 'starting' && this.#status.text === silent && !signal.aborted)
+      await this.#change(signal);
+  }
+
   #change(signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve) => {
       const done = (): void => {
@@ -226,7 +234,7 @@ export class Child {
       if (child.connected) child.once('disconnect', () => this.#exited(child, how));
       else this.#exited(child, how);
     });
-    this.#become({ is: 'starting', since: launching.since, process: child, text: 'starting' });
+    this.#become({ is: 'starting', since: launching.since, process: child, text: silent });
     this.#expectWord(child);
   }
 

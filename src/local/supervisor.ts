@@ -4,6 +4,8 @@
 // tells how its children are, it starts again what ended by itself, it stops in order, and nothing that it
 // started outlives it (guard.ts, supervise-child.ts).
 
+import { readdir } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { minute, second } from '../core/clock.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
@@ -12,7 +14,7 @@ import { claimDirectory } from './claim.ts';
 import type { ProcessEntry } from './cluster-file.ts';
 import { serveControl } from './control-server.ts';
 import type { ClusterPhase, ClusterState, NodeAction, ProcessState, ProcessStatus } from './control-types.ts';
-import { makeDirectory } from '../files/whole.ts';
+import { errnoOf, fileError, makeDirectory } from '../files/whole.ts';
 import { type Guard, startGuard } from './guard.ts';
 import { doorUrl, type Layout, layoutPaths, processEntry } from './layout.ts';
 import { logCheckMs, rotateLog } from './log-file.ts';
@@ -63,6 +65,8 @@ const uncleanMs = 6 * second;
 /** An outgoing connection keeps its port for a minute after its end (TIME_WAIT); ports from 32,768 on may be such. */
 const lingeringMs = 65 * second;
 const pollMs = 100;
+/** Loading takes one second on an idle core. */
+const forerunMs = 4 * second;
 
 /**
  * Starts all processes of `layout` that shall run and resolves when the steward and the door are ready and
@@ -158,7 +162,11 @@ class Cluster {
 
   async start(): Promise<void> {
     await Promise.all([...this.#children.keys()].map((name) => finishWipe(this.#paths.process(name))));
-    await Promise.all(this.#wanted().map((child) => this.#startFirst(child)));
+    const wanted = this.#wanted();
+    const first = (await this.#hasCompiled()) ? wanted : forerunners(wanted);
+    const rest = wanted.filter((child) => !first.includes(child));
+    const starts = first.map((child) => this.#startFirst(child));
+    await Promise.all([...starts, this.#startAfter(first, rest)]);
     this.#stopRequest.signal.throwIfAborted();
     this.#enter('running', 'all started');
   }
@@ -253,6 +261,26 @@ class Cluster {
       await child.settled(['starting', 'ready', 'failed', 'down'], stop);
     }
     if (!mayBeDown(child.entry) && !stop.aborted) throw childError(child);
+  }
+
+  /** Starts `rest` when `first` have loaded the program, and after a while in any case. */
+  async #startAfter(first: readonly Child[], rest: readonly Child[]): Promise<void> {
+    if (rest.length === 0) return;
+    const stop = this.#stopRequest.signal;
+    const signal = AbortSignal.any([stop, AbortSignal.timeout(forerunMs)]);
+    await Promise.all(first.map((child) => child.heard(signal)));
+    if (stop.aborted || this.#phase === 'stopping') return;
+    await Promise.all(rest.map((child) => this.#startFirst(child)));
+  }
+
+  /** False before the first start: then every process would compile the same program for itself. */
+  async #hasCompiled(): Promise<boolean> {
+    try {
+      return (await readdir(this.#paths.compileCache)).length > 0;
+    } catch (cause) {
+      if (errnoOf(cause) === 'ENOENT') return false;
+      throw fileError(this.#paths.compileCache, 'cannot be read', cause);
+    }
   }
 
   #newChild(entry: ProcessEntry): Child {
@@ -363,6 +391,13 @@ class Cluster {
   get #paths(): ReturnType<typeof layoutPaths> {
     return layoutPaths(this.#layout.dir);
   }
+}
+
+/** One of each role, the largest programs first, as many as run at once: what they compile the others find. */
+function forerunners(children: readonly Child[]): Child[] {
+  return ['custodian', 'steward', 'node', 'door']
+    .flatMap((role) => children.find(({ entry }) => entry.role === role) ?? [])
+    .slice(0, availableParallelism());
 }
 
 /** There are several of them, and the cluster does without one. */
