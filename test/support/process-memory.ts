@@ -28,7 +28,7 @@ export async function cannotRead(pid: number): Promise<string | undefined> {
 /** The forms a 32-byte number takes in memory: bytes and digits of a big integer, reversed, as text. */
 export function formsOf(name: string, secret: Uint8Array): Needle[] {
   const bytes = Buffer.from(secret);
-  const reversed = Buffer.from(secret).reverse();
+  const reversed = Buffer.from(secret.toReversed());
   return [
     { name, bytes },
     { name: `${name} (reversed)`, bytes: reversed },
