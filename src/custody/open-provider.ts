@@ -4,8 +4,6 @@ import type { Clock } from '../core/clock.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import type { Pkcs11Kek, TransitKek } from '../envelope/kek.ts';
 import { DeferredProvider } from './deferred.ts';
-import { openDevFile } from './dev-file.ts';
-import type { KekProvider } from './provider.ts';
 import type { Pkcs11Entry, ProviderEntry, TransitEntry } from './provider-config.ts';
 import { readSecretFile } from './secret-file.ts';
 
@@ -22,15 +20,8 @@ export async function readProviderConfig(path: string): Promise<string | undefin
   }
 }
 
-/**
- * Opens one. A server or token is not asked before it is needed; a key file is read at once and throws what
- * `openDevFile` throws. `create` makes the key where there is none: on an operator's word only.
- */
-export async function openEntry(entry: ProviderEntry, clock: Clock, create = false): Promise<KekProvider> {
-  if (entry.type === 'dev-file') {
-    const { path, group } = entry;
-    return openDevFile({ path, clock, create, group });
-  }
+/** One of them. Its server or token is not asked before it is needed. `create` makes the key where there is none: on an operator's word only. */
+export function openEntry(entry: ProviderEntry, clock: Clock, create = false): DeferredProvider {
   return entry.type === 'transit' ? deferTransit(entry, clock, create) : deferPkcs11(entry, clock, create);
 }
 

@@ -29,11 +29,6 @@ interface EntryCommon {
   readonly group: string;
 }
 
-export interface DevFileEntry extends EntryCommon {
-  readonly type: 'dev-file';
-  readonly path: string;
-}
-
 export interface TransitEntry extends EntryCommon {
   readonly type: 'transit';
   readonly url: string;
@@ -52,7 +47,7 @@ export interface Pkcs11Entry extends EntryCommon {
   readonly pinFile: string;
 }
 
-export type ProviderEntry = DevFileEntry | TransitEntry | Pkcs11Entry;
+export type ProviderEntry = TransitEntry | Pkcs11Entry;
 
 /** Who makes new keys: one, or several taken together. */
 export interface MakeChoice {
@@ -111,21 +106,23 @@ function readEntries(top: Reader): readonly ProviderEntry[] {
   const all = top.map('providers');
   const names = Object.keys(all.value);
   if (names.length > entriesMax) top.refuse('providers', `at most ${entriesMax} expected`);
-  return names.map((name) => {
+  const entries = names.map((name) => {
     if (!/^[a-z][a-z0-9-]{0,31}$/.test(name))
       all.refuse(name, 'a name of 1 to 32 small letters, digits and "-", beginning with a letter, expected');
     if (ownProviders.some((own) => own === name))
       all.refuse(name, 'every cluster has this one by itself; use another name');
     return readEntry(all.map(name), name);
   });
+  for (const [index, { name, group }] of entries.entries()) {
+    const isTaken = entries.findIndex((each) => each.group === group) < index;
+    if (isTaken || group === 'dev' || group.startsWith('cg-'))
+      all.map(name).refuse('group', `"${group}" is the group of another one; give this its own`);
+  }
+  return entries;
 }
 
 function readEntry(entry: Reader, name: string): ProviderEntry {
   const type = entry.value['type'];
-  if (type === 'dev-file') {
-    entry.only(['type', 'path', 'group']);
-    return { type, name, group: entry.group(name), path: entry.file('path') };
-  }
   if (type === 'pkcs11') {
     entry.only(['type', 'group', 'module', 'token', 'key', 'pinFile', 'pin']);
     entry.noSecret('pin', 'pinFile');
@@ -134,10 +131,7 @@ function readEntry(entry: Reader, name: string): ProviderEntry {
     return { type, name, group, modulePath, token: entry.text('token', 32), key: entry.text('key'), pinFile };
   }
   if (type === 'transit') return readTransit(entry, name);
-  return entry.refuse(
-    'type',
-    '"transit", "pkcs11" or "dev-file" expected ("custodians" and "file" need no entry)',
-  );
+  return entry.refuse('type', '"transit" or "pkcs11" expected (custodians and the key file need no entry)');
 }
 
 function readTransit(entry: Reader, name: string): TransitEntry {

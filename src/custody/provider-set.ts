@@ -108,6 +108,28 @@ export class ProviderSet implements KekProvider {
     return name === 'file' ? this.#options.file : this.#entries.get(name)?.provider;
   }
 
+  /** As `named`, to move keys to: sealing them to the recovery key too, where there is one and the policy allows it. */
+  target(name: string): KekProvider | undefined {
+    const provider = this.named(name);
+    return provider === undefined ? undefined : this.#withRecovery(provider);
+  }
+
+  /** The custody group of one; undefined when it is not there or has no key yet. */
+  groupOf(name: string): string | undefined {
+    const provider = this.named(name);
+    return provider === undefined ? undefined : groupOf(provider);
+  }
+
+  /** Makes the key of a configured provider in its server or token. Throws ARGUMENT_INVALID for another name, and what opening it throws. */
+  async makeKeyOf(name: string): Promise<void> {
+    const entry = this.#config.entries.find((each) => each.name === name);
+    if (entry === undefined)
+      throw new HoldfastError('ARGUMENT_INVALID', `${this.#options.path} configures no "${name}"`);
+    await using provider = await openEntry(entry, this.#options.clock, true);
+    const { ok, text } = await provider.health();
+    if (!ok) throw new HoldfastError('KEY_UNAVAILABLE', `"${name}": ${text}`);
+  }
+
   /** Reads a configuration that has changed. Never rejects: what is wrong is said in the health. */
   async reload(): Promise<void> {
     this.#reloading ??= this.#load()
@@ -205,7 +227,7 @@ export class ProviderSet implements KekProvider {
     for (const entry of config.entries) {
       const said = JSON.stringify(entry);
       const present = this.#entries.get(entry.name);
-      const provider = present?.said === said ? present.provider : await openEntry(entry, clock);
+      const provider = present?.said === said ? present.provider : openEntry(entry, clock);
       entries.set(entry.name, { said, provider });
     }
     const gone = [...this.#entries.values()].filter(({ provider }) => {

@@ -4,6 +4,7 @@ import type { Command } from '../command.ts';
 import { beaconExport, beaconImport, beaconRebuild, beaconVerify } from './beacon.ts';
 import { custodian } from './custodian.ts';
 import { custodyCommands } from './custody.ts';
+import { migrateCommands } from './custody-migrate.ts';
 import { down } from './down.ts';
 import { get } from './get.ts';
 import { heal } from './heal.ts';
@@ -30,6 +31,7 @@ export const commands: readonly Command[] = [
   custodian,
   heal,
   ...custodyCommands,
+  ...migrateCommands,
   beaconVerify,
   beaconRebuild,
   beaconExport,
