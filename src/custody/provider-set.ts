@@ -125,7 +125,7 @@ export class ProviderSet implements KekProvider {
     const entry = this.#config.entries.find((each) => each.name === name);
     if (entry === undefined)
       throw new HoldfastError('ARGUMENT_INVALID', `${this.#options.path} configures no "${name}"`);
-    await using provider = await openEntry(entry, this.#options.clock, true);
+    await using provider = openEntry(entry, this.#options.clock, true);
     const { ok, text } = await provider.health();
     if (!ok) throw new HoldfastError('KEY_UNAVAILABLE', `"${name}": ${text}`);
   }
