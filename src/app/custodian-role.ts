@@ -14,6 +14,7 @@ import { CustodyBooks } from '../custody/books.ts';
 import { Custodian, isSealed } from '../custody/custodian.ts';
 import { CustodianOrders } from '../custody/custodian-orders.ts';
 import { sharedHostWarning } from '../custody/hosts.ts';
+import { eraseDestroyed, rotationProtocols } from '../custody/rotation-custodian.ts';
 import {
   chooseSealing,
   createSealingKeyFile,
@@ -134,10 +135,12 @@ class CustodianProcess implements AsyncDisposable {
   readonly #cosigning: Cosigning;
   readonly #custodian: Custodian;
   readonly #orders: CustodianOrders;
+  readonly #desk: CeremonyDesk;
   readonly #steps: CeremonySteps;
   readonly #activation: Activation;
   readonly #stop = new AbortController();
   #chores: Promise<void> = Promise.resolve();
+  #reading: Promise<void> = Promise.resolve();
   #busy = false;
   /** Chores that failed in the last round, in words. */
   #troubles: readonly string[] = [];
@@ -175,7 +178,14 @@ class CustodianProcess implements AsyncDisposable {
       custodianKey: (peer) => this.#logOf(peer).publicKey,
       custodians: () => this.#custodianKeys(),
     });
-    this.#steps = new CeremonySteps(desk);
+    this.#desk = desk;
+    this.#steps = new CeremonySteps(
+      desk,
+      rotationProtocols({
+        follow: () => this.#follow(),
+        lastUse: (cg, kekVer) => this.#custodian.lastUse(cg, kekVer),
+      }),
+    );
     this.#activation = new Activation(desk);
   }
 
@@ -340,9 +350,10 @@ class CustodianProcess implements AsyncDisposable {
     const { beat } = this.#tempo.now();
     const done = await Promise.allSettled([
       this.#keepBeat(beat),
-      this.#followRecords(beat),
+      this.#follow(),
       this.#haveCosigned(),
       this.#activation.settle(systemClock.monotonic()),
+      eraseDestroyed(this.#desk),
     ]);
     if (this.#stop.signal.aborted) return;
     const troubles = done.flatMap((chore) =>
@@ -352,7 +363,15 @@ class CustodianProcess implements AsyncDisposable {
     this.#troubles = troubles;
   }
 
-  async #followRecords(beat: number): Promise<void> {
+  /** One reader at a time: the records are taken in their order. */
+  #follow(): Promise<void> {
+    const done = this.#reading.then(() => this.#followRecords());
+    this.#reading = done.catch(() => undefined); // its caller has the error
+    return done;
+  }
+
+  async #followRecords(): Promise<void> {
+    const { beat } = this.#tempo.now();
     const [steward] = peersWithRole(this.#member.peer.membership(), 'steward');
     if (steward !== undefined && this.#books.groups().length > 0)
       await this.#follower.follow(steward, beat, this.#stop.signal);

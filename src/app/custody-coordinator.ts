@@ -2,7 +2,7 @@
 
 import { readFile } from 'node:fs/promises';
 import type { Tempo } from '../backbeat/tempo.ts';
-import { decodeCbor, encodeCbor, type Block } from '../core/block.ts';
+import { type CID, decodeCbor, encodeCbor, type Block } from '../core/block.ts';
 import { second } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcMessage } from '../core/rpc.ts';
@@ -10,6 +10,8 @@ import { fieldOf } from '../core/shape.ts';
 import type { CoordinatorPorts, FiledAs, FiledKek } from '../custody/coordinator.ts';
 import { Coordinator } from '../custody/coordinator-run.ts';
 import { groupNameOf } from '../custody/directory.ts';
+import type { BeatNow } from '../custody/freshness.ts';
+import { RotationCoordinator, type RotationPorts } from '../custody/rotation-coordinator.ts';
 import { parseStatus } from '../custody/wire.ts';
 import { readBase } from '../custody/ceremony.ts';
 import { errnoOf, fileError } from '../files/whole.ts';
@@ -22,6 +24,7 @@ import { nobleEd25519 } from '../threshold/group-noble.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
 import type { BeaconHost } from './beacon-host.ts';
 import { type Member, peersWithRole, random, systemClock } from './member.ts';
+import { BeaconRotationRegistry } from './rotation-registry.ts';
 
 /** A step is arithmetic of some milliseconds and a few flushed writes. */
 const stepMs = 10 * second;
@@ -38,6 +41,8 @@ export class CustodyCoordinator implements AsyncDisposable {
   readonly #tempo: Tempo;
   readonly #exchange: Exchange;
   readonly #coordinator: Coordinator;
+  readonly #rotation: RotationCoordinator;
+  #rotateOrder: Uint8Array | undefined;
   readonly #stop = new AbortController();
   #work: Promise<unknown> = Promise.resolve();
   #unsubscribe: () => void = () => undefined;
@@ -48,7 +53,15 @@ export class CustodyCoordinator implements AsyncDisposable {
     this.#beacon = beacon;
     this.#tempo = tempo;
     this.#exchange = createExchange(member.peer.rpc);
-    this.#coordinator = new Coordinator(this.#ports(), groupNameOf(member.config.cluster));
+    const cg = groupNameOf(member.config.cluster);
+    const ports = this.#ports();
+    this.#rotation = new RotationCoordinator(this.#rotationPorts(cg, ports));
+    this.#coordinator = new Coordinator(ports, cg, {
+      give: (order) => {
+        this.#rotateOrder = order;
+      },
+      advance: () => this.#rotation.advance(this.#stop.signal),
+    });
   }
 
   /** Serves orders, and does what is due with every beat. */
@@ -76,6 +89,11 @@ export class CustodyCoordinator implements AsyncDisposable {
       }
       await new Promise((resolve) => setTimeout(resolve, retryMs));
     }
+  }
+
+  /** The field `secret_rotations_ok` of a BarReport, as it stands now. */
+  rotationsOk(): boolean {
+    return this.#rotation.rotationsOk();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -214,6 +232,50 @@ export class CustodyCoordinator implements AsyncDisposable {
       now: () => systemClock.now(),
       beat: () => this.#tempo.current().beat?.frame.beat_index ?? 0,
     };
+  }
+
+  #rotationPorts(cg: string, { custodians, signer, groups }: CoordinatorPorts): RotationPorts {
+    return {
+      cg,
+      registry: new BeaconRotationRegistry({
+        cg,
+        view: () => this.#view(),
+        store: async (records) => {
+          await Promise.all(records.map(({ block }) => this.#store(block)));
+        },
+        append: (append, signal) => this.#beacon.append(append, { signal }),
+        policyOf: (root) => this.#policyOf(root),
+        now: () => systemClock.now(),
+        random,
+      }),
+      step: (peer, at, payload) => custodians.step(peer, at, payload),
+      activate: (peer, record) => custodians.activate(peer, record),
+      nameOf: (peer) => custodians.nameOf(peer),
+      signer,
+      groups,
+      random,
+      beat: () => this.#beatNow(),
+      beatsPerBar: () => this.#coordinator.beatsPerBar,
+      instant: () => new Date(systemClock.now()).toISOString(),
+      order: () => this.#rotateOrder,
+    };
+  }
+
+  /** Without a pulse nobody knows the time, and nothing rotates. */
+  #beatNow(): BeatNow {
+    const { beat } = this.#tempo.current();
+    const index = beat?.frame.beat_index ?? 0;
+    const lost = beat?.source === 'pulse' ? undefined : 'the pulse is silent';
+    return { beat: index, bar: Math.floor(index / this.#coordinator.beatsPerBar), silentBeats: 0, lost };
+  }
+
+  async #policyOf(root: CID) {
+    const view = this.#view();
+    const { items } = await view.byCid(root);
+    const family = items.find(({ as }) => as === 'policy')?.id;
+    return family === undefined
+      ? undefined
+      : (await view.policy(new Uint8Array(Buffer.from(family, 'hex'))))?.record.body;
   }
 
   #keyOf(peer: PeerName): Uint8Array {

@@ -3,6 +3,7 @@
 //   the key is missing and the operator has ordered it       → init
 //   a custodian lacks what the present record says it has    → shown the record again; repaired
 //   the group's bars are over, counted from frames           → refresh
+//   a rotation was begun, or is due by the policy            → its next steps (rotation-plan.ts)
 //
 // A silent pulse brings no beats, so nothing is due; reading needs none of this.
 
@@ -14,9 +15,25 @@ import { coordinateInit } from './coordinate-init.ts';
 import { coordinateRepair } from './coordinate-repair.ts';
 import { activateAll, type CeremonyResult, type CoordinatorPorts, type Say } from './coordinator.ts';
 import { type CustodyOrder, openOrder } from './order.ts';
+import { type RotationStep, stepText } from './rotation-plan.ts';
 
 /** What an order came to. */
-export type OrderResult = CeremonyResult | SealResult;
+export type OrderResult = CeremonyResult | SealResult | RotateResult;
+
+/** A rotation goes on by itself: what was done at once, and what is waited for. */
+export interface RotateResult {
+  readonly ceremony: 'rotate';
+  readonly cg: string;
+  readonly steps: readonly string[];
+  readonly next: string;
+}
+
+/** The rotation that a coordinator carries beside the ceremonies (rotation-coordinator.ts). */
+export interface RotationDriver {
+  /** Remembers a signed order to rotate until it is followed. */
+  give(order: Uint8Array): void;
+  advance(): Promise<RotationStep>;
+}
 
 /** Who was sealed or unsealed. */
 export interface SealResult {
@@ -44,6 +61,7 @@ const pauseMs = 15 * second;
 export class Coordinator {
   readonly cg: string;
   readonly #ports: CoordinatorPorts;
+  readonly #rotation: RotationDriver | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #waiting = 0;
   #downbeat: number | undefined;
@@ -52,14 +70,20 @@ export class Coordinator {
   #resumeMs = Number.NEGATIVE_INFINITY;
   #trouble: string | undefined;
 
-  constructor(ports: CoordinatorPorts, cg: string) {
+  constructor(ports: CoordinatorPorts, cg: string, rotation?: RotationDriver) {
     this.#ports = ports;
+    this.#rotation = rotation;
     this.cg = cg;
   }
 
   /** Why what was due last could not be done, in words. */
   get trouble(): string | undefined {
     return this.#trouble;
+  }
+
+  /** As the downbeats show it. */
+  get beatsPerBar(): number {
+    return this.#beatsPerBar;
   }
 
   /** Carries out a signed order. Whether it may be given is for each custodian to say. Throws as the ceremonies do. */
@@ -112,7 +136,10 @@ export class Coordinator {
       if (await this.#isDue(kek, beat)) {
         this.#resumeMs = this.#ports.now() + pauseMs;
         await coordinateDealing(this.#ports, this.cg, undefined, say);
-      } else if (this.#beats % careBeats === 0) await this.#mend(kek, bytes, say);
+      } else {
+        if (this.#beats % careBeats === 0) await this.#mend(kek, bytes, say);
+        await this.#turnOver(say);
+      }
       this.#trouble = undefined;
     } catch (error) {
       this.#resumeMs = this.#ports.now() + pauseMs;
@@ -161,6 +188,18 @@ export class Coordinator {
     return lacking.filter(({ peer }) => !active.includes(this.#ports.custodians.nameOf(peer)));
   }
 
+  /** The steps of a rotation that are due now. */
+  async #turnOver(say: Say): Promise<{ readonly steps: readonly string[]; readonly next: string }> {
+    const steps: string[] = [];
+    if (this.#rotation === undefined) return { steps, next: 'no rotation is carried here' };
+    for (;;) {
+      const step = await this.#rotation.advance();
+      if (step.step === 'wait' || step.step === 'idle') return { steps, next: step.why };
+      steps.push(stepText(step));
+      say(stepText(step));
+    }
+  }
+
   async #carryOut(order: CustodyOrder, message: Uint8Array, say: Say): Promise<OrderResult> {
     switch (order.op) {
       case 'init':
@@ -171,6 +210,9 @@ export class Coordinator {
         return coordinateDealing(this.#ports, this.cg, message, say);
       case 'repair':
         return coordinateRepair(this.#ports, this.cg, lostOf(order), say);
+      case 'rotate':
+        this.#rotation?.give(message);
+        return { ceremony: 'rotate', cg: this.cg, ...(await this.#turnOver(say)) };
       default:
         throw new HoldfastError('ARGUMENT_INVALID', `${order.op} is not carried out by the coordinator`);
     }

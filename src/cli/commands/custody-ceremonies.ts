@@ -1,6 +1,7 @@
 // Orders to the custodians, signed by the operator here and carried by the cluster: each custodian judges them itself.
 
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { DoorClient } from '../../client/door-client.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { DealArgs, Seat } from '../../custody/ceremony-plan.ts';
@@ -17,6 +18,8 @@ type TdecKek = NonNullable<ReturnType<CustodyDirectory['active']>>;
 /** An order is carried at once; the rest is for a clock that is a little behind. */
 const lifeBeats = 60;
 const custodiansMax = 32;
+/** How often it is asked how far a rotation is, ms. */
+const pollMs = 1000;
 
 const thresholdOption = {
   threshold: { type: 'string', short: 't', value: 'T', text: 'custodians needed to give a key back' },
@@ -125,6 +128,46 @@ const custodyRepair: Command = {
   },
 };
 
+const custodyRotate: Command = {
+  name: 'custody rotate',
+  usage: '[--wait]',
+  summary: 'Have a new key made, and every branch key moved under it; documents stay as they are',
+  options: { wait: { type: 'boolean', text: 'come back when the old key is destroyed' } },
+  positionals: [0, 0],
+  notes: [
+    'All custodians must be running to make the new key, and as many as are needed to move what is under the old one.',
+    'The new key is used a bar after it is made; the old one is destroyed a bar after nothing needs it any more. It all',
+    'goes on by itself, also after a crash; `custody status` says how far it is. With a policy that says so it is',
+    'begun by itself every so many bars.',
+  ].join('\n'),
+  async run(context) {
+    await using door = await openDoor(context);
+    const { kek } = await present(context, door);
+    const order = await signed(context, door, kek.cg, 'rotate', { ver: kek.ver });
+    const code = await give(context, door, order);
+    if (context.flag('wait')) await rotated(context, door, kek.ver);
+    return code;
+  },
+};
+
+/** Resolves when version `ver` of the key is destroyed; says what happens meanwhile. */
+async function rotated(context: Context, door: DoorClient, ver: number): Promise<void> {
+  let said = '';
+  for (;;) {
+    const { versions } = await door.custodyStatus({ signal: context.signal });
+    const text = versions
+      .map(
+        ({ version, state, switched }) =>
+          `key ${version} ${state}${switched > 0 ? ` (${switched} keys moved to it)` : ''}`,
+      )
+      .join(', ');
+    if (text !== said) context.screen.say(text);
+    said = text;
+    if (versions.find(({ version }) => version === ver)?.state === 'destroyed') return;
+    await sleep(pollMs, undefined, { signal: context.signal });
+  }
+}
+
 function sealing(op: 'seal' | 'unseal', summary: string, notes: string): Command {
   return {
     name: `custody ${op}`,
@@ -152,6 +195,7 @@ export const ceremonyCommands: readonly Command[] = [
   custodyReshare,
   custodyRepair,
   custodyEvict,
+  custodyRotate,
   sealing(
     'seal',
     'Stop at once: no custodian gives anything until it is unsealed',
@@ -216,6 +260,11 @@ function resultLines(result: OrderResult): string[] {
       ...result.failed.map((why) => `not ${past}: ${why}`),
     ];
   }
+  if ('next' in result)
+    return [
+      ...(result.steps.length === 0 ? ['rotation: nothing to do now'] : result.steps),
+      `next: ${result.next}`,
+    ];
   const { ceremony, cg, t, n, kekVer, shareGen, active, behind, tookMs } = result;
   return [
     `${ceremony} done in ${tookMs} ms: group ${cg}, key ${kekVer}, generation ${shareGen}, ${t} of ${n} needed`,
