@@ -32,7 +32,7 @@ export function parseCapabilityFile(text: string): readonly Uint8Array[] {
 }
 
 /** What a link allows, in words. */
-export function capabilityText({ cg, aud, scope, ops, nbf, exp }: CapabilityLink): string {
+function capabilityText({ cg, aud, scope, ops, nbf, exp }: CapabilityLink): string {
   const prefix = scope.prefix === '' ? '' : ` under ${scope.prefix}`;
   return `${ops.join(', ')} of project ${scope.project}${prefix} up to ${scope.cls}, custody group ${cg}, for key ${toHex(aud)}, beats ${nbf} to ${exp}`;
 }
