@@ -34,7 +34,10 @@ export class Activation {
    */
   async take(bytes: Uint8Array): Promise<boolean> {
     const staged = this.#stagedPk(bytes);
-    const { kek } = this.#desk.base(bytes, staged);
+    return this.#activate(this.#desk.base(bytes, staged).kek);
+  }
+
+  async #activate(kek: TdecKek): Promise<boolean> {
     if (this.#desk.own(kek) !== undefined) return true;
     const ref = { cg: kek.cg, kekVer: kek.ver, gen: kek.shareGen };
     if (!this.#isStaged(ref, kek)) return false;
@@ -45,11 +48,12 @@ export class Activation {
     return this.#desk.own(kek) !== undefined;
   }
 
-  /** Erases what is past its time; called once a beat. `nowMs`: a reading of a monotonic clock. */
+  /** Activates what the registry says, and erases what is past its time; called once a beat. `nowMs`: a reading of a monotonic clock. */
   async settle(nowMs: number): Promise<void> {
     const { shares, beat, books } = this.#desk.ports;
     const now = beat();
     if (now.lost !== undefined) return;
+    await this.#takeFollowed();
     const past = new Set<string>();
     for (const entry of shares.shares()) {
       const kek = books.book(entry.cg)?.kek(entry.kekVer);
@@ -63,6 +67,16 @@ export class Activation {
       if (isOver) await erase();
     }
     for (const id of this.#leaving.keys()) if (!past.has(id)) this.#leaving.delete(id);
+  }
+
+  /** A record that was followed in the registry is as good as one that was shown. */
+  async #takeFollowed(): Promise<void> {
+    const { shares, books } = this.#desk.ports;
+    const staged = shares.shares().filter(({ status, key }) => status === 'staged' && key === 'kek');
+    for (const { cg, kekVer, gen } of staged) {
+      const kek = books.book(cg)?.kek(kekVer);
+      if (kek?.shareGen === gen) await this.#activate(kek);
+    }
   }
 
   #whatToErase(entry: ShareEntry, kek: TdecKek | undefined): (() => Promise<void>) | undefined {

@@ -45,7 +45,7 @@ const custodyInit: Command = {
     const n = context.whole('custodians', { min: 1, max: custodians.length }) ?? custodians.length;
     const members = custodians.slice(0, n).map(({ peer, name }) => ({ peer, org: name }));
     const t = context.whole('threshold', { min: 2, max: custodiansMax }) ?? thresholdOf(n);
-    return give(
+    return await give(
       context,
       door,
       firstKeyOrder({ cg: group, members, t }, await openOperator(context.data), random),
@@ -62,7 +62,7 @@ const custodyRefresh: Command = {
   async run(context) {
     await using door = await openDoor(context);
     const { kek } = await present(context, door);
-    return deal(context, door, 'refresh', kek, kek.t, kek.custodians.map(seatOf));
+    return await deal(context, door, 'refresh', kek, kek.t, kek.custodians.map(seatOf));
   },
 };
 
@@ -84,7 +84,7 @@ const custodyReshare: Command = {
         ? kek.custodians.map(seatOf)
         : context.positionals.map((name) => seatNamed(kek, byName, name));
     const t = context.whole('threshold', { min: 2, max: custodiansMax }) ?? kek.t;
-    return deal(context, door, 'reshare', kek, t, seats);
+    return await deal(context, door, 'reshare', kek, t, seats);
   },
 };
 
@@ -106,7 +106,7 @@ const custodyEvict: Command = {
     if (rest.length === kek.custodians.length)
       throw new HoldfastError('ARGUMENT_INVALID', `${context.positionals[0]} is no custodian of the group`);
     const t = context.whole('threshold', { min: 2, max: custodiansMax }) ?? Math.min(kek.t, rest.length - 1);
-    return deal(context, door, 'evict', kek, t, rest.map(seatOf));
+    return await deal(context, door, 'evict', kek, t, rest.map(seatOf));
   },
 };
 
@@ -124,7 +124,7 @@ const custodyRepair: Command = {
     if (seat === undefined)
       throw new HoldfastError('ARGUMENT_INVALID', `${name} is no custodian of the group`);
     const args = { ver: kek.ver, gen: kek.shareGen, member: seat.i };
-    return give(context, door, await signed(context, door, kek.cg, 'repair', args));
+    return await give(context, door, await signed(context, door, kek.cg, 'repair', args));
   },
 };
 
@@ -184,7 +184,7 @@ function sealing(op: 'seal' | 'unseal', summary: string, notes: string): Command
         throw new HoldfastError('ARGUMENT_INVALID', `there is no custodian ${name}`);
       });
       const order = await signed(context, door, group, op, only.length === 0 ? {} : { only });
-      return give(context, door, order);
+      return await give(context, door, order);
     },
   };
 }
