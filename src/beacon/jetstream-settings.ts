@@ -29,7 +29,7 @@ export interface StreamFacts {
   readonly noAck: boolean;
   readonly persistMode: string | undefined;
   readonly hasForeignSource: boolean;
-  /** Names of the servers that hold a copy. */
+  /** Names of the servers that hold a copy and are not away. */
   readonly servers: readonly string[];
 }
 
@@ -70,7 +70,7 @@ export function notDurable(stream: StreamFacts, servers: readonly ServerFacts[])
     [stream.persistMode === undefined || stream.persistMode === 'default', 'persist_mode: default'],
   ]);
   const problems = wrong.map((setting) => `the stream needs ${setting}`);
-  for (const name of stream.servers) {
+  for (const name of stream.servers.toSorted()) {
     const server = servers.find((each) => each.name === name);
     problems.push(...serverProblems(name, server));
   }
@@ -90,14 +90,11 @@ export function refuse(stream: string, problems: readonly string[]): never {
 
 function serverProblems(name: string, server: ServerFacts | undefined): string[] {
   const who = name === '' ? 'the server' : `server ${name}`;
-  if (server === undefined)
+  if (server?.syncAlways === undefined)
     return [`${who} does not tell its settings (system account): sync_interval is unknown`];
   const { syncAlways, version, maxPayloadBytes } = server;
   return wrongUnless([
-    [
-      syncAlways === true,
-      syncAlways === undefined ? 'tell its sync_interval (system account)' : 'sync_interval: always',
-    ],
+    [syncAlways, 'sync_interval: always'],
     [isRecent(version), `version ${versionMin.join('.')} or newer, not ${version}`],
     [maxPayloadBytes >= messageBytesMax, `max_payload: ${messageBytesMax} or more, not ${maxPayloadBytes}`],
   ]).map((setting) => `${who} needs ${setting}`);

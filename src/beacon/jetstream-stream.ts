@@ -159,16 +159,22 @@ export class Stream implements AsyncDisposable {
     for await (const { type } of this.#nats.status()) if (type === 'reconnect') onBack();
   }
 
-  /** What servers tell of themselves; with a login of the system account all of them, else the one we talk to. */
-  async servers(): Promise<ServerFacts[]> {
-    const { system } = this.#access;
+  /**
+   * What servers tell of themselves: with a login of the system account those of these `names` that answer in time,
+   * else the one we talk to.
+   */
+  async servers(names: readonly string[]): Promise<ServerFacts[]> {
+    const { system, timeoutMs } = this.#access;
     if (system === undefined) return [this.#connectedServer()];
     const nats = await reached(this.#access, () => connect(connectionOptions(this.#access, system)));
     try {
-      const facts: ServerFacts[] = [];
-      const options = { strategy: 'stall', maxWait: this.#access.timeoutMs, stall: 300 } as const;
+      const options = { strategy: 'timer', maxWait: timeoutMs } as const;
       const answers = await reached(this.#access, () => nats.requestMany(serverQuestion, '', options));
-      for await (const answer of answers) facts.push(serverOf(answer.json()));
+      const facts: ServerFacts[] = [];
+      for await (const answer of answers) {
+        facts.push(serverOf(answer.json()));
+        if (names.every((name) => facts.some((each) => each.name === name))) break;
+      }
       return facts;
     } finally {
       await nats.close();
@@ -238,7 +244,9 @@ function connectionOptions(access: StreamAccess, login: Login | undefined): Node
 }
 
 function stateOf({ config, state, cluster }: StreamInfo): StreamState {
-  const names = [cluster?.leader, ...(cluster?.replicas ?? []).map(({ name }) => name)];
+  // Who is away cannot be asked, and acknowledges nothing either; it is asked when it is back.
+  const present = (cluster?.replicas ?? []).filter(({ offline }) => !offline);
+  const names = [cluster?.leader, ...present.map(({ name }) => name)];
   return {
     facts: {
       subjects: config.subjects,

@@ -26,7 +26,7 @@ import {
   messageId,
 } from './jetstream-message.ts';
 import { findPlace } from './jetstream-place.ts';
-import { notDurable, refuse, unusable } from './jetstream-settings.ts';
+import { notDurable, refuse, type ServerFacts, unusable } from './jetstream-settings.ts';
 import { type PublishOutcome, Stream, type StreamAccess, type StreamState } from './jetstream-stream.ts';
 import { LevelLog } from './level.ts';
 import { type LogHead, type LogLineage, parseLineage } from './lineage.ts';
@@ -43,7 +43,7 @@ export interface JetStreamLogOptions extends Omit<StreamAccess, 'timeoutMs'> {
   readonly timeoutMs?: number;
   /** How long a group is sent again before its appends fail, ms. Default 15 s. */
   readonly retryMs?: number;
-  /** How long a stream may be behind the copy, as a new leader is for moments, before that counts as loss, ms. Default 10 s. */
+  /** How long a stream may be behind the copy, as a new leader is for moments, before that counts as loss, ms. Default 30 s. */
   readonly behindMs?: number;
 }
 
@@ -64,12 +64,13 @@ export class JetStreamLog implements BeaconLog {
   #published = { sequence: 0, revision: 0 };
   /** When the end of the copy was last seen in the stream. */
   #provenAt = Number.NEGATIVE_INFINITY;
+  readonly #servers = new Map<string, ServerFacts>();
   #durabilityProblems: readonly string[] = [];
   #divergence = '';
   #background: Promise<unknown> = Promise.resolve();
 
   private constructor(options: JetStreamLogOptions, stream: Stream) {
-    this.#options = { acceptNotDurable: false, retryMs: 15 * second, behindMs: 10 * second, ...options };
+    this.#options = { acceptNotDurable: false, retryMs: 15 * second, behindMs: 30 * second, ...options };
     this.#stream = stream;
   }
 
@@ -170,7 +171,9 @@ export class JetStreamLog implements BeaconLog {
     const fatal = unusable(facts, this.#stream.subject);
     if (maxPayloadBytes < messageBytesMax)
       fatal.push(`the server needs max_payload: ${messageBytesMax} or more, not ${maxPayloadBytes}`);
-    this.#durabilityProblems = notDurable(facts, await this.#stream.servers());
+    // Who does not answer in time is taken at its last word; who never gave one is a problem.
+    for (const server of await this.#stream.servers(facts.servers)) this.#servers.set(server.name, server);
+    this.#durabilityProblems = notDurable(facts, [...this.#servers.values()]);
     if (fatal.length > 0) refuse(stream, [...fatal, ...this.#durabilityProblems]);
     if (!acceptNotDurable && this.#durabilityProblems.length > 0) refuse(stream, this.#durabilityProblems);
   }

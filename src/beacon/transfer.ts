@@ -79,7 +79,20 @@ export async function importLog(
 ): Promise<TransferReport> {
   await using file = await openFile(path, false);
   const head = await log.head();
-  const appended = mapInOrder(missingFrom(readEntries(file, path), head), appendsUnderWay, async (entry) => {
+  return await appendEntries(missingFrom(readEntries(file, path), head), log, options);
+}
+
+/**
+ * Appends `entries`, which begin right behind the head of `log`, as they are.
+ * Throws VERSION_CONFLICT when the log makes others of them: somebody else appends to it.
+ */
+export async function appendEntries(
+  entries: AsyncIterable<LogEntry>,
+  log: BeaconLog,
+  options: TransferOptions = {},
+): Promise<TransferReport> {
+  let position: LogPosition = await log.head();
+  const appended = mapInOrder(entries, appendsUnderWay, async (entry) => {
     options.signal?.throwIfAborted();
     const made = await log.append(entry);
     if (made.revision !== entry.revision || !sameBytes(made.chain, entry.chain)) {
@@ -87,13 +100,12 @@ export async function importLog(
     }
     return { revision: made.revision, chain: made.chain };
   });
-  let position = head;
-  let entries = 0;
+  let count = 0;
   for await (const reached of appended) {
     position = reached;
-    if (++entries % 1000 === 0) options.onProgress?.(position.revision);
+    if (++count % 1000 === 0) options.onProgress?.(position.revision);
   }
-  return { entries, position };
+  return { entries: count, position };
 }
 
 /** The entries of the file at `path`, each checked. Throws RECORD_CORRUPT, UPLOAD_TRUNCATED, FILE_NOT_FOUND. */

@@ -15,7 +15,7 @@ export interface JetStreamRoom extends Ending {
   options(cluster: NatsCluster, more?: Partial<JetStreamLogOptions>): JetStreamLogOptions;
   fixture(cluster: NatsCluster): Promise<LogFixture>;
   /** Resolves when the servers have found each other and make streams. */
-  untilReady(cluster: NatsCluster): Promise<void>;
+  untilReady(cluster: NatsCluster, more?: Partial<JetStreamLogOptions>): Promise<void>;
   /** Ends all servers that were started for this room, and removes the copies. */
   end(): Promise<void>;
 }
@@ -41,8 +41,8 @@ export async function jetStreamRoom(): Promise<JetStreamRoom> {
     after: (end) => void endings.push(end),
     options,
     fixture: (cluster) => fixtureOf(options(cluster)),
-    untilReady: async (cluster) => {
-      await using _log = await openWhenUp(options(cluster));
+    untilReady: async (cluster, more) => {
+      await using _log = await openWhenUp(options(cluster, more));
     },
     end: async () => {
       for (const end of endings.toReversed()) await end();
@@ -51,15 +51,18 @@ export async function jetStreamRoom(): Promise<JetStreamRoom> {
   };
 }
 
-/** Opens a log as soon as its servers answer. Any refusal but their silence is thrown. */
-export async function openWhenUp(options: JetStreamLogOptions): Promise<JetStreamLog> {
+/**
+ * Opens a log as soon as its servers answer. Any refusal but their silence is thrown; `tellLater`: one for settings
+ * neither, while a server that ended is not known to have.
+ */
+export async function openWhenUp(options: JetStreamLogOptions, tellLater = false): Promise<JetStreamLog> {
   for (;;) {
     try {
       return await JetStreamLog.open(options);
     } catch (error) {
       const isSilence =
         isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['diverged'] === undefined;
-      if (!isSilence || error.details['settings'] !== undefined) throw error;
+      if (!isSilence || (error.details['settings'] !== undefined && !tellLater)) throw error;
       await delay(200);
     }
   }

@@ -3,7 +3,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
-import { type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
+import { jetstream, type JetStreamClient, type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
 import { connect } from '@nats-io/transport-node';
 import { fieldOf } from '../../src/core/shape.ts';
 import { type Ending, freePort, type NatsServer, natsStore, startNats } from './nats-server.ts';
@@ -14,12 +14,12 @@ export const systemLogin = { user: 'system', password: 'system' } as const;
 /** Does something to streams that the Beacon never does. */
 export async function manage(
   cluster: NatsCluster,
-  work: (manager: JetStreamManager) => Promise<unknown>,
+  work: (manager: JetStreamManager, client: JetStreamClient) => Promise<unknown>,
 ): Promise<void> {
   const { user, password } = beaconLogin;
   const nats = await connect({ servers: [...cluster.urls], user, pass: password });
   try {
-    await work(await jetstreamManager(nats));
+    await work(await jetstreamManager(nats), jetstream(nats));
   } finally {
     await nats.close();
   }
