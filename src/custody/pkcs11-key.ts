@@ -4,7 +4,8 @@
 import { utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { aesKeyType, attribute, secretKeyClass } from './pkcs11-codes.ts';
-import type { Attribute, Pkcs11Session, Pkcs11Token } from './pkcs11-module.ts';
+import type { Attribute } from './pkcs11-binding.ts';
+import type { Pkcs11Session, Pkcs11Token } from './pkcs11-module.ts';
 
 /** The only token labelled `label`. Throws KEY_UNAVAILABLE when it is not there, ARGUMENT_INVALID for several. */
 export function findToken(tokens: readonly Pkcs11Token[], label: string): Pkcs11Token {

@@ -15,7 +15,8 @@ import {
   softTokenSkip,
 } from '../../test/support/soft-token.ts';
 import { attribute, secretKeyClass } from './pkcs11-codes.ts';
-import { openPkcs11Module, pkcs11Types } from './pkcs11-module.ts';
+import { pkcs11Types } from './pkcs11-binding.ts';
+import { openPkcs11Module } from './pkcs11-module.ts';
 import { openPkcs11, type Pkcs11Options } from './pkcs11.ts';
 
 let tokens: SoftTokens | undefined;

@@ -8,26 +8,19 @@
 // each new session is tried with a right and a wrong one before it is trusted.
 
 import { randomBytes } from 'node:crypto';
-import { utf8 } from '../core/bytes.ts';
 import type { Clock } from '../core/clock.ts';
-import { asHoldfastError, HoldfastError } from '../core/errors.ts';
-import { sameSecret } from '../core/hash.ts';
+import { asHoldfastError } from '../core/errors.ts';
 import type { Pkcs11Kek } from '../envelope/kek.ts';
-import { encodeLabel, labelDigest } from '../envelope/label.ts';
+import { encodeLabel } from '../envelope/label.ts';
 import { keyBytes, nonceBytes, tagBytes } from '../envelope/primitives.ts';
 import type { BkWrap, BranchKeyBody } from '../envelope/records.ts';
 import type { Pkcs11Wrap } from '../envelope/wraps.ts';
 import { assertBatch, refusedKey, takesSeveral } from './legs.ts';
-import {
-  isPkcs11Error,
-  notAuthentic,
-  parametersRefused,
-  perhapsNotAuthentic,
-  Pkcs11Error,
-  pinRefused,
-} from './pkcs11-codes.ts';
+import { isPkcs11Error, parametersRefused, Pkcs11Error, pinRefused } from './pkcs11-codes.ts';
+import type { GcmLayout } from './pkcs11-binding.ts';
 import { findOrMakeKey, findToken } from './pkcs11-key.ts';
-import type { GcmLayout, Pkcs11Module, Pkcs11Session } from './pkcs11-module.ts';
+import { gcm, login, openWrap, type Pkcs11Lease, tryKey, unavailable } from './pkcs11-lease.ts';
+import type { Pkcs11Module, Pkcs11Session } from './pkcs11-module.ts';
 import { openPkcs11Module } from './pkcs11-module.ts';
 import { Pkcs11Sessions } from './pkcs11-sessions.ts';
 import type {
@@ -40,7 +33,6 @@ import type {
   Unwrapped,
   UnwrapRequest,
 } from './provider.ts';
-import { readSecretFile } from './secret-file.ts';
 
 export interface Pkcs11Options {
   /** The module, a shared library: /usr/lib/softhsm/libsofthsm2.so. */
@@ -64,13 +56,6 @@ export interface Pkcs11Options {
   readonly timeoutMs?: number;
   /** Shape of CK_GCM_PARAMS. Default: the one that the module takes. */
   readonly gcmLayout?: GcmLayout;
-}
-
-/** A session that is logged in, with the key. */
-export interface Pkcs11Lease {
-  readonly session: Pkcs11Session;
-  readonly key: bigint;
-  readonly layout: GcmLayout;
 }
 
 const mech = 'CKM_AES_GCM';
@@ -264,57 +249,4 @@ class Pkcs11Provider implements KekProvider, KeyWrapper {
     }
     throw unavailable(`${this.id} does not do ${mech} with associated data`, refusal);
   }
-}
-
-/** Zeroes the PIN as soon as the token has it. */
-async function login(session: Pkcs11Session, pinFile: string, token: string): Promise<void> {
-  const pin = await readSecretFile(pinFile, `PIN of token "${token}"`);
-  try {
-    await session.login(pin);
-  } finally {
-    pin.fill(0);
-  }
-}
-
-/** Undefined when it does not authenticate. */
-async function openWrap(lease: Pkcs11Lease, wrap: Pkcs11Wrap): Promise<Uint8Array | undefined> {
-  try {
-    // A copy of the nonce, which a module may write into.
-    return await lease.session.gcmDecrypt(gcm(lease, new Uint8Array(wrap.iv), wrap.label), wrap.ct);
-  } catch (error) {
-    if (isPkcs11Error(error, notAuthentic)) return undefined;
-    if (!isPkcs11Error(error, perhapsNotAuthentic)) throw error;
-    await tryKey(lease); // throws when it is the token that is broken
-    return undefined;
-  }
-}
-
-/** Wraps and unwraps something, and sees that another label is refused. Throws Pkcs11Error or KEY_UNAVAILABLE. */
-async function tryKey(lease: Pkcs11Lease): Promise<void> {
-  const { session } = lease;
-  const text = new Uint8Array(randomBytes(keyBytes));
-  const iv = new Uint8Array(randomBytes(nonceBytes));
-  const sealed = await session.gcmEncrypt(gcm(lease, iv, utf8('probe')), text);
-  const opened = await session.gcmDecrypt(gcm(lease, iv, utf8('probe')), sealed);
-  if (!sameSecret(opened, text)) throw unavailable('the token gave back another text than it was given');
-  const mistaken = await session.gcmDecrypt(gcm(lease, iv, utf8('other')), sealed).then(
-    () => true,
-    (error: unknown) => {
-      if (isPkcs11Error(error, [...notAuthentic, ...perhapsNotAuthentic])) return false;
-      throw error;
-    },
-  );
-  if (mistaken) throw unavailable('the token ignores associated data: a label would not be protected');
-}
-
-function gcm(
-  { key, layout }: Pkcs11Lease,
-  iv: Uint8Array,
-  label: Uint8Array,
-): Parameters<Pkcs11Session['gcmEncrypt']>[0] {
-  return { layout, key, iv, aad: labelDigest(label, utf8('pkcs11')) };
-}
-
-function unavailable(message: string, cause?: unknown): HoldfastError {
-  return new HoldfastError('KEY_UNAVAILABLE', message, { cause });
 }

@@ -11,12 +11,12 @@
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { asBuffer, toHex, utf8 } from '../core/bytes.ts';
+import { asBuffer } from '../core/bytes.ts';
 import type { Clock } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import type { TransitKek } from '../envelope/kek.ts';
-import { encodeLabel, labelDigest } from '../envelope/label.ts';
+import { encodeLabel } from '../envelope/label.ts';
 import { keyBytes } from '../envelope/primitives.ts';
 import type { BkWrap, BranchKeyBody } from '../envelope/records.ts';
 import type { TransitWrap } from '../envelope/wraps.ts';
@@ -33,10 +33,19 @@ import type {
   UnwrapRequest,
   WrapRenewer,
 } from './provider.ts';
+import {
+  ciphertextOf,
+  contextOf,
+  isItemsFault,
+  openedFrom,
+  refusal,
+  shortened,
+  versionOf,
+} from './transit-answers.ts';
 import { checkKey, readKey, type TransitKeyState } from './transit-key.ts';
 import { tokenSource, type VaultAuth } from './vault-auth.ts';
-import { answerErrors, VaultClient } from './vault-client.ts';
-import { openVaultHttp, type VaultAnswer } from './vault-http.ts';
+import { VaultClient } from './vault-client.ts';
+import { openVaultHttp } from './vault-http.ts';
 
 export interface TransitOptions {
   /** Like https://bao.example.org:8200; http:// for the loopback only. */
@@ -294,56 +303,4 @@ interface Due {
 interface Done {
   readonly index: number;
   readonly answer: Renewed;
-}
-
-function contextOf(label: Uint8Array): string {
-  return asBuffer(labelDigest(label, utf8('transit'))).toString('base64');
-}
-
-function openedFrom(record: BranchKeyBody, result: unknown): Unwrapped {
-  const plaintext = fieldOf(result, 'plaintext');
-  const branchKey =
-    typeof plaintext === 'string' ? new Uint8Array(Buffer.from(plaintext, 'base64')) : undefined;
-  if (branchKey?.length === keyBytes) return { ok: true, branchKey };
-  const said = fieldOf(result, 'error');
-  if (typeof said !== 'string' || said === '')
-    return refusedKey(record, 'DECRYPT_FAILED', 'the server gave something that is no branch key');
-  if (
-    /message authentication failed|invalid ciphertext: (no prefix|wrong|could not|version number)/.test(said)
-  )
-    return refusedKey(record, 'DECRYPT_FAILED', 'its wrap or label was changed, or the key is another one');
-  return refusedKey(record, 'KEY_UNAVAILABLE', `the server refuses: ${shortened(said)}`);
-}
-
-/** One bad item, rather than the server, made the request fail. */
-function isItemsFault(answer: VaultAnswer): boolean {
-  return answer.status < 500 || answerErrors(answer).includes('message authentication failed');
-}
-
-function refusal(record: BranchKeyBody, reason: string): Renewed {
-  const bkId = toHex(record.bkId);
-  return {
-    ok: false,
-    error: new HoldfastError('DECRYPT_FAILED', `branch key ${bkId} is not renewed: ${reason}`, {
-      details: { bkId },
-    }),
-  };
-}
-
-function ciphertextOf(result: unknown): string {
-  const ct = fieldOf(result, 'ciphertext');
-  if (typeof ct === 'string' && ct !== '') return ct;
-  const said = fieldOf(result, 'error');
-  const reason = typeof said === 'string' ? shortened(said) : 'an answer without ciphertext';
-  throw new HoldfastError('KEY_UNAVAILABLE', `Transit does not encrypt: ${reason}`);
-}
-
-function versionOf(ct: string): number {
-  const version = Number(/^vault:v([1-9]\d{0,8}):/.exec(ct)?.[1]);
-  if (Number.isSafeInteger(version)) return version;
-  throw new HoldfastError('KEY_UNAVAILABLE', 'Transit gave a ciphertext that does not begin with vault:vN:');
-}
-
-function shortened(text: string): string {
-  return text.replaceAll(/\s*\p{Cc}+\s*/gu, ' ').slice(0, 200);
 }
