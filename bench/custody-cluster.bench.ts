@@ -1,0 +1,211 @@
+// Threshold custody over real processes: how long a key takes, with all custodians and with two of five dead, and how
+// long the ceremonies take. And what needs no cluster: wrapping a million content keys under another branch key.
+//
+//   node bench/custody-cluster.bench.ts [unwraps, default 300] [content keys, default 1000000]
+//
+// "processor time" of an unwrap is that of all processes of the cluster and of this one, over all unwraps.
+//
+// Unwraps go the way of a client: one after the other, through the door, which relays; each for another branch key, so
+// that nothing is remembered. Wall clock. The same number of empty requests to the door tells what of it is HTTP.
+
+import { execFile, fork } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { availableParallelism } from 'node:os';
+import { readFile } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { fileURLToPath } from 'node:url';
+import { once } from 'node:events';
+import type { CustodyStatus } from '../src/api/types.ts';
+import { custodianKeys, openWriter } from '../src/cli/connect.ts';
+import { openProvider } from '../src/cli/custody-provider.ts';
+import type { KekProvider } from '../src/custody/provider.ts';
+import type { BranchKeyBody } from '../src/envelope/records.ts';
+import { commitmentOf, unwrapDek, WrappingKey, wrapDek } from '../src/envelope/wrap.ts';
+import { TestCluster } from '../test/helpers/cluster.ts';
+
+const [unwraps = 300, contentKeys = 1_000_000] = process.argv.slice(2).map(Number);
+/** The argument of the processes that this one starts. */
+const rewrapWord = 'rewrap';
+const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+const random = (sizeBytes: number): Uint8Array => new Uint8Array(randomBytes(sizeBytes));
+
+async function overProcesses(): Promise<void> {
+  await using cluster = await TestCluster.start({
+    nodes: 3,
+    zones: 3,
+    custodians: 5,
+    settings: { beatMs: 500 },
+  });
+  while ((await statusOf(cluster)).key === null) await new Promise((resolve) => setTimeout(resolve, 200));
+  const door = { url: cluster.url, token: await cluster.token() };
+  const signer = await openWriter(cluster.dir);
+  await using provider = await openProvider(door, cluster.dir, signer, () => custodianKeys(cluster.dir));
+  const ask = (count: number) => unwrapMany(cluster, provider, signer.publicKey, count);
+  console.log(`refresh of all shares of both keys     ${await refreshMs(cluster.dir)} ms`);
+  await ask(30);
+  const http = await timed(unwraps, async () => void (await (await cluster.fetch('/health/live')).text()));
+  console.log(`an empty request to the door           ${spread(http)}`);
+  console.log(`unwrap, five custodians of five        ${await ask(unwraps)}`);
+  const control = await cluster.control();
+  for (const name of ['custodian-2', 'custodian-4']) await control.killNode(name);
+  console.log(`unwrap, two of five just killed        ${await ask(unwraps)}`);
+}
+
+/** Unwraps of one new branch key each, one after the other. */
+async function unwrapMany(
+  cluster: TestCluster,
+  provider: KekProvider,
+  requester: Uint8Array,
+  count: number,
+): Promise<string> {
+  const bodies = await Promise.all(Array.from({ length: count }, () => newKey(provider, requester)));
+  const times: number[] = [];
+  const pids = await pidsOf(cluster);
+  const beat = await beatOf(cluster);
+  const before = await processorMs(pids);
+  const began = performance.now();
+  for (const body of bodies) {
+    const started = performance.now();
+    const now = beat + Math.floor((started - began) / 500);
+    const [answer] = await provider.unwrap([body], { purpose: 'read', requester, beat: now });
+    times.push(performance.now() - started);
+    if (answer?.ok !== true) throw answer?.error ?? new Error('no answer');
+  }
+  const spent = ((await processorMs(pids)) - before) / count;
+  return `${spread(times)}; ${spent.toFixed(1)} ms of processor time`;
+}
+
+async function pidsOf(cluster: TestCluster): Promise<number[]> {
+  const { processes } = await (await cluster.control()).state();
+  return processes.flatMap(({ pid }) => pid ?? []);
+}
+
+/** Of these processes and this one so far (Linux; clock ticks of 10 ms). */
+async function processorMs(pids: readonly number[]): Promise<number> {
+  const each = await Promise.all(
+    pids.map(async (pid) => {
+      const words = (await readFile(`/proc/${pid}/stat`, 'latin1')).split(') ')[1]?.split(' ') ?? [];
+      return 10 * (Number(words[11]) + Number(words[12]));
+    }),
+  );
+  const { user, system } = process.cpuUsage();
+  return each.reduce((sum, ms) => sum + ms, (user + system) / 1000);
+}
+
+async function newKey(provider: KekProvider, writer: Uint8Array): Promise<BranchKeyBody> {
+  const scope = { project: 'bench', cls: 'internal', writer, window: [0, 119] } as const;
+  const bkId = random(16);
+  const { branchKey, wraps, combiner } = await provider.createKey({ ...scope, bkId, bkVer: 1, policy: null });
+  const commit = commitmentOf(branchKey);
+  return {
+    kind: 'branch-key',
+    v: 1,
+    writer,
+    prev: null,
+    bkId,
+    bkVer: 1,
+    scope,
+    maxWraps: 4096,
+    commit,
+    combiner,
+    wraps,
+  };
+}
+
+async function beatOf(cluster: TestCluster): Promise<number> {
+  return (await statusOf(cluster)).beat;
+}
+
+async function statusOf(cluster: TestCluster): Promise<CustodyStatus> {
+  const response = await cluster.fetch('/v1/custody/status');
+  return ((await response.json()) as { readonly response: { readonly data: CustodyStatus } }).response.data;
+}
+
+async function refreshMs(dir: string): Promise<number> {
+  const words = [main, 'custody', 'refresh', '--json', '--data', dir];
+  const { stdout } = await promisify(execFile)(process.execPath, words);
+  const said = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { readonly tookMs?: number });
+  return said.find(({ tookMs }) => tookMs !== undefined)?.tookMs ?? Number.NaN;
+}
+
+/** Opens `count` wrapped content keys under one branch key and wraps them under another. Seconds of processor time. */
+function rewrap(count: number): number {
+  const [from, to] = [random(16), random(16)];
+  const [old, next] = [new WrappingKey(random(32), from), new WrappingKey(random(32), to)];
+  const common = { objId: random(16), headerTag: random(32), bkVer: 1, policy: null };
+  const dek = random(32);
+  const wraps = Array.from({ length: 4096 }, () => wrapDek(old, dek, { ...common, bkId: from }, random));
+  const nonces = new Nonces();
+  const start = process.cpuUsage();
+  for (let i = 0; i < count; i++) {
+    const opened = unwrapDek(old, wraps[i % 4096] ?? dek, { ...common, bkId: from });
+    wrapDek(next, opened, { ...common, bkId: to }, (sizeBytes) => nonces.take(sizeBytes));
+    opened.fill(0);
+  }
+  const { user, system } = process.cpuUsage(start);
+  return (user + system) / 1e6;
+}
+
+/** Nonces are public: they may be drawn many at a time. */
+class Nonces {
+  #pool = random(12 * 4096);
+  #at = 0;
+
+  take(sizeBytes: number): Uint8Array {
+    if (this.#at + sizeBytes > this.#pool.length) {
+      this.#pool = random(this.#pool.length);
+      this.#at = 0;
+    }
+    return this.#pool.subarray(this.#at, (this.#at += sizeBytes));
+  }
+}
+
+async function rewrapAll(): Promise<void> {
+  const threads = availableParallelism();
+  const started = performance.now();
+  const seconds = await Promise.all(
+    Array.from({ length: threads }, () => inProcess(Math.ceil(contentKeys / threads))),
+  );
+  const wall = (performance.now() - started) / 1000;
+  const cpu = seconds.reduce((sum, each) => sum + each, 0);
+  const count = contentKeys.toLocaleString('en');
+  console.log(
+    `${count} content keys under another branch key: ${wall.toFixed(1)} s in ${threads} processes, ${cpu.toFixed(1)} s of processor time`,
+  );
+}
+
+async function inProcess(count: number): Promise<number> {
+  const child = fork(fileURLToPath(import.meta.url), [rewrapWord, String(count)]);
+  const [seconds] = await once(child, 'message');
+  return Number(seconds);
+}
+
+async function timed(count: number, run: () => Promise<void>): Promise<number[]> {
+  const times: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const started = performance.now();
+    await run();
+    times.push(performance.now() - started);
+  }
+  return times;
+}
+
+function spread(times: readonly number[]): string {
+  const sorted = times.toSorted((a, b) => a - b);
+  const at = (share: number): string =>
+    (sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN)
+      .toFixed(1)
+      .padStart(6);
+  return `p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, longest ${at(1)} ms`;
+}
+
+if (process.argv[2] === rewrapWord) {
+  process.send?.(rewrap(Number(process.argv[3])));
+} else {
+  await overProcesses();
+  await rewrapAll();
+  console.log(`node ${process.version}, ${availableParallelism()} cores`);
+}
