@@ -23,9 +23,14 @@ export class CustodianTempo {
     this.#floor = floor;
   }
 
-  /** Takes a beat frame; true when it is a new one. Throws RECORD_INVALID for what is none. */
+  /**
+   * Takes a beat frame; true when it is a new one. One that the steward made for want of a Pulse is new and moves no
+   * time: what has expired is decided by Pulse's beats, carried on by the own clock. Throws RECORD_INVALID for what is
+   * none.
+   */
   hear(value: unknown): boolean {
     const { frame } = parseBeat(value);
+    if (frame.metadata?.['local'] === true) return true;
     const { beat_index: beat } = frame;
     if (beat < this.#floor) return false;
     const heard = laterBeat(this.#heard, { beat, atMs: this.#clock.monotonic() });

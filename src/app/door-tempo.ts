@@ -9,6 +9,8 @@ const silentBeats = 3;
 
 export class DoorTempo {
   readonly #clock: Clock;
+  /** The steward goes on without Pulse: that moves no time here. */
+  #isPulseSilent = false;
   #beat: { readonly index: number; readonly at: number; readonly beatMs: number } | undefined;
 
   constructor(clock: Clock) {
@@ -22,6 +24,8 @@ export class DoorTempo {
   /** Takes a beat frame. Throws RECORD_INVALID for what is none. */
   hear(beat: unknown): void {
     const { frame } = parseBeat(beat);
+    this.#isPulseSilent = frame.metadata?.['local'] === true;
+    if (this.#isPulseSilent && this.#beat !== undefined) return;
     const beatMs = minute / frame.tempo_bpm;
     this.#beat = { index: frame.beat_index, at: this.#clock.monotonic(), beatMs };
   }
@@ -36,7 +40,8 @@ export class DoorTempo {
   /** Undefined before the first beat was heard. */
   answer(kekPolicy: string): BeatAnswer | undefined {
     if (this.#beat === undefined) return undefined;
-    const silent = this.#clock.monotonic() - this.#beat.at > silentBeats * this.#beat.beatMs;
+    const silent =
+      this.#isPulseSilent || this.#clock.monotonic() - this.#beat.at > silentBeats * this.#beat.beatMs;
     return { index: this.index(), state: silent ? 'degraded' : 'locked', kekPolicy };
   }
 }

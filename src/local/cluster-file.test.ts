@@ -140,3 +140,37 @@ describe('cluster.json', () => {
     );
   });
 });
+
+describe('tempo over a network', () => {
+  const parsed = (settings: Record<string, unknown>) =>
+    parseClusterFile(
+      JSON.stringify({ ...example(), settings: { ...defaultSettings, ...settings } }),
+      'cluster.json',
+    ).settings;
+
+  test('absent is embedded; what is there comes back as it was', () => {
+    assert.deepEqual(parsed({}), defaultSettings);
+    const nats = {
+      servers: ['nats://10.0.0.1:4222', 'tls://[::1]:4222', 'nats.example'],
+      credentials: 'nats.creds',
+      ca: '/etc/ca.pem',
+      subjects: { beat: 'tempo.{cluster_id}.beat' },
+    };
+    assert.deepEqual(parsed({ nats, pulse: 'external' }), { ...defaultSettings, nats, pulse: 'external' });
+  });
+
+  test('a wrong one is named', () => {
+    const bad: readonly (readonly [Record<string, unknown>, RegExp])[] = [
+      [{ pulse: 'external' }, /nats is absent/],
+      [{ pulse: 'mine' }, /pulse is "mine"/],
+      [{ nats: [] }, /nats must be an object/],
+      [{ nats: { servers: [] } }, /nats\.servers/],
+      [{ nats: { servers: ['http://a b'] } }, /nats\.servers/],
+      [{ nats: { servers: ['a'], credentials: 3 } }, /nats\.credentials/],
+      [{ nats: { servers: ['a'], subjects: { beats: 'x' } } }, /nats\.subjects has "beats"/],
+      [{ nats: { servers: ['a'], subjects: { beat: 'a.>' } } }, /nats\.subjects\.beat/],
+    ];
+    for (const [settings, message] of bad)
+      assert.throws(() => parsed(settings), { code: 'DATA_DIR_DAMAGED', message });
+  });
+});

@@ -6,6 +6,7 @@
 import { day, hour, second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { custodiansMax, membersMax } from '../core/limits.ts';
+import { parseTempoSettings, type TempoSettings } from './nats-settings.ts';
 
 /** Format of the directory and of `cluster.json`. A higher number on disk is refused with DATA_DIR_NEWER. */
 const layoutVersion = 2;
@@ -28,7 +29,7 @@ export interface ProcessEntry {
 }
 
 /** Every field has a default, which an older file that lacks it gets. */
-export interface ClusterSettings {
+export interface ClusterSettings extends TempoSettings {
   /** Time from one beat to the next, milliseconds, 20 … 3,600,000. Default 1,000. */
   readonly beatMs: number;
   /** A node silent for less than this moves nothing, milliseconds, 0 … 86,400,000. Default 10,000. */
@@ -164,6 +165,7 @@ function parseSettings(value: unknown, where: string): ClusterSettings {
     graceMs: field.integer('graceMs', 0, day),
     leaseMs: field.integer('leaseMs', 0, 30 * day),
     scrubMs: field.integer('scrubMs', second, 90 * day),
+    ...parseTempoSettings(fields, (why) => damaged(where, why)),
   };
 }
 

@@ -14,7 +14,7 @@ import type { PeerName, RpcClient } from '../core/rpc.ts';
 import type { JournalPosition } from './ledger-level.ts';
 import type { Ledger } from './ledger.ts';
 import type { Hearing } from './liveness.ts';
-import { type BeatAnswer, type NodeUsage, readBeatAnswer, readListAnswer } from './wire.ts';
+import { type BeatAnswer, type NodeChores, type NodeUsage, readBeatAnswer, readListAnswer } from './wire.ts';
 
 export interface FeedPorts {
   readonly rpc: RpcClient;
@@ -41,6 +41,7 @@ export class NodeFeed {
   #heardAt: number | undefined;
   #listed = false;
   #usage: NodeUsage | undefined;
+  #chores: NodeChores | undefined;
   #lastError = '';
   #busy: Promise<void> | undefined;
   #drift = 0;
@@ -64,6 +65,11 @@ export class NodeFeed {
 
   get usage(): NodeUsage | undefined {
     return this.#usage;
+  }
+
+  /** As of its last answer. */
+  get chores(): NodeChores | undefined {
+    return this.#chores;
   }
 
   get lastError(): string {
@@ -106,6 +112,7 @@ export class NodeFeed {
       const read = readBeatAnswer(answer.head);
       this.#heardAt = clock.now();
       this.#usage = read.usage;
+      this.#chores = read.chores;
       more = this.#take(read);
     }
     if (this.#seen !== undefined) await this.#list(signal);

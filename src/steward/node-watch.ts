@@ -12,6 +12,7 @@ import type { Notices } from './notices.ts';
 import type { PlanNode } from './plan.ts';
 import type { StewardSettings } from './settings.ts';
 import type { NodeLiveness, NodeStatus } from './status.ts';
+import type { NodeChores } from './wire.ts';
 
 /** A member of the cluster as the steward needs it; the app takes it from the signed membership. */
 export interface StewardMember {
@@ -118,6 +119,11 @@ export class NodeWatch {
     return this.#nodeMembers()
       .filter(({ peer }) => this.#feeds.get(peer)?.usage?.state === 'read-only')
       .map(({ name }) => name);
+  }
+
+  /** What each node that has answered does by itself. */
+  chores(): NodeChores[] {
+    return this.#nodeMembers().flatMap(({ peer }) => this.#feeds.get(peer)?.chores ?? []);
   }
 
   status(): NodeStatus[] {

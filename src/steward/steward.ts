@@ -26,7 +26,7 @@ import { defaultStewardSettings, type StewardSettings } from './settings.ts';
 import type { HoldersReport, ObjectReport, StewardStatus } from './status.ts';
 import { holdersOf, summaryOf } from './summary.ts';
 import { ObjectView } from './view.ts';
-import { readCids, readManifest } from './wire.ts';
+import { type NodeChores, readCids, readManifest } from './wire.ts';
 
 export interface StewardPorts {
   readonly rpc: RpcClient;
@@ -172,6 +172,11 @@ export class Steward implements AsyncDisposable {
     if (found === undefined)
       throw new HoldfastError('NOT_FOUND', `the steward knows no object ${manifest.toString()}`);
     return objectReport(found, this.#view.ledger, this.#watch.nodes, this.#plan?.unable ?? []);
+  }
+
+  /** What the nodes do by themselves, as they last said. */
+  chores(): readonly NodeChores[] {
+    return this.#watch.chores();
   }
 
   status(): StewardStatus {
@@ -363,6 +368,9 @@ export class Steward implements AsyncDisposable {
     const patienceMs = suspended.every(({ passing }) => passing) ? passingMs : 0;
     notices.alarm('suspended', suspended.map(({ reason }) => reason).join('; '), patienceMs);
     notices.alarm('nodes-read-only', this.#watch.readOnly().join(', '));
+    const { state, intervalMs } = this.#ports.tempo.current();
+    const cadence = `Pulse is silent: time is kept locally, one beat in ${intervalMs} ms`;
+    notices.alarm('tempo-degraded', state === 'locked' ? '' : cadence, passingMs);
   }
 
   #register(server: RpcServer): void {

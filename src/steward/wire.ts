@@ -2,6 +2,7 @@
 
 import { CID, supportedCid } from '../core/block.ts';
 import { HoldfastError } from '../core/errors.ts';
+import { fieldOf } from '../core/shape.ts';
 
 export interface InventoryChange {
   readonly cid: CID;
@@ -23,6 +24,19 @@ export interface BeatAnswer {
   readonly more: boolean;
   readonly usage: NodeUsage;
   readonly digest: { readonly count: number; readonly sum: Uint8Array };
+  readonly chores: NodeChores;
+}
+
+/** What a node does by itself, as far as it says. */
+export interface NodeChores {
+  /** Blocks it announces, and those of them that it has still to announce. */
+  readonly ownRecords: number;
+  readonly dueRecords: number;
+  /** End of its last whole pass of reading its blocks again, wall clock ms; undefined = none yet. */
+  readonly scrubbedAt: number | undefined;
+  /** Blocks it found damaged since it started, and why reading stopped, else ''. */
+  readonly corruptCount: number;
+  readonly scrubTrouble: string;
 }
 
 export interface ListAnswer {
@@ -52,6 +66,23 @@ export function readBeatAnswer(head: unknown): BeatAnswer {
       count: countOf(digest['count'], 'digest.count'),
       sum: bytesOf(digest['sum'], 'digest.sum', 32),
     },
+    chores: readChores(fields['scrub'], fields['providers']),
+  };
+}
+
+/** Only told to people: what is missing or odd is left out and fails nothing. */
+function readChores(scrub: unknown, providers: unknown): NodeChores {
+  const count = (from: unknown, name: string): number => {
+    const value = fieldOf(from, name);
+    return typeof value === 'number' && value >= 0 ? value : 0;
+  };
+  const trouble = fieldOf(scrub, 'trouble');
+  return {
+    ownRecords: count(providers, 'own'),
+    dueRecords: count(providers, 'due'),
+    scrubbedAt: count(scrub, 'passEndedAt') || undefined,
+    corruptCount: count(scrub, 'corruptCount'),
+    scrubTrouble: typeof trouble === 'string' ? trouble : '',
   };
 }
 
