@@ -12,12 +12,13 @@ const room = await jetStreamRoom();
 after(() => room.end());
 
 describe('a Beacon log on JetStream, while servers die', { skip: await natsSkip() }, () => {
-  it('loses and doubles nothing of 20 writers when the leader is killed, and when all are', async () => {
+  it('loses and doubles nothing of 20 writers when the leader is killed, and when all are', async (t) => {
     const cluster = await startNatsCluster(room);
     const options = room.options(cluster, { timeoutMs: 2000 });
-    await using first = await openWhenUp(options);
+    const first = await openWhenUp(options);
     const others = ['b', 'c', 'd'].map((name) => ({ ...options, directory: `${options.directory}-${name}` }));
     const logs = [first, ...(await Promise.all(others.map((each) => JetStreamLog.open(each))))];
+    t.after(() => Promise.all(logs.map((log) => log[Symbol.asyncDispose]())));
     const writers = new CasWriters(logs, 20);
     await writers.more(200);
     await killLeader(cluster, options.stream);
@@ -33,7 +34,6 @@ describe('a Beacon log on JetStream, while servers die', { skip: await natsSkip(
     for (const log of logs) {
       assert(sameBytes((await log.head()).chain, head.chain));
       assert.equal(log.health().state, 'ready');
-      await log[Symbol.asyncDispose]();
     }
   });
 

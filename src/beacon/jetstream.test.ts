@@ -1,27 +1,27 @@
 import assert from 'node:assert/strict';
-import { after, describe, it } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { beaconLogSuite, entriesOf, someAppend } from '../../test/suites/beacon-log.suite.ts';
 import { jetStreamRoom } from '../../test/support/jetstream-logs.ts';
-import { startNatsCluster } from '../../test/support/nats-cluster.ts';
+import { type NatsCluster, startNatsCluster } from '../../test/support/nats-cluster.ts';
 import { natsSkip } from '../../test/support/nats-server.ts';
 import { JetStreamLog } from './jetstream.ts';
 
-const skip = await natsSkip();
 const room = await jetStreamRoom();
-after(() => room.end());
 
-if (skip === false) {
-  const single = await startNatsCluster(room, { size: 1 });
+describe('JetStream', { skip: await natsSkip() }, () => {
+  let single: NatsCluster;
+  let cluster: NatsCluster;
+  before(async () => {
+    single = await startNatsCluster(room, { size: 1 });
+    cluster = await startNatsCluster(room);
+    await room.untilReady(cluster);
+  });
+  after(() => room.end());
   beaconLogSuite('JetStream, one server', () => room.fixture(single));
-  const cluster = await startNatsCluster(room);
-  await room.untilReady(cluster);
   beaconLogSuite('JetStream, three servers', () => room.fixture(cluster));
-}
 
-describe('a Beacon log on JetStream', { skip }, () => {
   it('is written by several writers at once, each with a copy of its own', async () => {
-    const cluster = await startNatsCluster(room, { size: 1 });
-    const first = room.options(cluster);
+    const first = room.options(single);
     await using one = await JetStreamLog.open(first);
     await using two = await JetStreamLog.open({ ...first, directory: `${first.directory}-two` });
     const { revision } = await one.append(someAppend('addr/a', { expected: 0 }));
