@@ -72,7 +72,7 @@ const pure: readonly RegExp[] = [
   /^src\/beacon\/(log|fold|rows|records|queries|custody-chain|jetstream-(message|place|settings))\.ts$/,
   /^src\/backbeat\/(bar-report|beat|bus|channel|claim|fields|job-schedule|lease|reverb|schedule|status-claim|subjects|tempo|tempo-tracker)\.ts$/,
   /^src\/steward\/(catalogue|classes|digest-sum|ledger|liveness|place|plan|status|view|wire)\.ts$/,
-  /^src\/node\/(membership|rpc-frames|provider-wire|provider-schedule|keeper-schedule)\.ts$/,
+  /^src\/node\/(der|membership|rpc-frames|provider-wire|provider-schedule|keeper-schedule)\.ts$/,
 ];
 
 /** Third-party family → where it may be imported. */

@@ -7,7 +7,6 @@ import { noise } from '@libp2p/noise';
 import { peerIdFromString } from '@libp2p/peer-id';
 import { type Ping, ping } from '@libp2p/ping';
 import { tcp } from '@libp2p/tcp';
-import { tls } from '@libp2p/tls';
 import { yamux } from '@libp2p/yamux';
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p, type Libp2p, type Libp2pOptions } from 'libp2p';
@@ -22,6 +21,7 @@ import { memberOf, type Membership, nextMembership } from './membership.ts';
 import { Links } from './rpc-links.ts';
 import { lost, type RpcTap } from './rpc-stream.ts';
 import { Rpc } from './rpc.ts';
+import { tls } from './tls.ts';
 
 export type { RpcTap } from './rpc-stream.ts';
 
