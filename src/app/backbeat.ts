@@ -1,41 +1,174 @@
-// The tempo of a steward: the bus, the Pulse where this cluster has one of its own, and the beats for everything here.
+// The tempo of a steward: the bus, our Pulse where this cluster has one of its own, and the beats for everything here;
+// and what the steward says on that bus, its claims and the report of each bar.
 
-import { join } from 'node:path';
-import { backbeatBus } from '../backbeat/bus.ts';
-import { LocalChannel } from '../backbeat/channel.ts';
+import { hostname } from 'node:os';
+import { join, resolve } from 'node:path';
+import { type BackbeatBus, backbeatBus } from '../backbeat/bus.ts';
+import { type Channel, LocalChannel } from '../backbeat/channel.ts';
+import { ClaimDesk } from '../backbeat/claim-desk.ts';
+import { idOf, type JobReport } from '../backbeat/claim.ts';
+import { beatMs } from '../backbeat/beat.ts';
+import type { JobNow } from '../backbeat/job-schedule.ts';
+import { defaultLeaseTiming, type Lease } from '../backbeat/lease.ts';
+import { NatsChannel } from '../backbeat/nats.ts';
 import { Pulse } from '../backbeat/pulse.ts';
 import { pulseFile } from '../backbeat/pulse-file.ts';
+import { ReverbDesk } from '../backbeat/reverb-desk.ts';
+import { SharedLease } from '../backbeat/shared-lease.ts';
 import { SoleLease } from '../backbeat/sole-lease.ts';
-import type { Tempo } from '../backbeat/tempo.ts';
+import { subjectsOf } from '../backbeat/subjects.ts';
 import { TempoFollower } from '../backbeat/tempo-follower.ts';
 import { minute } from '../core/clock.ts';
+import { describeError } from '../core/errors.ts';
+import type { ProcessConfig } from '../local/layout.ts';
+import type { NatsSettings } from '../local/nats-settings.ts';
+import { type HealEpisode, jobReports } from '../steward/jobs.ts';
+import type { Steward } from '../steward/steward.ts';
 import { type Member, random, systemClock } from './member.ts';
 
 /** A local bar is short, so that what happens once a bar can be watched. */
 const barBeats = 60;
+/** The same trouble with the lease is said once in so long, ms. */
+const repeatMs = 1 * minute;
 
 export interface Backbeat extends AsyncDisposable {
-  readonly tempo: Tempo;
+  readonly tempo: TempoFollower;
+  readonly bus: BackbeatBus;
+  /** Whether the beats of the cluster come from this process now. */
+  readonly isLeading: () => boolean;
+  /** What our frames say of the cluster from now on. */
+  tellHealth(health: () => 'healthy' | 'degraded'): void;
 }
 
-/** Throws FILE_UNREADABLE or DISK_FULL when the Pulse's record cannot be read or written. */
+/**
+ * Begins to keep time. Servers that are not there are waited for in the background.
+ *
+ * @throws FILE_UNREADABLE or DISK_FULL when the Pulse's record cannot be read or written, ARGUMENT_INVALID for a subject
+ * that NATS would not take
+ */
 export async function startBackbeat({ config, identity }: Member): Promise<Backbeat> {
   await using stack = new AsyncDisposableStack();
   const clusterId = config.cluster;
   const tempoBpm = Math.min(1000, Math.max(0.1, Math.round((10 * minute) / config.settings.beatMs) / 10));
-  const channel = stack.use(new LocalChannel(systemClock.now()));
+  const { nats, pulse: whose } = config.settings;
+  const network = nats === undefined ? undefined : stack.use(openNats(config, nats));
+  const channel: Channel = network ?? stack.use(new LocalChannel(systemClock.now()));
   const bus = backbeatBus(channel, { signer: identity.signer });
   const tempo = stack.use(
     new TempoFollower({ bus, clusterId, defaultTempoBpm: tempoBpm, clock: systemClock }),
   );
-  const lease = stack.use(
-    await SoleLease.open({
-      store: pulseFile(join(config.dataDir, 'pulse.json'), (error) => console.error(error.message)),
-      random,
-      onError: (error) => console.error('pulse', error),
-    }),
-  );
-  stack.use(new Pulse({ clusterId, tempoBpm, barBeats, bus, lease, clock: systemClock, random }));
+  let health = (): 'healthy' | 'degraded' => 'healthy';
+  let pulse: Pulse | undefined;
+  if (whose !== 'external') {
+    const lease = stack.use(await openLease(config, network, tempoBpm));
+    const told = (): 'healthy' | 'degraded' => health();
+    const ports = { bus, lease, clock: systemClock, random, health: told };
+    pulse = stack.use(new Pulse({ clusterId, tempoBpm, barBeats, ...ports }));
+  }
   const owned = stack.move();
-  return { tempo, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return {
+    tempo,
+    bus,
+    isLeading: () => pulse?.isLeading ?? false,
+    tellHealth: (next) => {
+      health = next;
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+export interface VoicePorts {
+  readonly steward: Steward;
+  /** Undefined in a cluster without custodians. */
+  readonly custody: { rotationsOk(): boolean; readonly trouble: string | undefined } | undefined;
+}
+
+/** Lets this steward say what its jobs do, once a beat, and what happened in every bar that its Pulse has led. */
+export function startVoices(
+  member: Member,
+  backbeat: Backbeat,
+  { steward, custody }: VoicePorts,
+): Disposable {
+  using stack = new DisposableStack();
+  const { bus, tempo, isLeading } = backbeat;
+  const { config } = member;
+  const secretRotationsOk = (): boolean => custody?.rotationsOk() ?? true;
+  const reverb = stack.use(
+    new ReverbDesk({ bus, tempo, clock: systemClock, mayReport: isLeading, secretRotationsOk }),
+  );
+  let episode: HealEpisode | undefined;
+  const jobs = (now: JobNow): readonly JobReport[] => {
+    const made = jobReports(
+      {
+        status: steward.status(),
+        chores: steward.chores(),
+        scrubMs: config.settings.scrubMs,
+        barBeats,
+        custody: custody && { rotationsOk: custody.rotationsOk(), trouble: custody.trouble },
+      },
+      now,
+      episode,
+    );
+    episode = made.episode;
+    return made.jobs;
+  };
+  const agentId = idOf(`holdfast:${config.name}:${hostname()}`);
+  stack.use(new ClaimDesk({ bus, tempo, clock: systemClock, random, agentId, jobs }));
+  backbeat.tellHealth(() => (steward.status().alarms.length === 0 ? 'healthy' : 'degraded'));
+  serveStatus(member, backbeat, reverb);
+  return stack.move();
+}
+
+/** For people: where the beats come from, what was mapped or refused, what the last bar was like. */
+function serveStatus({ peer }: Member, { bus, tempo, isLeading }: Backbeat, reverb: ReverbDesk): void {
+  peer.rpc.handle('backbeat.status', async () => {
+    const { state, since, intervalMs, beat } = tempo.current();
+    return {
+      head: {
+        tempo: { state, since, intervalMs, index: beat?.frame.beat_index ?? null, ...tempo.counters() },
+        leading: isLeading(),
+        bus: bus.status(),
+        reverb: { last: reverb.last ?? null, ...reverb.counters },
+      },
+    };
+  });
+}
+
+function openNats(config: ProcessConfig, nats: NatsSettings): NatsChannel {
+  const at = (path: string | undefined): string | undefined =>
+    path === undefined ? undefined : resolve(config.dir, path);
+  return new NatsChannel({
+    servers: nats.servers,
+    credentialsPath: at(nats.credentials),
+    caPath: at(nats.ca),
+    clusterId: config.cluster,
+    subjects: subjectsOf(config.cluster, nats.subjects),
+    name: `holdfast ${config.cluster} ${config.name}`,
+    clock: systemClock,
+  });
+}
+
+/** Over NATS the lease is shared, and begins with the count that this steward had when it was alone. */
+async function openLease(
+  config: ProcessConfig,
+  network: NatsChannel | undefined,
+  tempoBpm: number,
+): Promise<Lease> {
+  const store = pulseFile(join(config.dataDir, 'pulse.json'), (error) => console.error(error.message));
+  const onError = sayNowAndThen('pulse');
+  if (network === undefined) return SoleLease.open({ store, random, onError });
+  const seed = await store.read();
+  const reserve = Math.ceil((2 * defaultLeaseTiming.ttlMs) / beatMs(tempoBpm)) + 1;
+  return new SharedLease({ register: network, clock: systemClock, random, seed, reserve, onError });
+}
+
+function sayNowAndThen(what: string): (error: unknown) => void {
+  let said = '';
+  let at = Number.NEGATIVE_INFINITY;
+  return (error) => {
+    const text = describeError(error);
+    if (text === said && systemClock.monotonic() - at < repeatMs) return;
+    [said, at] = [text, systemClock.monotonic()];
+    console.error(`${what}: ${text}`);
+  };
 }

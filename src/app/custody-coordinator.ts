@@ -96,6 +96,11 @@ export class CustodyCoordinator implements AsyncDisposable {
     return this.#rotation.rotationsOk();
   }
 
+  /** Why what was due last did not succeed, for people. */
+  get trouble(): string | undefined {
+    return this.#coordinator.trouble;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     this.#unsubscribe();

@@ -1,4 +1,4 @@
-// The steward role: the embedded Beacon, the embedded Pulse, and the steward itself.
+// The steward role: the embedded Beacon, the tempo, and the steward itself.
 
 import type { ProcessConfig } from '../local/layout.ts';
 import type { Membership } from '../node/membership.ts';
@@ -6,12 +6,12 @@ import { LevelLedgerStore } from '../steward/ledger-level.ts';
 import type { StewardMember } from '../steward/node-watch.ts';
 import { defaultStewardSettings, type StewardSettings } from '../steward/settings.ts';
 import { Steward } from '../steward/steward.ts';
-import { startBackbeat } from './backbeat.ts';
+import { startBackbeat, startVoices } from './backbeat.ts';
 import { BeaconHost } from './beacon-host.ts';
 import { CustodyCoordinator } from './custody-coordinator.ts';
 import { ViewCatalogue } from './catalogue.ts';
 import type { RunningRole } from './daemon.ts';
-import { random, type RoleOptions, startMember, systemClock } from './member.ts';
+import { peersWithRole, random, type RoleOptions, startMember, systemClock } from './member.ts';
 
 export async function startStewardRole(
   config: ProcessConfig,
@@ -41,6 +41,8 @@ export async function startStewardRole(
   );
   const custody = stack.use(CustodyCoordinator.start(member, beacon, backbeat.tempo));
   await custody.begin();
+  const hasCustodians = peersWithRole(peer.membership(), 'custodian').length > 0;
+  stack.use(startVoices(member, backbeat, { steward, custody: hasCustodians ? custody : undefined }));
   member.onMembership((membership) => steward.setMembers(stewardMembers(membership)));
   const owned = stack.move();
   return {
