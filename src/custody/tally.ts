@@ -84,7 +84,8 @@ export class Tally {
 
   /**
    * What another try may change, when something is still closed: `now`, because newer records of the group or a
-   * newer beat will do; `soon`, because custodians have not read yet what we have.
+   * newer beat will do; `soon`, because custodians have not read yet what we have, have not heard a beat since their
+   * start, or have much to do.
    */
   get again(): 'now' | 'soon' | undefined {
     if (this.#done.every((answer) => answer?.ok === true)) return undefined;
@@ -93,7 +94,7 @@ export class Tally {
         answer.results.flatMap((result) => (result.granted ? [] : [result.code])),
       ),
     );
-    if (codes.has('group')) return 'soon';
+    if (codes.has('group') || codes.has('clock') || codes.has('overloaded')) return 'soon';
     const moved = [...this.#silent.values()].some((why) => why.startsWith(otherGeneration));
     return moved || codes.has('generation') || codes.has('stale') ? 'now' : undefined;
   }
