@@ -88,6 +88,9 @@ interface Certified {
   readonly proofs: readonly (readonly Uint8Array[])[];
 }
 
+/** Every custodian may fail once, and others file certificates of the same version now and then. */
+const attemptsMax = 40;
+
 export class SwitchRun {
   readonly #kit: PageKit;
   #movers: readonly Mover[] = [];
@@ -151,11 +154,12 @@ export class SwitchRun {
 
   /** The page with its certificate filed, by whoever is left when somebody fails. */
   async #certify(items: readonly Due[], signal: AbortSignal): Promise<Certified> {
-    for (;;) {
+    for (let attempts = 0; attempts < attemptsMax; attempts++) {
       signal.throwIfAborted();
       const done = await this.#tryPage(items, signal);
       if (done !== undefined) return done;
     }
+    throw new HoldfastError('VERSION_CONFLICT', `a page of the rotation came too late ${attemptsMax} times`);
   }
 
   async #tryPage(items: readonly Due[], signal: AbortSignal): Promise<Certified | undefined> {
