@@ -49,6 +49,8 @@ export interface NatsServerOptions {
   readonly storeDir?: string;
   /** More arguments of the command line, e.g. `-c` and a configuration. */
   readonly args?: readonly string[];
+  /** Variables beside those of this process. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** Starts a server on loopback, ready when this resolves. It ends with the test. */
@@ -59,6 +61,7 @@ export async function startNats(t: Ending, options: NatsServerOptions = {}): Pro
   const store = options.storeDir === undefined ? [] : ['-js', '-sd', options.storeDir];
   const child = spawn(path, ['-a', '127.0.0.1', '-p', String(port), ...store, ...(options.args ?? [])], {
     stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, ...options.env },
   });
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const end = async (signal: 'SIGTERM' | 'SIGKILL' = 'SIGKILL'): Promise<void> => {
