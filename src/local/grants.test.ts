@@ -3,10 +3,12 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { day } from '../core/clock.ts';
 import { type CapabilityLink, parseCapability } from '../custody/capability.ts';
 import { formatCapabilityFile, parseCapabilityFile } from '../custody/capability-file.ts';
 import { groupNameOf } from '../custody/directory.ts';
 import { openIdentity, publicKeyOfPeer } from '../node/identity.ts';
+import { keepGrants } from './grants.ts';
 import { layoutPaths, processEntry } from './layout.ts';
 import { createOrOpenLayout } from './layout-create.ts';
 
@@ -22,6 +24,14 @@ async function linkOf(dir: string, name: string): Promise<CapabilityLink> {
   const [link] = parseCapabilityFile(await readFile(layoutPaths(dir).capability(name), 'utf8'));
   assert.ok(link !== undefined);
   return parseCapability(link);
+}
+
+/** As the steward leaves it behind. */
+async function letBeat(dir: string, beat: number): Promise<void> {
+  const data = layoutPaths(dir).data('steward');
+  await mkdir(data, { recursive: true });
+  const text = `holdfast-pulse-1 ${'0'.repeat(64)} ${beat} ${'0'.repeat(16)}\n`;
+  await writeFile(join(data, 'pulse.json'), text);
 }
 
 test('the operator grants the writer everything and the door what it needs, for thirty days', async (t) => {
@@ -44,11 +54,7 @@ test('a start renews what is half over, and leaves alone what a person made', as
   await createOrOpenLayout(dir, small);
   assert.equal(await readFile(paths.capability('writer'), 'utf8'), before);
   const { exp } = await linkOf(dir, 'writer');
-  await mkdir(paths.data('steward'), { recursive: true });
-  await writeFile(
-    join(paths.data('steward'), 'pulse.json'),
-    `holdfast-pulse-1 ${'0'.repeat(64)} ${Math.ceil(exp * 0.6)} ${'0'.repeat(16)}\n`,
-  );
+  await letBeat(dir, Math.ceil(exp * 0.6));
   // What is made out to another key was put there by a person.
   const others = parseCapabilityFile(await readFile(paths.capability('writer'), 'utf8'));
   await writeFile(paths.capability('door'), formatCapabilityFile(others));
@@ -58,6 +64,32 @@ test('a start renews what is half over, and leaves alone what a person made', as
   await writeFile(paths.capability('writer'), 'damaged');
   await createOrOpenLayout(dir, small);
   assert.equal((await linkOf(dir, 'writer')).cg, groupNameOf(layout.file.cluster));
+});
+
+test('a cluster that runs on renews once a day, and says when it cannot', async (t) => {
+  const dir = await directory(t);
+  const layout = await createOrOpenLayout(dir, small);
+  const paths = layoutPaths(dir);
+  const { exp } = await linkOf(dir, 'writer');
+  await letBeat(dir, Math.ceil(exp * 0.6));
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const troubles: string[] = [];
+  const kept = keepGrants(layout, (text) => troubles.push(text));
+  t.mock.timers.tick(day - 1);
+  assert.equal((await linkOf(dir, 'writer')).exp, exp);
+  t.mock.timers.tick(1);
+  await kept[Symbol.asyncDispose]();
+  assert.equal((await linkOf(dir, 'writer')).exp, Math.ceil(exp * 0.6) + exp);
+  assert.deepEqual(troubles, []);
+
+  await rm(paths.operatorKey);
+  const without = keepGrants(layout, (text) => troubles.push(text));
+  t.mock.timers.tick(day);
+  await without[Symbol.asyncDispose]();
+  assert.equal(troubles.length, 1);
+  assert.match(troubles[0] ?? '', /^leave to ask custodians cannot be renewed: /);
+  t.mock.timers.tick(3 * day);
+  assert.equal(troubles.length, 1);
 });
 
 test('a cluster without custodians grants nothing', async (t) => {

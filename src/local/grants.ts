@@ -1,10 +1,11 @@
 // What the operator of a local cluster lets its own processes ask of custodians: the writer everything, the door what
-// it needs to seal for plain HTTP callers and to let a canary fly. For a while only; each `up` renews what is half over.
+// it needs to seal for plain HTTP callers and to let a canary fly. For a while only: what is half over is renewed by each
+// `up`, and by the supervisor of a cluster that runs on.
 
 import { join } from 'node:path';
 import { sameBytes } from '../core/bytes.ts';
 import { day } from '../core/clock.ts';
-import { isHoldfastError } from '../core/errors.ts';
+import { describeError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import { type CapabilityLink, parseCapability, signCapability } from '../custody/capability.ts';
 import { formatCapabilityFile, parseCapabilityFile } from '../custody/capability-file.ts';
@@ -15,6 +16,8 @@ import { openIdentity, publicKeyOfPeer } from '../node/identity.ts';
 import { type Layout, layoutPaths } from './layout.ts';
 
 const lifeMs = 30 * day;
+/** Far more often than fifteen days, so that a failure can be seen and mended before anything ends. */
+const renewMs = day;
 
 /** Signs what is missing, or more than half over. Nothing to do in a cluster without custodians. Throws as reading the keys does. */
 export async function renewGrants(layout: Layout): Promise<void> {
@@ -34,6 +37,24 @@ export async function renewGrants(layout: Layout): Promise<void> {
   const half = beat + lifeBeats / 2;
   await renew(paths.capability('writer'), full, operator, half);
   await renew(paths.capability('door'), { ...own, ops: ['read', 'write', 'audit'] }, operator, half);
+}
+
+/** Renews once a day until disposed. `onTrouble` is told of each time that failed, in words; the next day it is tried again. */
+export function keepGrants(layout: Layout, onTrouble: (text: string) => void): AsyncDisposable {
+  let renewing: Promise<void> = Promise.resolve();
+  const timer = setInterval(() => {
+    renewing = renewing
+      .then(() => renewGrants(layout))
+      .catch((error: unknown) =>
+        onTrouble(`leave to ask custodians cannot be renewed: ${describeError(error)}`),
+      );
+  }, renewMs).unref();
+  return {
+    [Symbol.asyncDispose]: () => {
+      clearInterval(timer);
+      return renewing;
+    },
+  };
 }
 
 async function renew(path: string, wanted: CapabilityLink, operator: Signer, half: number): Promise<void> {

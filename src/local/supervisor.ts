@@ -16,6 +16,7 @@ import { serveControl } from './control-server.ts';
 import type { ClusterPhase, ClusterState, NodeAction, ProcessState, ProcessStatus } from './control-types.ts';
 import { errnoOf, fileError, makeDirectory } from '../files/whole.ts';
 import { type Guard, startGuard } from './guard.ts';
+import { keepGrants } from './grants.ts';
 import { doorUrl, type Layout, layoutPaths, processEntry } from './layout.ts';
 import { logCheckMs, rotateLog } from './log-file.ts';
 import { isListening, isPortFree, portInUse } from './ports.ts';
@@ -87,6 +88,7 @@ export async function startSupervisor(layout: Layout, options: SupervisorOptions
     stack.defer(() => removeRunFiles(paths.run));
     const endpoint = stack.use(await serveControl(cluster));
     stack.defer(() => cluster.stopProcesses());
+    stack.use(keepGrants(layout, (text) => cluster.tell(text)));
     await cluster.freePorts(unclean ? uncleanMs : 0);
     await writeRunFile(paths.run, { supervisor: claim.holder, port: endpoint.port, token: endpoint.token });
     await cluster.start();
@@ -136,6 +138,11 @@ class Cluster {
       doorUrl: doorUrl(this.#layout),
       processes: [...this.#children.values()].map((child) => child.state()),
     };
+  }
+
+  /** Tells something that concerns no single process. */
+  tell(text: string): void {
+    this.#tell('supervisor', this.#phase, text);
   }
 
   requestStop(): void {

@@ -45,7 +45,12 @@ export class TestCluster implements AsyncDisposable {
     // Below the range of outgoing connections, so that it is still free when the cluster starts again.
     const [port = 0] = await choosePorts(1, []);
     const cluster = new TestCluster(dir, port, options);
-    await cluster.up();
+    try {
+      await cluster.up();
+    } catch (error) {
+      await cluster[Symbol.asyncDispose](); // nobody else can: it is not known to whoever asked
+      throw error;
+    }
     return cluster;
   }
 
