@@ -4,7 +4,7 @@ import type { Block, CID } from '../core/block.ts';
 import { sameBytes, toHex } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
-import type { MigratePorts, MigrationState, StoredKey } from '../custody/migrate.ts';
+import type { MigratePorts, StoredKey } from '../custody/migrate.ts';
 import type { KekProvider } from '../custody/provider.ts';
 import {
   type BranchKeyBody,
@@ -32,7 +32,7 @@ export interface FiledObject {
 }
 
 export interface KeyRegistryOptions {
-  readonly door: DoorClient;
+  readonly door: Pick<DoorClient, 'wrappedKeys' | 'keyObjects' | 'rewrapKeys'>;
   /** Who may sign: the writer of a record signs the newer one, else the last of these, the operator. At least one. */
   readonly signers: readonly Signer[];
   readonly signal?: AbortSignal;
@@ -138,9 +138,6 @@ export class KeyRegistry {
     return signal === undefined ? {} : { signal };
   }
 }
-
-/** Keeps nothing: for a run that starts anew when it is interrupted. */
-export const unkept = async (_state: MigrationState): Promise<void> => undefined;
 
 function filedKey(record: string): FiledKey {
   const { cid, body } = openRecord(fromBase64(record));

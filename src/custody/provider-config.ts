@@ -21,7 +21,7 @@ import { isMap } from '../core/shape.ts';
 import type { VaultAuth } from './vault-auth.ts';
 
 /** The names of what every cluster has by itself. */
-export const ownProviders = ['custodians', 'file'] as const;
+const ownProviders = ['custodians', 'file'] as const;
 
 interface EntryCommon {
   readonly name: string;
