@@ -24,6 +24,7 @@ await using supervisor = await startSupervisor(layout, {
   command: daemonCommand(main),
   signal: signals.stop,
   hurry: signals.hurry,
+  startMs: 150_000, // other tests may have the processor
 });
 console.log('running');
 await supervisor.ended;
