@@ -3,7 +3,6 @@
 import { type Identify, identify } from '@libp2p/identify';
 import type { Connection, PeerId, Stream } from '@libp2p/interface';
 import { type KadDHT, kadDHT, passthroughMapper } from '@libp2p/kad-dht';
-import { noise } from '@libp2p/noise';
 import { peerIdFromString } from '@libp2p/peer-id';
 import { type Ping, ping } from '@libp2p/ping';
 import { tcp } from '@libp2p/tcp';
@@ -18,6 +17,7 @@ import { membersOnly } from './gater.ts';
 import type { Identity } from './identity.ts';
 import { Keeper } from './keeper.ts';
 import { memberOf, type Membership, nextMembership } from './membership.ts';
+import { noiseLate } from './noise-late.ts';
 import { Links } from './rpc-links.ts';
 import { lost, type RpcTap } from './rpc-stream.ts';
 import { Rpc } from './rpc.ts';
@@ -382,7 +382,7 @@ function libp2pOptions(options: PeerOptions, isMember: (peer: PeerName) => boole
     ...(datastore === undefined ? {} : { datastore }),
     transports: [tcp()],
     // Both sides offer both; TLS is first because it costs a third less per byte.
-    connectionEncrypters: [tls(), noise()],
+    connectionEncrypters: [tls(), noiseLate()],
     streamMuxers: [yamux({ streamOptions: { initialStreamWindowSize: 4 * 1_048_576 } })],
     connectionGater: membersOnly(isMember),
     peerStore: { maxAddressAge: peerAgeMs, maxPeerAge: peerAgeMs },

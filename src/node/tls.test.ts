@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { generateKeyPairSync, sign, X509Certificate } from 'node:crypto';
 import { test, type TestContext } from 'node:test';
 import type { Connection, PeerId } from '@libp2p/interface';
+import { noise } from '@libp2p/noise';
 import { tcp } from '@libp2p/tcp';
 import { tls as stockTls } from '@libp2p/tls';
 import { yamux } from '@libp2p/yamux';
@@ -10,6 +11,7 @@ import { concat, utf8 } from '../core/bytes.ts';
 import { day, hour } from '../core/clock.ts';
 import { bitString, der, readAll, readDer, tags } from './der.ts';
 import { identityFromSeed } from './identity.ts';
+import { noiseLate } from './noise-late.ts';
 import { makeCertificate, peerOfCertificate } from './tls-certificate.ts';
 import { tls } from './tls.ts';
 
@@ -19,12 +21,12 @@ const receiver = await identityFromSeed(new Uint8Array(32).fill(2));
 const protocol = '/echo/1.0.0';
 type Encrypter = NonNullable<Libp2pOptions['connectionEncrypters']>[number];
 
-async function start(t: TestContext, identity: typeof sender, encrypter: Encrypter): Promise<Libp2p> {
+async function start(t: TestContext, identity: typeof sender, ...encrypters: Encrypter[]): Promise<Libp2p> {
   const peer = await createLibp2p({
     privateKey: identity.privateKey,
     addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
     transports: [tcp()],
-    connectionEncrypters: [encrypter],
+    connectionEncrypters: encrypters,
     streamMuxers: [yamux()],
     connectionGater: { denyDialMultiaddr: () => false },
   });
@@ -70,6 +72,13 @@ for (const [name, from, to] of [
     assert.ok(Buffer.from(bytes).equals(back), `${back.length} bytes came back`);
   });
 }
+
+test('a peer that speaks Noise only still finds one that offers both', async (t) => {
+  const [a, b] = await Promise.all([start(t, sender, noise()), start(t, receiver, tls(), noiseLate())]);
+  const [there, back] = [await a.dial(b.getMultiaddrs()), await b.dial(a.getMultiaddrs())];
+  assert.deepEqual([there.encryption, back.encryption], ['/noise', '/noise']);
+  assert.equal(there.remotePeer.toString(), receiver.name);
+});
 
 test('a peer that is not the one that was dialled is refused', async (t) => {
   const [a, b] = await Promise.all([start(t, sender, tls()), start(t, receiver, tls())]);
