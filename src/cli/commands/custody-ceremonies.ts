@@ -105,7 +105,9 @@ const custodyEvict: Command = {
     const rest = kek.custodians.filter(({ peer }) => peer !== gone);
     if (rest.length === kek.custodians.length)
       throw new HoldfastError('ARGUMENT_INVALID', `${context.positionals[0]} is no custodian of the group`);
-    const t = context.whole('threshold', { min: 2, max: custodiansMax }) ?? Math.min(kek.t, rest.length - 1);
+    const t =
+      context.whole('threshold', { min: 2, max: custodiansMax }) ??
+      Math.max(2, Math.min(kek.t, rest.length - 1));
     return await deal(context, door, 'evict', kek, t, rest.map(seatOf));
   },
 };
