@@ -18,6 +18,7 @@ import { SharedLease } from '../backbeat/shared-lease.ts';
 import { SoleLease } from '../backbeat/sole-lease.ts';
 import { subjectsOf } from '../backbeat/subjects.ts';
 import { TempoFollower } from '../backbeat/tempo-follower.ts';
+import type { TempoReport } from '../backbeat/tempo-report.ts';
 import { minute } from '../core/clock.ts';
 import { describeError } from '../core/errors.ts';
 import type { ProcessConfig } from '../local/layout.ts';
@@ -36,8 +37,9 @@ export interface Backbeat extends AsyncDisposable {
   readonly bus: BackbeatBus;
   /** Whether the beats of the cluster come from this process now. */
   readonly isLeading: () => boolean;
-  /** What our frames say of the cluster from now on. */
-  tellHealth(health: () => 'healthy' | 'degraded'): void;
+  /** Lets our frames say how the cluster does, and the report what the last bar was like. */
+  join(voices: { readonly health: () => 'healthy' | 'degraded'; readonly reverb: ReverbDesk }): void;
+  report(): TempoReport;
 }
 
 /**
@@ -46,7 +48,10 @@ export interface Backbeat extends AsyncDisposable {
  * @throws FILE_UNREADABLE or DISK_FULL when the Pulse's record cannot be read or written, ARGUMENT_INVALID for a subject
  * that NATS would not take
  */
-export async function startBackbeat({ config, identity }: Member): Promise<Backbeat> {
+export async function startBackbeat({
+  config,
+  identity,
+}: Pick<Member, 'config' | 'identity'>): Promise<Backbeat> {
   await using stack = new AsyncDisposableStack();
   const clusterId = config.cluster;
   const tempoBpm = Math.min(1000, Math.max(0.1, Math.round((10 * minute) / config.settings.beatMs) / 10));
@@ -57,41 +62,50 @@ export async function startBackbeat({ config, identity }: Member): Promise<Backb
   const tempo = stack.use(
     new TempoFollower({ bus, clusterId, defaultTempoBpm: tempoBpm, clock: systemClock }),
   );
-  let health = (): 'healthy' | 'degraded' => 'healthy';
+  let voices: Parameters<Backbeat['join']>[0] | undefined;
   let pulse: Pulse | undefined;
   if (whose !== 'external') {
     const lease = stack.use(await openLease(config, network, tempoBpm));
-    const told = (): 'healthy' | 'degraded' => health();
-    const ports = { bus, lease, clock: systemClock, random, health: told };
+    const health = (): 'healthy' | 'degraded' => voices?.health() ?? 'healthy';
+    const ports = { bus, lease, clock: systemClock, random, health };
     pulse = stack.use(new Pulse({ clusterId, tempoBpm, barBeats, ...ports }));
   }
   const owned = stack.move();
+  const isLeading = (): boolean => pulse?.isLeading ?? false;
   return {
     tempo,
     bus,
-    isLeading: () => pulse?.isLeading ?? false,
-    tellHealth: (next) => {
-      health = next;
+    isLeading,
+    join: (joined) => {
+      voices = joined;
     },
+    report: () => ({
+      state: tempo.current().state,
+      since: tempo.current().since,
+      isLeading: isLeading(),
+      beats: tempo.counters(),
+      bus: bus.status(),
+      lastBar: voices?.reverb.last ?? null,
+      claims: voices?.reverb.counters ?? null,
+    }),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
 
 export interface VoicePorts {
-  readonly steward: Steward;
+  readonly steward: Pick<Steward, 'status' | 'chores'>;
   /** Undefined in a cluster without custodians. */
   readonly custody: { rotationsOk(): boolean; readonly trouble: string | undefined } | undefined;
 }
 
 /** Lets this steward say what its jobs do, once a beat, and what happened in every bar that its Pulse has led. */
 export function startVoices(
-  member: Member,
+  { config }: Pick<Member, 'config'>,
   backbeat: Backbeat,
   { steward, custody }: VoicePorts,
 ): Disposable {
   using stack = new DisposableStack();
   const { bus, tempo, isLeading } = backbeat;
-  const { config } = member;
   const secretRotationsOk = (): boolean => custody?.rotationsOk() ?? true;
   const reverb = stack.use(
     new ReverbDesk({ bus, tempo, clock: systemClock, mayReport: isLeading, secretRotationsOk }),
@@ -114,24 +128,9 @@ export function startVoices(
   };
   const agentId = idOf(`holdfast:${config.name}:${hostname()}`);
   stack.use(new ClaimDesk({ bus, tempo, clock: systemClock, random, agentId, jobs }));
-  backbeat.tellHealth(() => (steward.status().alarms.length === 0 ? 'healthy' : 'degraded'));
-  serveStatus(member, backbeat, reverb);
+  const health = () => (steward.status().alarms.length === 0 ? 'healthy' : 'degraded');
+  backbeat.join({ health, reverb });
   return stack.move();
-}
-
-/** For people: where the beats come from, what was mapped or refused, what the last bar was like. */
-function serveStatus({ peer }: Member, { bus, tempo, isLeading }: Backbeat, reverb: ReverbDesk): void {
-  peer.rpc.handle('backbeat.status', async () => {
-    const { state, since, intervalMs, beat } = tempo.current();
-    return {
-      head: {
-        tempo: { state, since, intervalMs, index: beat?.frame.beat_index ?? null, ...tempo.counters() },
-        leading: isLeading(),
-        bus: bus.status(),
-        reverb: { last: reverb.last ?? null, ...reverb.counters },
-      },
-    };
-  });
 }
 
 function openNats(config: ProcessConfig, nats: NatsSettings): NatsChannel {

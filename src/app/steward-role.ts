@@ -29,6 +29,7 @@ export async function startStewardRole(
         rpc: peer.rpc,
         server: peer.rpc,
         tempo: backbeat.tempo,
+        tempoReport: () => backbeat.report(),
         catalogue:
           beacon.view === undefined ? beacon.emptyCatalogue() : new ViewCatalogue(beacon.view, systemClock),
         store: ledger,

@@ -1,5 +1,6 @@
 // What the steward tells people: DAG-CBOR and JSON alike, so no undefined, no bigint.
 
+import type { TempoReport } from '../backbeat/tempo-report.ts';
 import type { TempoState } from '../backbeat/tempo.ts';
 import type { PeerName } from '../core/rpc.ts';
 
@@ -65,6 +66,8 @@ export interface StewardStatus {
     readonly tempo: TempoState;
     readonly intervalMs: number;
   };
+  /** Where the beats come from, and what was heard and mapped. Absent from a steward that is told the beat otherwise. */
+  readonly backbeat?: TempoReport;
   readonly catalogue: {
     readonly revision: number;
     readonly fresh: boolean;

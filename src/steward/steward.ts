@@ -6,6 +6,7 @@
 // after a restart, and until a node has been heard nothing is concluded from its silence.
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { TempoReport } from '../backbeat/tempo-report.ts';
 import type { Beat, Tempo } from '../backbeat/tempo.ts';
 import type { CID } from '../core/block.ts';
 import { type Clock, minute } from '../core/clock.ts';
@@ -32,6 +33,8 @@ export interface StewardPorts {
   readonly rpc: RpcClient;
   readonly server: RpcServer;
   readonly tempo: Tempo;
+  /** What is told to people about it. */
+  readonly tempoReport?: () => TempoReport;
   readonly catalogue: Catalogue;
   readonly store: LedgerStore;
   readonly clock: Clock;
@@ -180,11 +183,12 @@ export class Steward implements AsyncDisposable {
   }
 
   status(): StewardStatus {
-    const { clock, tempo } = this.#ports;
+    const { clock, tempo, tempoReport } = this.#ports;
     return summaryOf({
       startedAt: this.#startedAt,
       clock,
       tempo,
+      tempoReport,
       follower: this.#follower,
       view: this.#view,
       watch: this.#watch,

@@ -1,5 +1,6 @@
 // The steward's whole report, gathered from its parts. Nothing here decides anything.
 
+import type { TempoReport } from '../backbeat/tempo-report.ts';
 import type { Tempo } from '../backbeat/tempo.ts';
 import type { CID } from '../core/block.ts';
 import type { Clock } from '../core/clock.ts';
@@ -17,6 +18,7 @@ export interface SummaryParts {
   readonly startedAt: number;
   readonly clock: Clock;
   readonly tempo: Tempo;
+  readonly tempoReport: (() => TempoReport) | undefined;
   readonly follower: CatalogueFollower;
   readonly view: ObjectView;
   readonly watch: NodeWatch;
@@ -34,6 +36,7 @@ export function summaryOf(parts: SummaryParts): StewardStatus {
     at: parts.clock.now(),
     startedAt: parts.startedAt,
     beat: beatOf(parts.tempo),
+    ...(parts.tempoReport === undefined ? {} : { backbeat: parts.tempoReport() }),
     catalogue: parts.follower.status(),
     objects: objectsOf(view),
     blocks: blocksOf(view.ledger),
