@@ -70,8 +70,8 @@ const pure: readonly RegExp[] = [
   /^src\/custody\/migrate\.ts$/,
   /^src\/custody\/(record-head|refusal|replay|request|revocation|scope|signed-map|tally)\.ts$/,
   /^src\/beacon\/(log|fold|rows|records|queries|custody-chain|jetstream-(message|place|settings))\.ts$/,
-  /^src\/backbeat\/(bar-report|beat|bus|channel|claim|fields|job-schedule|lease|reverb|schedule|status-claim|subjects|tempo|tempo-tracker)\.ts$/,
-  /^src\/steward\/(catalogue|classes|digest-sum|ledger|liveness|place|plan|status|view|wire)\.ts$/,
+  /^src\/backbeat\/(bar-report|beat|bus|channel|claim|fields|job-schedule|lease|reverb|schedule|status-claim|subjects|tempo|tempo-report|tempo-tracker)\.ts$/,
+  /^src\/steward\/(catalogue|classes|digest-sum|jobs|ledger|liveness|place|plan|status|view|wire)\.ts$/,
   /^src\/node\/(der|membership|rpc-frames|provider-wire|provider-schedule|keeper-schedule)\.ts$/,
 ];
 
@@ -88,7 +88,7 @@ const families: readonly { readonly name: RegExp; readonly home: RegExp }[] = [
   { name: /^(multiformats|@ipld\/)/, home: /^src\/(core\/block|node\/[a-z-]+|manifest\/car)\.ts$/ },
   { name: /^(libsodium|@noble\/)/, home: /^src\/threshold\// },
   { name: /^prom-client$/, home: /^src\/http\// },
-  { name: /^@nats-io\//, home: /^src\/(beacon\/jetstream-stream|backbeat\/nats[a-z-]*)\.ts$/ },
+  { name: /^@nats-io\//, home: /^src\/(beacon\/jetstream-stream|backbeat\/nats)\.ts$/ },
   { name: /^koffi$/, home: /^src\/custody\/pkcs11-binding\.ts$/ },
 ];
 
