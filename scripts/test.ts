@@ -24,6 +24,7 @@ const groups = [
 ];
 
 const outcome: Outcome = { passed: 0, failed: [], skipped: [] };
+const elapsedMs = new Map<string, number>();
 let filesCount = 0;
 for (const group of groups) {
   const files = group.files
@@ -36,6 +37,8 @@ for (const group of groups) {
 }
 if (filesCount === 0) outcome.failed.push(`no test file matches ${wanted.join(' ')}`);
 
+const slowest = [...elapsedMs].sort(([, a], [, b]) => b - a).slice(0, 12);
+for (const [file, ms] of slowest) console.log(`${(ms / 1000).toFixed(1).padStart(6)} s  ${file}`);
 for (const name of outcome.skipped) console.log(`skipped: ${name}`);
 for (const name of outcome.failed) console.log(`FAILED: ${name}`);
 const missed = strict ? outcome.skipped.filter((name) => !name.includes('(optional: ')).length : 0;
@@ -56,6 +59,8 @@ async function runGroup(files: string[], concurrency: number): Promise<void> {
     if (type === 'test:stderr') process.stderr.write(data.message ?? '');
     if (type !== 'test:pass' && type !== 'test:fail') continue;
     const name = `${file}: ${data.name}`;
+    if (data.nesting === 0)
+      elapsedMs.set(file, (elapsedMs.get(file) ?? 0) + (data.details?.duration_ms ?? 0));
     if (data.skip !== undefined && data.skip !== false)
       outcome.skipped.push(`${name} (${String(data.skip)})`);
     else if (type === 'test:pass') outcome.passed += data.details?.type === 'suite' ? 0 : 1;
@@ -72,6 +77,8 @@ interface TestEvent {
   readonly name?: string;
   readonly file?: string;
   readonly message?: string;
+  /** 0 for what a file calls itself. */
+  readonly nesting?: number;
   readonly skip?: boolean | string;
   readonly details?: { readonly type?: string; readonly duration_ms?: number; readonly error?: unknown };
 }
