@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { toHex } from '../../src/core/bytes.ts';
 import { preimage } from '../../src/core/hash.ts';
 import { openFolder } from '../../src/custody/disk.ts';
-import type { ShareKey } from '../../src/custody/share-state.ts';
+import type { ShareEntry, ShareKey } from '../../src/custody/share-state.ts';
 import { ShareStore } from '../../src/custody/share-store.ts';
 import { headerTagOf } from '../../src/envelope/floe.ts';
 import { hkdfExpand, importKey } from '../../src/envelope/primitives.ts';
@@ -56,8 +56,9 @@ before(async () => {
 });
 after(() => cluster[Symbol.asyncDispose]());
 
-/** One generation of both keys, as all custodians hold it together. */
+/** One generation of a version of the KEK and of the signing key, as all custodians hold it together. */
 interface Generation {
+  readonly ver: number;
   readonly gen: number;
   readonly t: number;
   readonly shares: Readonly<Record<ShareKey, readonly Scalar[]>>;
@@ -65,8 +66,8 @@ interface Generation {
   readonly x: Readonly<Record<ShareKey, Scalar>>;
 }
 
-/** Opens copies of the share stores of all custodians. */
-async function readShares(): Promise<Generation> {
+/** Opens copies of the share stores of all custodians. The signing key is one for all versions. */
+async function readShares(ver: number): Promise<Generation> {
   const { dir } = cluster;
   const { file } = await readLayout(dir);
   const opened = await Promise.all(
@@ -78,9 +79,15 @@ async function readShares(): Promise<Generation> {
         const sealing = { source: 'key-file', path: layoutPaths(dir).sealingKey(name) } as const;
         const owner = the(file.processes.find((each) => each.name === name)).peer;
         const store = await ShareStore.open({ shares: disk, keys: disk, sealing, owner, create: false });
-        const { cg, kekVer, gen, t } = the(store.shares().find(({ status }) => status === 'active'));
-        const secret = async (key: ShareKey) => (await store.openShare({ cg, kekVer, gen }, key)).secret;
-        return { gen, t, kek: await secret('kek'), frost: await secret('frost') };
+        const active = (key: ShareKey, kekVer: number) =>
+          the(
+            store
+              .shares()
+              .find((each) => each.status === 'active' && each.key === key && each.kekVer === kekVer),
+          );
+        const secret = async (entry: ShareEntry) => (await store.openShare(entry, entry.key)).secret;
+        const { gen, t } = active('kek', ver);
+        return { gen, t, kek: await secret(active('kek', ver)), frost: await secret(active('frost', 1)) };
       } finally {
         await rm(copy, { recursive: true, force: true });
       }
@@ -92,7 +99,13 @@ async function readShares(): Promise<Generation> {
     'all of one generation',
   );
   const shares = { kek: opened.map(({ kek }) => kek), frost: opened.map(({ frost }) => frost) };
-  return { gen, t, shares, x: { kek: added('kek', shares.kek, t), frost: added('frost', shares.frost, t) } };
+  return {
+    ver,
+    gen,
+    t,
+    shares,
+    x: { kek: added('kek', shares.kek, t), frost: added('frost', shares.frost, t) },
+  };
 }
 
 function added(key: ShareKey, shares: readonly Scalar[], t: number): Scalar {
@@ -104,18 +117,18 @@ function added(key: ShareKey, shares: readonly Scalar[], t: number): Scalar {
 }
 
 /** Tries until all custodians are at one generation of at least `gen`. */
-async function sharesFrom(gen: number): Promise<Generation> {
+async function sharesFrom(gen: number, ver = 1): Promise<Generation> {
   const deadline = AbortSignal.timeout(90_000);
   for (;;) {
-    const found = await readShares().catch((error: unknown) => error);
+    const found = await readShares(ver).catch((error: unknown) => error);
     if (!(found instanceof Error) && (found as Generation).gen >= gen) return found as Generation;
-    assert.ok(!deadline.aborted, `no generation ${gen}: ${String(found)}`);
+    assert.ok(!deadline.aborted, `no generation ${gen} of version ${ver}: ${String(found)}`);
     await new Promise((resolve) => setTimeout(resolve, 250));
   }
 }
 
-/** The keys of one object, by the private key. */
-async function keysOf(address: string, x: Scalar) {
+/** The keys of one object, by the private key; undefined while it has no wrap under that version. */
+async function keysOf(address: string, { ver, x: { kek: x } }: Generation) {
   const response = await cluster.fetch(`/ucxi/v1/records?address=${encodeURIComponent(address)}`);
   assert.ok(response.body !== null && response.status === 200, `${response.status}`);
   const [manifest, envelope, record] = await Array.fromAsync(readCar(response.body));
@@ -123,8 +136,8 @@ async function keysOf(address: string, x: Scalar) {
   assert.ok(encryption !== null);
   const body = parseEnvelope(openRecord(the(envelope).bytes).body);
   const branch = parseBranchKey(openRecord(the(record).bytes).body);
-  const wrap = branch.wraps.find(({ t }) => t === 'tdec');
-  assert.ok(wrap?.t === 'tdec', 'wrapped to the custodians');
+  const wrap = branch.wraps.find((each) => 'kekVer' in each && each.kekVer === ver);
+  if (wrap?.t !== 'tdec' && wrap?.t !== 'tdec-ks') return undefined;
   const element = combine(groups.kek, wrap.V, [{ index: 1, D: groups.kek.mul(x, wrap.U) }]);
   const { bkId, bkVer } = keyOfEnvelope(body);
   const branchKey = branchKeyOf(element, bkId, bkVer);
@@ -151,6 +164,17 @@ async function holdfast(words: readonly string[], input?: Uint8Array): Promise<B
   const [out, err] = (await said).map((parts) => Buffer.concat(parts as Buffer[]));
   assert.equal(code, 0, `${words.join(' ')}: ${String(err)}`);
   return the(out);
+}
+
+/** Waits until the wrap of an object has been switched to that version. */
+async function switchedTo(address: string, generation: Generation) {
+  const deadline = AbortSignal.timeout(120_000);
+  for (;;) {
+    const keys = await keysOf(address, generation);
+    if (keys !== undefined) return keys;
+    assert.ok(!deadline.aborted, `${address} has no wrap under version ${generation.ver}`);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
 }
 
 async function processes(): Promise<ProcessState[]> {
@@ -205,7 +229,7 @@ test('the search finds what is there', async (t) => {
   }
 });
 
-test('after a put, a read, a refresh and a reshare nobody holds the private key, nor a branch key that is not open there', async (t) => {
+test('after a put, a read, a refresh, a reshare and a rotation nobody holds the private key, nor a branch key that is not open there', async (t) => {
   if (skipped(t)) return;
   const first = await sharesFrom(1);
   const [mine, doors] = [
@@ -226,8 +250,17 @@ test('after a put, a read, a refresh and a reshare nobody holds the private key,
   assert.deepEqual(now.x, first.x, 'other shares of the same keys');
   assert.notDeepEqual(now.shares.kek, first.shares.kek);
 
-  const client = await keysOf(mine, now.x.kek);
-  const door = await keysOf(doors, now.x.kek);
+  const client = the(await keysOf(mine, now));
+  const door = the(await keysOf(doors, now));
+  await holdfast(['custody', 'rotate']);
+  const rotated = await sharesFrom(1, 2);
+  assert.notDeepEqual(rotated.x.kek, now.x.kek, 'another key');
+  assert.deepEqual(
+    (await switchedTo(mine, rotated)).branchKey,
+    client.branchKey,
+    'the same branch key under it',
+  );
+  assert.deepEqual((await switchedTo(doors, rotated)).branchKey, door.branchKey);
   const shares = (generation: Generation): Needle[] =>
     (['kek', 'frost'] as const).flatMap((key) =>
       generation.shares[key].map((bytes, at) => ({
@@ -237,6 +270,7 @@ test('after a put, a read, a refresh and a reshare nobody holds the private key,
     );
   const found = await searchAll([
     ...formsOf('x of the KEK', now.x.kek),
+    ...formsOf('x of the next KEK', rotated.x.kek),
     ...formsOf('x of the signing key', now.x.frost),
     ...shares(now),
     ...shares(first),
