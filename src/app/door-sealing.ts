@@ -1,5 +1,6 @@
 // A door that seals for plain HTTP callers: the same flows as in the client, with ports that need no HTTP.
 
+import { dirname, join } from 'node:path';
 import type { HealthCheck } from '../api/types.ts';
 import type { BeaconView } from '../beacon/view.ts';
 import type { Block, CID } from '../core/block.ts';
@@ -9,6 +10,7 @@ import { openDevFile } from '../custody/dev-file.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import type { KekProvider } from '../custody/provider.ts';
 import { ProviderSet } from '../custody/provider-set.ts';
+import { readIfThere } from '../files/whole.ts';
 import type { GetPorts } from '../flows/get.ts';
 import type { PutPorts } from '../flows/put.ts';
 import type { DoorConfig } from '../local/layout.ts';
@@ -90,23 +92,26 @@ export async function openSealing(
     get kekPolicy() {
       return provider.id;
     },
-    keysCheck: keysCheckOf(provider),
+    keysCheck: keysCheckOf(provider, join(dirname(config.providersPath), 'recovery-alarms')),
     providers: provider,
   };
 }
 
 /** A server or token is not asked with every look at the health. */
-function keysCheckOf(providers: ProviderSet): Sealing['keysCheck'] {
+function keysCheckOf(providers: ProviderSet, alarmsPath: string): Sealing['keysCheck'] {
   let asked: Promise<HealthCheck> | undefined;
   let untilMs = 0;
   return async () => {
     if (!providers.isConfigured) return undefined;
     if (asked === undefined || systemClock.monotonic() >= untilMs) {
       untilMs = systemClock.monotonic() + keysCheckMs;
-      asked = providers.health().then(({ ok, text }) => {
+      asked = Promise.all([providers.health(), readIfThere(alarmsPath)]).then(([{ ok, text }, alarms]) => {
         const { combiner, names } = providers.making;
         const makers = combiner === 'one' ? names.join() : `${combiner} of ${names.join(', ')}`;
-        return { name: 'keys', status: ok ? 'ok' : 'degraded', text: `new keys by ${makers}: ${text}` };
+        const alarm = alarms?.trimEnd().split('\n').at(-1) ?? '';
+        const said = alarm === '' ? '' : `; ALARM: a recovery key was used: ${alarm}`;
+        const status = ok && alarm === '' ? 'ok' : 'degraded';
+        return { name: 'keys', status, text: `new keys by ${makers}: ${text}${said}` };
       });
     }
     return asked;

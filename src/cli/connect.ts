@@ -62,6 +62,12 @@ export async function openOperator(data: string): Promise<Signer> {
   return (await openIdentity(layoutPaths(data).operatorKey)).signer;
 }
 
+/** A key in a file of its own: of an authority. Throws FILE_NOT_FOUND, FILE_UNREADABLE. */
+export async function openKeyOf(path: string): Promise<Signer> {
+  const { openIdentity } = await import('../node/identity.ts');
+  return (await openIdentity(path)).signer;
+}
+
 /** The key that signs what is put from here. */
 export async function openWriter(data: string): Promise<Signer> {
   const { openIdentity } = await import('../node/identity.ts');

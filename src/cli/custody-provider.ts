@@ -44,6 +44,7 @@ export async function openProvider(
     file,
     custodiansMake: () => custody !== undefined,
     recovery: () => custody?.feed.directory().policy()?.recovery,
+    authorities: () => custody?.feed.directory().policy()?.authorities,
   });
   if (keyFile instanceof HoldfastError && set.making.names.includes('file')) throw keyFile;
   stack.move();

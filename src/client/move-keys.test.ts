@@ -18,7 +18,8 @@ import { unwrapByWrap } from '../custody/by-wrap.ts';
 import { openDevFile } from '../custody/dev-file.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import { openPkcs11 } from '../custody/pkcs11.ts';
-import type { KekProvider, UnwrapRequest } from '../custody/provider.ts';
+import { type KekProvider, type UnwrapRequest, wrapsGivenKeys } from '../custody/provider.ts';
+import { newRecoveryKey, withRecovery } from '../custody/recovery.ts';
 import { openTransit } from '../custody/transit.ts';
 import {
   type BranchKeyBody,
@@ -36,6 +37,7 @@ import { openManifest } from '../manifest/manifest.ts';
 import { openRecord, signRecord } from '../manifest/record.ts';
 import { canonicalKey } from '../ucxl/address.ts';
 import { KeyRegistry, type KeyRegistryOptions } from './key-registry.ts';
+import { keysSealedTo, recoverTo, recoveryOrder } from './recover-keys.ts';
 import { countKeys, type KeptMove, type KeyMove, moveKeys } from './move-keys.ts';
 
 const clock = { now: Date.now, monotonic: () => performance.now() };
@@ -360,6 +362,45 @@ describe('a move', () => {
     assert.deepEqual([report.moved, report.dropped], [5, 0]);
     await world.readAll([old]);
     await world.readAll([young]);
+  });
+});
+
+describe('a recovery', () => {
+  it('brings keys to another provider, by the orders of two authorities and after an alarm', async () => {
+    const { secretKey, publicKey, kid } = newRecoveryKey(bytes);
+    const options = { publicKey, policy: () => 'any', random: bytes } as const;
+    const [lost, young] = [withRecovery(await devFile('one'), options), await devFile('two')];
+    assert.ok(wrapsGivenKeys(young));
+    const world = new World(lost, young);
+    await fill(world);
+    const registry = registryOf(world);
+    const keys = await keysSealedTo(registry, kid);
+    assert.equal(keys.length, 5);
+    const asked = { cg: 'cg-test', kid, reason: 'the token burnt', beat: 100, lifeBeats: 50 };
+    const orders = [operator, stranger].map((signer) => recoveryOrder(keys, asked, signer, bytes));
+    const alarms: string[] = [];
+    const move = {
+      registry,
+      keys,
+      to: young,
+      secretKey,
+      orders,
+      authorities: [operator.publicKey, stranger.publicKey],
+      cg: 'cg-test',
+      reason: 'the token burnt',
+      beat: 120,
+      alarm: async ({ reason }: { readonly reason: string }) => {
+        alarms.push(reason);
+      },
+    };
+    await assert.rejects(recoverTo({ ...move, orders: orders.slice(1) }), { code: 'FORBIDDEN' });
+    await assert.rejects(recoverTo({ ...move, keys: keys.slice(1) }), { code: 'FORBIDDEN' });
+    assert.deepEqual(alarms, []);
+    await assert.rejects(world.readAll([young]), { code: 'KEY_UNAVAILABLE' });
+    assert.deepEqual(await recoverTo(move), { recovered: 5, untouched: 0, failures: [] });
+    assert.deepEqual(alarms, ['the token burnt']);
+    await world.readAll([young]);
+    assert.equal((await recoverTo({ ...move, keys: await keysSealedTo(registry, kid) })).untouched, 5);
   });
 });
 

@@ -76,7 +76,12 @@ describe('the configuration of key providers', () => {
   });
 
   it('says nothing of who makes keys where nothing is said', () => {
-    assert.deepEqual(parse({}), { entries: [], make: undefined, recoveryKey: undefined });
+    assert.deepEqual(parse({}), {
+      entries: [],
+      make: undefined,
+      recoveryKey: undefined,
+      recoveryAuthorities: undefined,
+    });
     assert.deepEqual(parse({ make: 'file' }).make, { combiner: 'one', names: ['file'] });
   });
 
@@ -96,6 +101,9 @@ describe('the configuration of key providers', () => {
     refused({ providers: { hsm, b: { ...hsm, group: 'hsm' } } }, 'providers.b.group', /its own/);
     refused({ providers: [] }, 'providers', /an object/);
     refused({ recovery: { publicKey: 'no' } }, 'recovery.publicKey', /64 hex digits/);
+    const publicKey = '09'.repeat(32);
+    for (const authorities of ['x', [publicKey], [publicKey, publicKey], [publicKey, 'no']])
+      refused({ recovery: { publicKey, authorities } }, 'recovery.authorities', /two or more/);
     refused({ custodians: 3 }, 'custodians', /unknown here/);
     refused({ version: 0 }, 'version', /1 expected/);
     refused({ format: 'other' }, 'format', /holdfast-key-providers/);

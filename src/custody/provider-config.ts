@@ -61,10 +61,17 @@ export interface ProviderConfig {
   readonly make: MakeChoice | undefined;
   /** X25519 key that new keys are also sealed to, where the policy allows it. */
   readonly recoveryKey: Uint8Array | undefined;
+  /** Ed25519 keys of those of whom two may order a recovery; undefined: the authorities of the policy. */
+  readonly recoveryAuthorities: readonly Uint8Array[] | undefined;
 }
 
 /** What a cluster without such a file has. */
-export const noProviderConfig: ProviderConfig = { entries: [], make: undefined, recoveryKey: undefined };
+export const noProviderConfig: ProviderConfig = {
+  entries: [],
+  make: undefined,
+  recoveryKey: undefined,
+  recoveryAuthorities: undefined,
+};
 
 const format = 'holdfast-key-providers';
 const version = 1;
@@ -87,7 +94,7 @@ export function parseProviderConfig(text: string, path: string): ProviderConfig 
   top.only(['format', 'version', 'providers', 'make', 'recovery']);
   const entries = readEntries(top);
   const make = top.value['make'] === undefined ? undefined : readMake(top, entries);
-  return { entries, make, recoveryKey: readRecovery(top) };
+  return { entries, make, ...readRecovery(top) };
 }
 
 function parseJson(text: string, path: string): Readonly<Record<string, unknown>> {
@@ -193,12 +200,25 @@ function readMake(top: Reader, entries: readonly ProviderEntry[]): MakeChoice {
   return { combiner, names };
 }
 
-function readRecovery(top: Reader): Uint8Array | undefined {
-  if (top.value['recovery'] === undefined) return undefined;
+function readRecovery(top: Reader): Pick<ProviderConfig, 'recoveryKey' | 'recoveryAuthorities'> {
+  if (top.value['recovery'] === undefined) return { recoveryKey: undefined, recoveryAuthorities: undefined };
   const recovery = top.map('recovery');
-  recovery.only(['publicKey']);
+  recovery.only(['publicKey', 'authorities']);
+  const { authorities } = recovery.value;
+  const isKey = (hex: unknown): hex is string => typeof hex === 'string' && /^[0-9a-f]{64}$/.test(hex);
+  const keys = Array.isArray(authorities) ? authorities.filter(isKey) : [];
+  if (
+    authorities !== undefined &&
+    (new Set(keys).size < 2 || !Array.isArray(authorities) || keys.length !== authorities.length)
+  )
+    recovery.refuse('authorities', 'two or more Ed25519 public keys of 64 hex digits expected');
   const hex = recovery.value['publicKey'];
-  if (typeof hex === 'string' && /^[0-9a-f]{64}$/.test(hex)) return new Uint8Array(Buffer.from(hex, 'hex'));
+  const bytesOf = (key: string): Uint8Array => new Uint8Array(Buffer.from(key, 'hex'));
+  if (isKey(hex))
+    return {
+      recoveryKey: bytesOf(hex),
+      recoveryAuthorities: authorities === undefined ? undefined : keys.map(bytesOf),
+    };
   return recovery.refuse('publicKey', 'an X25519 public key of 64 hex digits expected');
 }
 

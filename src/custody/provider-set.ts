@@ -27,7 +27,7 @@ import {
   parseProviderConfig,
   type ProviderConfig,
 } from './provider-config.ts';
-import { withRecovery } from './recovery.ts';
+import { recoveryKid, withRecovery } from './recovery.ts';
 
 export interface ProviderSetOptions {
   /** The configuration; it need not be there. */
@@ -41,6 +41,8 @@ export interface ProviderSetOptions {
   readonly custodiansMake: () => boolean;
   /** What the newest policy says of recovery keys; undefined where there is no policy: then the configuration decides. */
   readonly recovery: () => 'none' | 'any' | undefined;
+  /** Authorities of that policy. */
+  readonly authorities?: () => readonly Uint8Array[] | undefined;
 }
 
 interface Opened {
@@ -118,6 +120,17 @@ export class ProviderSet implements KekProvider {
   groupOf(name: string): string | undefined {
     const provider = this.named(name);
     return provider === undefined ? undefined : groupOf(provider);
+  }
+
+  /** Names the configured recovery key. */
+  get recoveryKid(): string | undefined {
+    const { recoveryKey } = this.#config;
+    return recoveryKey === undefined ? undefined : recoveryKid(recoveryKey);
+  }
+
+  /** Ed25519 keys of those of whom two may order a recovery. */
+  get recoveryAuthorities(): readonly Uint8Array[] {
+    return this.#config.recoveryAuthorities ?? this.#options.authorities?.() ?? [];
   }
 
   /** Makes the key of a configured provider in its server or token. Throws ARGUMENT_INVALID for another name, and what opening it throws. */

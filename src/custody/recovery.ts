@@ -67,7 +67,7 @@ const reasonBytesMax = 512;
 const hpkeInfo = preimage('CHORUS-SLURP-RECOVERY-v1');
 
 /** Names a recovery key: 32 hex digits. */
-function recoveryKid(publicKey: Uint8Array): string {
+export function recoveryKid(publicKey: Uint8Array): string {
   return toHex(sha512(preimage('CHORUS-SLURP-RECOVERY-KID-v1', publicKey)).subarray(0, 16));
 }
 

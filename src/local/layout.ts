@@ -121,6 +121,8 @@ export function layoutPaths(dir: string) {
     custodyInitOrder: join(root, 'custody', 'init-order'),
     /** Which key providers there are beside the cluster's own. */
     keyProviders: join(root, 'custody', 'provider.json'),
+    /** Uses of the recovery key, a line each. */
+    recoveryAlarms: join(root, 'custody', 'recovery-alarms'),
     /** How far keys have been moved from one provider to another. */
     migration: join(root, 'custody', 'migration.json'),
     /** What the command line remembers of the custody group. */

@@ -2,17 +2,14 @@
 
 import { rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DoorClient } from '../../client/door-client.ts';
 import type { KeptMove, KeptProgress, MoveReport, NamedProvider } from '../../client/move-keys.ts';
 import { HoldfastError } from '../../core/errors.ts';
-import type { Signer } from '../../core/hash.ts';
 import { isMap } from '../../core/shape.ts';
-import type { KekProvider } from '../../custody/provider.ts';
 import type { ProviderSet } from '../../custody/provider-set.ts';
 import { readIfThere, writeWhole } from '../../files/whole.ts';
-import { doorUrl, layoutPaths, readLayout, readToken } from '../../local/layout.ts';
+import { layoutPaths } from '../../local/layout.ts';
 import type { Command, Context } from '../command.ts';
-import { custodianKeys, openDoor, openOperator, openWriter } from '../connect.ts';
+import { openedProviders, provided, usable } from '../provider-access.ts';
 
 const custodyProviders: Command = {
   name: 'custody providers',
@@ -26,7 +23,7 @@ const custodyProviders: Command = {
     'Configured in custody/provider.json of the cluster (docs/key-providers.md). Exit status 5 when one does not answer.',
   async run(context) {
     const { screen, json } = context;
-    await using at = await opened(context);
+    await using at = await openedProviders(context);
     const create = context.text('create');
     if (create !== undefined) await at.set.makeKeyOf(create);
     const { making, names } = at.set;
@@ -72,13 +69,9 @@ async function migrate(context: Context): Promise<number> {
   const { screen, json, signal } = context;
   const name = context.text('to');
   if (name === undefined) throw new HoldfastError('ARGUMENT_MISSING', 'custody migrate needs --to NAME');
-  await using at = await opened(context);
-  const { KeyRegistry, moveKeys, countKeys } = await loadMoving();
-  const registry = new KeyRegistry({
-    door: at.door,
-    signers: [at.writer, await openOperator(context.data)],
-    signal,
-  });
+  await using at = await openedProviders(context);
+  const { moveKeys, countKeys } = await import('../../client/move-keys.ts');
+  const { registry } = at;
   const to = { name, provider: await usable(at.set, name) };
   const from = sourcesOf(context, at.set, name);
   const providers = [...from, to];
@@ -128,49 +121,10 @@ async function migrate(context: Context): Promise<number> {
 /** Between two looks for keys that others made meanwhile. */
 const pauseMs = 1000;
 
-async function loadMoving() {
-  const [registry, moving] = await Promise.all([
-    import('../../client/key-registry.ts'),
-    import('../../client/move-keys.ts'),
-  ]);
-  return { KeyRegistry: registry.KeyRegistry, moveKeys: moving.moveKeys, countKeys: moving.countKeys };
-}
-
-type Opened = AsyncDisposable & {
-  readonly door: DoorClient;
-  readonly set: ProviderSet;
-  readonly writer: Signer;
-};
-
-async function opened(context: Context): Promise<Opened> {
-  await using stack = new AsyncDisposableStack();
-  const door = stack.use(await openDoor(context));
-  const { openProvider } = await import('../custody-provider.ts');
-  const writer = await openWriter(context.data);
-  const at = { url: doorUrl(await readLayout(context.data)), token: await readToken(context.data) };
-  const set = stack.use(await openProvider(at, context.data, writer, () => custodianKeys(context.data)));
-  const owned = stack.move();
-  return { door, set, writer, [Symbol.asyncDispose]: () => owned.disposeAsync() };
-}
-
 async function infoOf(set: ProviderSet, name: string) {
   const provider = provided(set, name);
   const { ok, text } = await provider.health();
   return { name, kind: provider.kind, group: set.groupOf(name) ?? null, ok, text };
-}
-
-/** The provider to move to, tried. */
-async function usable(set: ProviderSet, name: string): Promise<KekProvider> {
-  const provider = set.target(name) ?? provided(set, name);
-  const { ok, text } = await provider.health();
-  if (ok && set.groupOf(name) !== undefined) return provider;
-  throw new HoldfastError('KEY_UNAVAILABLE', `nothing is moved to "${name}": ${text}`);
-}
-
-function provided(set: ProviderSet, name: string): KekProvider {
-  const provider = set.named(name);
-  if (provider !== undefined) return provider;
-  throw new HoldfastError('ARGUMENT_INVALID', `no key provider "${name}"; there are ${set.names.join(', ')}`);
 }
 
 function sourcesOf(context: Context, set: ProviderSet, to: string): readonly NamedProvider[] {

@@ -5,6 +5,7 @@ import { beaconExport, beaconImport, beaconRebuild, beaconVerify } from './beaco
 import { custodian } from './custodian.ts';
 import { custodyCommands } from './custody.ts';
 import { migrateCommands } from './custody-migrate.ts';
+import { recoveryCommands } from './custody-recovery.ts';
 import { down } from './down.ts';
 import { get } from './get.ts';
 import { heal } from './heal.ts';
@@ -32,6 +33,7 @@ export const commands: readonly Command[] = [
   heal,
   ...custodyCommands,
   ...migrateCommands,
+  ...recoveryCommands,
   beaconVerify,
   beaconRebuild,
   beaconExport,
