@@ -10,7 +10,7 @@ import { idOf, type JobReport } from '../backbeat/claim.ts';
 import { beatMs } from '../backbeat/beat.ts';
 import type { JobNow } from '../backbeat/job-schedule.ts';
 import { defaultLeaseTiming, type Lease } from '../backbeat/lease.ts';
-import { NatsChannel } from '../backbeat/nats.ts';
+import type { NatsChannel } from '../backbeat/nats.ts';
 import { Pulse } from '../backbeat/pulse.ts';
 import { pulseFile } from '../backbeat/pulse-file.ts';
 import { ReverbDesk } from '../backbeat/reverb-desk.ts';
@@ -56,7 +56,7 @@ export async function startBackbeat({
   const clusterId = config.cluster;
   const tempoBpm = Math.min(1000, Math.max(0.1, Math.round((10 * minute) / config.settings.beatMs) / 10));
   const { nats, pulse: whose } = config.settings;
-  const network = nats === undefined ? undefined : stack.use(openNats(config, nats));
+  const network = nats === undefined ? undefined : stack.use(await openNats(config, nats));
   const channel: Channel = network ?? stack.use(new LocalChannel(systemClock.now()));
   const bus = backbeatBus(channel, { signer: identity.signer });
   const tempo = stack.use(
@@ -133,7 +133,9 @@ export function startVoices(
   return stack.move();
 }
 
-function openNats(config: ProcessConfig, nats: NatsSettings): NatsChannel {
+/** The NATS client is loaded where it is needed only. */
+async function openNats(config: ProcessConfig, nats: NatsSettings): Promise<NatsChannel> {
+  const { NatsChannel } = await import('../backbeat/nats.ts');
   const at = (path: string | undefined): string | undefined =>
     path === undefined ? undefined : resolve(config.dir, path);
   return new NatsChannel({

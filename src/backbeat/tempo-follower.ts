@@ -73,7 +73,7 @@ export class TempoFollower implements Tempo, Disposable {
 
   /** The wall clock of the start, moved on by the monotonic one: a clock that is set makes no silence. */
   #now(): number {
-    return this.#wallStart + this.#clock.monotonic();
+    return Math.round(this.#wallStart + this.#clock.monotonic());
   }
 
   #take(event: TrackerEvent): void {
