@@ -141,6 +141,7 @@ class CustodianProcess implements AsyncDisposable {
   readonly #stop = new AbortController();
   #chores: Promise<void> = Promise.resolve();
   #reading: Promise<void> = Promise.resolve();
+  #catching: Promise<void> | undefined;
   #busy = false;
   /** Chores that failed in the last round, in words. */
   #troubles: readonly string[] = [];
@@ -165,7 +166,7 @@ class CustodianProcess implements AsyncDisposable {
       now: () => systemClock.now(),
       breathe: () => new Promise<void>((resolve) => setImmediate(resolve)),
     };
-    this.#custodian = new Custodian(ports);
+    this.#custodian = new Custodian({ ...ports, catchUp: () => this.#catchUp() });
     const { operator } = member.config;
     this.#orders = new CustodianOrders({ ...ports, peer: member.peer.name, operator, executors: [] });
     const desk = new CeremonyDesk({
@@ -368,6 +369,16 @@ class CustodianProcess implements AsyncDisposable {
     const done = this.#reading.then(() => this.#followRecords());
     this.#reading = done.catch(() => undefined); // its caller has the error
     return done;
+  }
+
+  /** For any number of requests at once. Never rejects: the next beat says what is wrong. */
+  #catchUp(): Promise<void> {
+    this.#catching ??= this.#follow()
+      .catch(() => undefined)
+      .finally(() => {
+        this.#catching = undefined;
+      });
+    return this.#catching;
   }
 
   async #followRecords(): Promise<void> {

@@ -1,15 +1,23 @@
 // A bird in the mine: a branch key that guards nothing, made and asked back, so that it is known before somebody needs
-// a real one whether the custodians give keys.
+// a real one whether the custodians give keys. One for each version of the group's key that still opens wraps: an old
+// version whose shares are gone is seen before whoever has something under it comes to read.
 
 import { describeError } from '../core/errors.ts';
 import { sameSecret } from '../core/hash.ts';
-import { parseBranchKey } from '../envelope/records.ts';
+import { type BranchKeyBody, parseBranchKey } from '../envelope/records.ts';
 import { commitmentOf } from '../envelope/wrap.ts';
 import type { RandomBytes } from '../threshold/group.ts';
-import type { KekProvider } from './provider.ts';
+import type { KekProvider, NewKey, NewKeyScope } from './provider.ts';
+
+/** Makes keys under any version of a key, and has them opened. */
+export interface CanaryProvider extends Pick<KekProvider, 'unwrap'> {
+  /** Versions that open wraps, in any order. Throws KEY_UNAVAILABLE when there is none. */
+  serving(): readonly number[];
+  createKey(scope: NewKeyScope, kekVer: number): Promise<NewKey>;
+}
 
 export interface CanaryOptions {
-  readonly provider: Pick<KekProvider, 'createKey' | 'unwrap'>;
+  readonly provider: CanaryProvider;
   /** Ed25519 key of who asks. */
   readonly requester: Uint8Array;
   readonly random: RandomBytes;
@@ -75,22 +83,45 @@ export class Canary {
   }
 
   async #sing(beat: number): Promise<void> {
+    const { provider, requester } = this.#options;
+    const birds: Bird[] = [];
+    try {
+      for (const kekVer of provider.serving()) birds.push(await this.#hatch(kekVer, beat));
+      const bodies = birds.map(({ body }) => body);
+      const answers = await provider.unwrap(bodies, { purpose: 'canary', requester, beat });
+      const problems = birds.flatMap(({ kekVer, branchKey }, at) => {
+        const answer = answers[at];
+        if (answer?.ok !== true) return `version ${kekVer}: ${describeError(answer?.error ?? 'no answer')}`;
+        const isSame = sameSecret(answer.branchKey, branchKey);
+        answer.branchKey.fill(0);
+        return isSame ? [] : `version ${kekVer}: another canary came back than was sent out`;
+      });
+      if (problems.length > 0) throw new Error(problems.join('; '));
+    } finally {
+      for (const { branchKey } of birds) branchKey.fill(0);
+    }
+  }
+
+  async #hatch(kekVer: number, beat: number): Promise<Bird> {
     const { provider, requester, random } = this.#options;
     const scope = { project, cls: 'internal', writer: requester, window: [beat, beat] } as const;
     const [bkId, bkVer] = [random(16), 1];
-    const made = await provider.createKey({ ...scope, bkId, bkVer, policy: null });
-    try {
-      const commit = commitmentOf(made.branchKey);
-      const { wraps, combiner } = made;
-      const head = { kind: 'branch-key', v: 1, writer: requester, prev: null, bkId, bkVer } as const;
-      const body = parseBranchKey({ ...head, scope, maxWraps: 1, commit, combiner, wraps });
-      const [answer] = await provider.unwrap([body], { purpose: 'canary', requester, beat });
-      if (answer?.ok !== true) throw answer?.error ?? new Error('no answer');
-      const isSame = sameSecret(answer.branchKey, made.branchKey);
-      answer.branchKey.fill(0);
-      if (!isSame) throw new Error('another canary came back than was sent out');
-    } finally {
-      made.branchKey.fill(0);
-    }
+    const { branchKey, wraps, combiner } = await provider.createKey(
+      { ...scope, bkId, bkVer, policy: null },
+      kekVer,
+    );
+    const commit = commitmentOf(branchKey);
+    const head = { kind: 'branch-key', v: 1, writer: requester, prev: null, bkId, bkVer } as const;
+    return {
+      kekVer,
+      branchKey,
+      body: parseBranchKey({ ...head, scope, maxWraps: 1, commit, combiner, wraps }),
+    };
   }
+}
+
+interface Bird {
+  readonly kekVer: number;
+  readonly branchKey: Uint8Array;
+  readonly body: BranchKeyBody;
 }

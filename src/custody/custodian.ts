@@ -39,6 +39,8 @@ export interface CustodianPorts {
   readonly now: () => number;
   /** Lets other work of the process run: between two slices of arithmetic. */
   readonly breathe: () => Promise<void>;
+  /** Reads on in the registry, for a share whose record has not been read yet. Must not reject. Default: only beats do. */
+  readonly catchUp?: () => Promise<void>;
 }
 
 /** Requests under way: their work is arithmetic on one thread, so more would only wait in another place. */
@@ -103,6 +105,8 @@ export class Custodian {
         `this custodian holds no share of generation ${request.shareGen} of key ${request.kekVer} of group ${request.cg}`,
       );
     }
+    // Shares come into use with the record that names them, and who asks may have read that a moment before.
+    if (this.#ports.books.book(request.cg)?.kek(request.kekVer) === undefined) await this.#ports.catchUp?.();
     const decision = authorise(opened, this.#terms(request));
     const verdicts = await this.#verify(share, request.items, decision);
     await this.#note(opened, verdicts, reasonOf(verdicts), decision);

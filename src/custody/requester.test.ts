@@ -185,4 +185,26 @@ describe('a canary', () => {
     assert.equal((await canary.check()).ok, true);
     assert.equal(the(canary.last).beat, beat);
   });
+
+  it('is sent out under every version of the key that serves', async () => {
+    await using group = await TestGroup.create();
+    await group.secondVersion();
+    const canary = new Canary({
+      provider: group.provider(),
+      requester: group.requester.publicKey,
+      random,
+      beat: () => group.beat,
+      everyBeats: 1,
+      now: () => performance.now(),
+    });
+    const both = await canary.check();
+    assert.equal(both.ok, true, both.text);
+    for (const each of group.custodians.slice(2)) await each.shares.leave({ cg: group.cg, kekVer: 1 });
+    group.beat += 1;
+    await group.tellCustodians();
+    const { ok, text } = await canary.check();
+    assert.equal(ok, false);
+    assert.match(text, /^version 1: .*2 of 3 partial decryptions/);
+    assert.doesNotMatch(text, /version 2/);
+  });
 });

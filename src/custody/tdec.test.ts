@@ -262,6 +262,19 @@ describe('threshold custody', () => {
     );
   });
 
+  it('is answered at once by custodians that read on when they are asked for a key they have no record of', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { branchKey, body } = await makeKey(provider);
+    for (const each of group.custodians) {
+      each.books.restart();
+      each.catchUp = () => group.tellCustodians();
+    }
+    const { reloads } = group;
+    assert.deepEqual(await open(provider, body), branchKey);
+    assert.equal(group.reloads, reloads, 'nothing had to be asked again');
+  });
+
   it('opens switched wraps, and only those that a certificate of the group lists', async () => {
     await using group = await TestGroup.create();
     const provider = group.provider();

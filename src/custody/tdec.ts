@@ -72,8 +72,11 @@ export interface TdecOptions {
   readonly eager?: boolean;
   /** After this long without an answer further custodians are asked, ms; and a little for each item. Default 40. */
   readonly hedgeMs?: number;
-  /** Told of each request by which keys were opened, with the peers whose answers were used. Must not throw. */
-  readonly onOpened?: (opened: Opened) => void;
+  /**
+   * Told of each request by which keys were opened, with the peers whose answers were used. The keys are given when it
+   * resolves: nobody has one whose receipt is not written. Must not reject.
+   */
+  readonly onOpened?: (opened: Opened) => Promise<void>;
   /** Told once of each custodian that was caught. Must not throw. */
   readonly onMisconduct?: (evidence: Misconduct) => void;
 }
@@ -113,10 +116,13 @@ export class TdecProvider implements KekProvider {
     this.id = `tdec:${options.source.directory().cg}`;
   }
 
-  /** Throws KEY_UNAVAILABLE while there is no key, or the group is not believed. */
-  async createKey(scope: NewKeyScope): Promise<NewKey> {
+  /**
+   * Under the active version of the key; another one is for who tries whether it still opens.
+   * Throws KEY_UNAVAILABLE while there is no such key, or the group is not believed.
+   */
+  async createKey(scope: NewKeyScope, version?: number): Promise<NewKey> {
     assert(!this.#disposed, 'threshold custody: used after disposal');
-    const { cg, ver: kekVer, Y, policyRoot } = this.kek();
+    const { cg, ver: kekVer, Y, policyRoot } = this.kek(version);
     const policy = scope.policy ?? policyRoot;
     const label = encodeLabel({ v: 1, cg, kekVer, ...scope, policy });
     const group = await this.#group();
@@ -176,9 +182,20 @@ export class TdecProvider implements KekProvider {
     return { ok: liars.length === 0, text: `threshold custody by group ${directory.cg}${caught}` };
   }
 
-  kek(): TdecKek {
+  /** Versions of the key that open wraps, oldest first. Throws KEY_UNAVAILABLE while the group is not believed. */
+  serving(): readonly number[] {
     const directory = this.#options.source.directory();
-    const kek = directory.active();
+    this.kek();
+    return directory
+      .versions()
+      .filter(isServing)
+      .map(({ ver }) => ver);
+  }
+
+  /** The active version of the key, or the one that is named. Throws KEY_UNAVAILABLE. */
+  kek(version?: number): TdecKek {
+    const directory = this.#options.source.directory();
+    const kek = version === undefined ? directory.active() : directory.kek(version);
     if (kek !== undefined) return kek;
     throw new HoldfastError(
       'KEY_UNAVAILABLE',
@@ -358,7 +375,7 @@ export class TdecProvider implements KekProvider {
       const results = tally.results();
       const opened = items.filter((_, at) => results[at]?.ok === true);
       if (opened.length > 0)
-        this.#options.onOpened?.({
+        await this.#options.onOpened?.({
           reqHash: hash,
           bkIds: opened.map(({ bkId }) => bkId),
           peers: helped.flatMap((i) => kek.custodians[i - 1]?.peer ?? []),

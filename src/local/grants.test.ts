@@ -80,14 +80,13 @@ test('a cluster that runs on renews once a day, and says when it cannot', async 
   t.mock.timers.tick(1);
   await kept[Symbol.asyncDispose]();
   assert.equal((await linkOf(dir, 'writer')).exp, Math.ceil(exp * 0.6) + exp);
-  assert.deepEqual(troubles, []);
+  assert.equal(troubles.join(), '');
 
   await rm(paths.operatorKey);
   const without = keepGrants(layout, (text) => troubles.push(text));
   t.mock.timers.tick(day);
   await without[Symbol.asyncDispose]();
-  assert.equal(troubles.length, 1);
-  assert.match(troubles[0] ?? '', /^leave to ask custodians cannot be renewed: /);
+  assert.match(troubles.join(), /^leave to ask custodians cannot be renewed: /);
   t.mock.timers.tick(3 * day);
   assert.equal(troubles.length, 1);
 });

@@ -74,19 +74,18 @@ test(`two of five killed, and two others, during ${readsCount} reads: none fails
   assert.ok(byDoor >= projects, `only ${byDoor} keys were opened by the door`);
 });
 
-/** Kills two after a fifth of the reads, brings them back, and once they are there again kills two others. */
+/** Kills two, brings them back after a fifth of the reads, and once they are there again kills two others. */
 class Killer {
-  #work: Promise<void> | undefined;
+  #kill: Promise<void> | undefined;
+  #exchange: Promise<void> | undefined;
   #killedAll = false;
-  #failed: unknown;
+  #failed: Error | undefined;
   #readsAfter = 0;
 
   /** To be called after each read. */
   after(read: number): void {
-    if (read >= readsCount / 5)
-      this.#work ??= this.#kill().catch((error: unknown) => {
-        this.#failed = error;
-      });
+    if (read >= readsCount / 5) this.#kill ??= this.#noting(kill('custodian-1', 'custodian-4'));
+    if (read >= (2 * readsCount) / 5) this.#exchange ??= this.#noting(this.#exchangeThem());
     if (this.#killedAll) this.#readsAfter++;
   }
 
@@ -97,17 +96,23 @@ class Killer {
 
   /** Throws when something could not be killed or did not come back. */
   async done(): Promise<void> {
-    await this.#work;
+    await Promise.all([this.#kill, this.#exchange]);
     if (this.#failed !== undefined) throw this.#failed;
   }
 
-  async #kill(): Promise<void> {
-    await kill('custodian-1', 'custodian-4');
+  async #exchangeThem(): Promise<void> {
+    await this.#kill;
     const control = await cluster.control();
     await Promise.all(['custodian-1', 'custodian-4'].map((name) => control.startNode(name)));
     await untilAllServe();
     await kill('custodian-2', 'custodian-5');
     this.#killedAll = true;
+  }
+
+  #noting(work: Promise<void>): Promise<void> {
+    return work.catch((error: unknown) => {
+      this.#failed = new Error('custodians could not be exchanged', { cause: error });
+    });
   }
 }
 

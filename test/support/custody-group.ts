@@ -57,6 +57,9 @@ export class TestCustodian {
   answers: (request: Uint8Array) => Promise<Uint8Array>;
   askedCount = 0;
 
+  /** Reads on in the registry when a request shows that there is more. */
+  catchUp: () => Promise<void> = async () => undefined;
+
   constructor(i: number, group: TestGroup, shares: ShareStore, log: AuditLog) {
     this.i = i;
     this.name = `custodian-${i}`;
@@ -75,6 +78,7 @@ export class TestCustodian {
       beat: () => group.now(),
       now: () => 1_700_000_000_000,
       breathe: async () => undefined,
+      catchUp: async () => this.catchUp(),
     });
     this.answers = (request) => this.custodian.unwrap(request);
   }
