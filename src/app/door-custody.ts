@@ -85,7 +85,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       clock: systemClock,
       beat: async () => ports.beatIndex(),
       onOpened: ({ peers, ...opened }) =>
-        void receipts.append({
+        receipts.append({
           ...opened,
           custodians: peers.map((peer) => `${member.config.cluster}/${this.#nameOf(peer)}`),
           at: systemClock.now(),

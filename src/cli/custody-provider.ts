@@ -85,7 +85,7 @@ async function openCustodians(
     beat: async (signal) => (await client.beat({ signal })).index,
     onOpened: ({ peers, ...opened }) => {
       const custodians = peers.map((peer) => `${file.cluster}/${nameOf(peer)}`);
-      void receipts.append({ ...opened, custodians, at: Date.now() });
+      return receipts.append({ ...opened, custodians, at: Date.now() });
     },
   });
   return { provider, feed };

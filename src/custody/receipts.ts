@@ -2,8 +2,9 @@
 // holds one against the other. Whoever opens without leaving a receipt is seen in the logs; a custodian who helps
 // without writing it down is seen by the receipt.
 //
-// A receipt is for accounting and holds no secret. It is not flushed: what a power cut takes shows up as an opening
-// without a receipt, which a person then looks at.
+// A receipt is for accounting and holds no secret. It is handed to the system before the key is used, so that a process
+// that is killed leaves none out; it is not flushed: what a power cut takes shows up as an opening without a receipt,
+// which a person then looks at.
 
 import { appendFile, rename, stat } from 'node:fs/promises';
 import { toHex } from '../core/bytes.ts';

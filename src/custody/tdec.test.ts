@@ -123,7 +123,11 @@ describe('threshold custody', () => {
   it('leaves a receipt that fits the logs of those who helped', async () => {
     await using group = await TestGroup.create();
     const opened: Opened[] = [];
-    const provider = group.provider({ hedgeMs: 60_000, onOpened: (each) => void opened.push(each) });
+    const onOpened = async (each: Opened): Promise<void> => {
+      await new Promise(setImmediate); // the keys wait for it
+      opened.push(each);
+    };
+    const provider = group.provider({ hedgeMs: 60_000, onOpened });
     const made = [await makeKey(provider), await makeKey(provider)];
     await provider.unwrap(
       made.map(({ body }) => body),
