@@ -368,7 +368,7 @@ describe('a move', () => {
 describe('a recovery', () => {
   it('brings keys to another provider, by the orders of two authorities and after an alarm', async () => {
     const { secretKey, publicKey, kid } = newRecoveryKey(bytes);
-    const options = { publicKey, policy: () => 'any', random: bytes } as const;
+    const options = { publicKey, policy: (): 'any' => 'any', random: bytes } as const;
     const [lost, young] = [withRecovery(await devFile('one'), options), await devFile('two')];
     assert.ok(wrapsGivenKeys(young));
     const world = new World(lost, young);

@@ -26,15 +26,17 @@ const custodyProviders: Command = {
     await using at = await openedProviders(context);
     const create = context.text('create');
     if (create !== undefined) await at.set.makeKeyOf(create);
-    const { making, names } = at.set;
+    const { making, names, recoveryKid } = at.set;
     const found = await Promise.all(names.map((name) => infoOf(at.set, name)));
-    if (json) screen.value({ making, providers: found });
+    if (json) screen.value({ making, providers: found, recoveryKey: recoveryKid ?? null });
     else
       for (const each of found) {
         const makes = making.names.includes(each.name) ? ' (makes new keys)' : '';
         screen.line(`${each.name}: ${each.kind}, group ${each.group ?? 'without a key'}${makes}`);
         screen.line(`  ${each.ok ? '' : 'NOT USABLE: '}${each.text}`);
       }
+    if (!json && recoveryKid !== undefined)
+      screen.line(`sealed to recovery key ${recoveryKid} too, where the policy allows it`);
     return found.every(({ ok }) => ok) ? 0 : 5;
   },
 };
