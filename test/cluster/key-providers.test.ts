@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -11,7 +12,7 @@ import { openProvider } from '../../src/cli/custody-provider.ts';
 import { custodianKeys } from '../../src/cli/connect.ts';
 import { HoldfastClient } from '../../src/client/client.ts';
 import { devKeyPath, layoutPaths } from '../../src/local/layout.ts';
-import { openIdentity } from '../../src/node/identity.ts';
+import { openIdentity, openOrCreateIdentity } from '../../src/node/identity.ts';
 import { TestCluster } from '../helpers/cluster.ts';
 import { makeSoftTokens, softTokenSkip, type SoftTokens } from '../support/soft-token.ts';
 
@@ -32,7 +33,7 @@ async function holdfast<T>(...words: string[]): Promise<T> {
   return JSON.parse(stdout) as T;
 }
 
-async function configure(soft: SoftTokens, make?: string): Promise<void> {
+async function configure(soft: SoftTokens, make?: string, recovery?: object): Promise<void> {
   const { dir } = the();
   const hsm = {
     type: 'pkcs11',
@@ -41,7 +42,13 @@ async function configure(soft: SoftTokens, make?: string): Promise<void> {
     key: 'keys',
     pinFile: soft.pinFile,
   };
-  const config = { format: 'holdfast-key-providers', version: 1, providers: { hsm }, ...(make && { make }) };
+  const config = {
+    format: 'holdfast-key-providers',
+    version: 1,
+    providers: { hsm },
+    ...(make && { make }),
+    ...(recovery && { recovery }),
+  };
   await mkdir(layoutPaths(dir).custody, { recursive: true, mode: 0o700 });
   await writeFile(layoutPaths(dir).keyProviders, JSON.stringify(config), { mode: 0o600 });
 }
@@ -190,6 +197,41 @@ test('what is under the key file goes to custodians that came later, and then ne
   await rm(devKeyPath({ keysDir: layoutPaths(grown.dir).keys }));
   await using stack = new AsyncDisposableStack();
   await readAll(await newClient(stack, custodians));
+});
+
+test('with the key file lost, the recovery key brings its keys into a token', {
+  skip: softTokenSkip ?? false,
+}, async () => {
+  await using tokens = await makeSoftTokens(['holdfast']);
+  await using at = await TestCluster.start({ nodes: 3, settings: { beatMs: 300 } });
+  cluster = at;
+  const paths = layoutPaths(at.dir);
+  const [plan, secret, second] = ['plan.json', 'recovery.key', 'second.key'].map((name) =>
+    join(at.dir, name),
+  );
+  assert.ok(plan !== undefined && secret !== undefined && second !== undefined);
+  const { publicKey } = await holdfast<{ publicKey: string }>('custody', 'recovery', 'new-key', secret);
+  const signers = [await openIdentity(paths.operatorKey), await openOrCreateIdentity(second)];
+  const authorities = signers.map(({ signer }) => Buffer.from(signer.publicKey).toString('hex'));
+  await configure(tokens, undefined, { publicKey, authorities });
+  await holdfast('custody', 'providers', '--create', 'hsm');
+  await putAll();
+  await rm(devKeyPath({ keysDir: paths.keys }));
+  await configure(tokens, 'hsm', { publicKey, authorities });
+  await holdfast('custody', 'recovery', 'order', plan, '--reason', 'the disk with the key burnt');
+  const open = ['custody', 'recovery', 'open', plan, secret, '--to', 'hsm'];
+  await assert.rejects(
+    holdfast(...open),
+    (error) => error instanceof Error && 'stdout' in error && /1 of 2 authorities/.test(String(error.stdout)),
+  );
+  await holdfast('custody', 'recovery', 'order', plan, '--as', second);
+  const { recovered, failures } = await holdfast<{ recovered: number; failures: object[] }>(...open);
+  assert.deepEqual([recovered >= 4, failures], [true, []]);
+  await untilDoorOpens('hsm');
+  await using stack = new AsyncDisposableStack();
+  await readAll(await newClient(stack));
+  const health = await (await at.fetch('/health/checks')).text();
+  assert.match(health, /ALARM: a recovery key was used.*the disk with the key burnt/);
 });
 
 /** The custodians of a cluster make their first key by themselves. */
