@@ -96,7 +96,7 @@ export function encodeBeat(frame: BeatFrame): string {
 }
 
 /** Throws unless `frame` satisfies the schema to the letter. */
-export function assertStrict(frame: BeatFrame): void {
+function assertStrict(frame: BeatFrame): void {
   const { notes } = parseBeat(frame);
   if (notes.length > 0) throw new TypeError(`frame is not strict: ${notes.join(', ')}`);
 }

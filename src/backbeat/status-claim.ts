@@ -53,7 +53,7 @@ export interface ParsedClaim {
   readonly notes: readonly ClaimNote[];
 }
 
-export const notesCharsMax = 256;
+const notesCharsMax = 256;
 export const beatsLeftMax = 1000;
 
 /** Throws RECORD_INVALID naming the field. */

@@ -125,7 +125,7 @@ function hearCount(tracker: Tracker, frame: BeatFrame, at: number, isNewer: bool
 }
 
 /** Who sent the frame, as far as its metadata says. */
-export function authorityOf({ metadata }: BeatFrame): Authority {
+function authorityOf({ metadata }: BeatFrame): Authority {
   const token = metadata?.['fencing_token'];
   const pulse = metadata?.['pulse_id'];
   if (typeof token !== 'number' || !Number.isSafeInteger(token) || token < 1) return { token: 0, pulse: '' };

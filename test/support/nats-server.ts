@@ -15,7 +15,7 @@ const buildMsMax = 400_000;
 let found: Promise<string | undefined> | undefined;
 
 /** Path of a nats-server, or undefined where there is neither one nor a Go to build it. */
-export function findNatsServer(): Promise<string | undefined> {
+function findNatsServer(): Promise<string | undefined> {
   found ??= findOrBuild();
   return found;
 }
