@@ -98,7 +98,12 @@ describe('the whole request is refused', () => {
     ['before any beat was heard', 'clock', {}, { now: beatAt(undefined, 0, tempo) }],
     ['after a long silence', 'clock', {}, { now: beatAt({ beat: 100, atMs: 0 }, 21_000, tempo) }],
     ['for a key that is not held', 'group', {}, { kek: undefined }],
-    ['for a key not active yet', 'group', {}, { kek: signedKek(someUnsignedKek({ state: 'pre-active', activateBeat: 101 })) }],
+    [
+      'for a key not active yet',
+      'group',
+      {},
+      { kek: signedKek(someUnsignedKek({ state: 'pre-active', activateBeat: 101 })) },
+    ],
     ['for a retired key', 'group', {}, { kek: signedKek(someUnsignedKek({ state: 'retired' })) }],
     ['for another generation', 'generation', { shareGen: 2 }, {}],
     ['when its time is over', 'stale', { beat: 96, exp: 98 }, {}],

@@ -173,7 +173,7 @@ class RepairPart {
 }
 
 /** Both repairs, with the first t custodians that said hello and have the generation as helpers. */
-export function openRepairs(
+function openRepairs(
   groups: CustodyGroups,
   kek: TdecKek,
   lost: number,

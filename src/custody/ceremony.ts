@@ -6,7 +6,6 @@
 // keeps. The coordinator is believed in nothing: each custodian computes the next record itself from what was signed.
 
 import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';
-import { sameBytes, uint32, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha256, type Signer, verifySignature } from '../core/hash.ts';
 import { custodiansMax } from '../core/limits.ts';
@@ -201,9 +200,4 @@ export function broken(step: string, faults: readonly Fault[]): HoldfastError {
   return new HoldfastError('RECORD_INVALID', `ceremony step ${step}: ${text.join(', ')}`, {
     details: { step, culprits: faults.map(({ culprit }) => String(culprit)) },
   });
-}
-
-/** Equal in their encoding. */
-export function sameValue(a: unknown, b: unknown): boolean {
-  return sameBytes(encodeCbor(a), encodeCbor(b));
 }
