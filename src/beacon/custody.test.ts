@@ -29,6 +29,7 @@ import {
 } from '../../test/support/custody-records.ts';
 import { toHex } from '../core/bytes.ts';
 import { encodeLabel, parseLabel } from '../envelope/label.ts';
+import { envelopeStepProblem } from '../envelope/records.ts';
 import type { RpcClient, RpcHandler, RpcServer } from '../core/rpc.ts';
 import { signRecord, type SignedRecord } from '../manifest/record.ts';
 import { custodyStart, readCustody, serveCustody } from './custody-rpc.ts';
@@ -166,11 +167,16 @@ describe('records of a custody group in the Beacon', () => {
     const next = { ...envelope.body, envVer: 2, prev: envelope.cid };
     await checkAppend(registry.view, appendOf(signRecord(next, writer)));
     await refuses(registry, appendOf(signRecord({ ...next, cls: 'public' }, writer)), /cannot become public/);
-    await refuses(
-      registry,
-      appendOf(signRecord({ ...next, policy: rootPolicy.cid }, writer)),
-      /policy family/,
+    // It may come under a policy, with a branch key that is under it; from then on the family stays.
+    const governed = { ...next, policy: rootPolicy.cid };
+    await assert.rejects(
+      checkAppend(registry.view, appendOf(signRecord(governed, writer))),
+      /bound to policy null/,
     );
+    assert.equal(envelopeStepProblem(next, governed), undefined);
+    assert.match(envelopeStepProblem(governed, next) ?? '', /policy family never changes/);
+    const otherPolicy = { ...next, policy: envelope.cid };
+    assert.match(envelopeStepProblem(governed, otherPolicy) ?? '', /policy family never changes/);
     const key = someBranchKey(bk);
     const moved = someBranchKey(bk, { version: 2, prev: key.cid });
     await checkAppend(registry.view, appendOf(moved));
