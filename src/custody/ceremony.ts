@@ -6,6 +6,7 @@
 // keeps. The coordinator is believed in nothing: each custodian computes the next record itself from what was signed.
 
 import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';
+import { uint32, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha256, type Signer, verifySignature } from '../core/hash.ts';
 import { custodiansMax } from '../core/limits.ts';
