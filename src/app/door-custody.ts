@@ -400,12 +400,16 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
+/** Cuts `body` into parts of `sizes`, which must be positive and use it up: then there are no more parts than bytes. */
 function split(body: Uint8Array, sizes: unknown): Uint8Array[] {
-  if (!Array.isArray(sizes)) throw new HoldfastError('RECORD_INVALID', 'leaves of an audit log expected');
+  const refused = () => new HoldfastError('RECORD_INVALID', 'leaves of an audit log expected');
+  if (!Array.isArray(sizes)) throw refused();
   let offset = 0;
-  return sizes.map((size: unknown) => {
-    if (typeof size !== 'number' || offset + size > body.length)
-      throw new HoldfastError('RECORD_INVALID', 'leaves of an audit log expected');
+  const parts = sizes.map((size: unknown) => {
+    if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 1 || offset + size > body.length)
+      throw refused();
     return body.subarray(offset, (offset += size));
   });
+  if (offset !== body.length) throw refused();
+  return parts;
 }

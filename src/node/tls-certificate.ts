@@ -15,7 +15,7 @@ import { publicKeyFromProtobuf, publicKeyToProtobuf } from '@libp2p/crypto/keys'
 import type { PeerId, PrivateKey } from '@libp2p/interface';
 import { peerIdFromPublicKey } from '@libp2p/peer-id';
 import { concat, sameBytes, utf8 } from '../core/bytes.ts';
-import { day, hour } from '../core/clock.ts';
+import { day } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { bitString, type Der, der, integer, readAll, readDer, tags, time } from './der.ts';
 
@@ -26,8 +26,8 @@ export interface TlsCertificate {
   readonly key: KeyObject;
 }
 
-/** Clocks differ. */
-const validBeforeMs = hour;
+/** The same for all: a clock that was wrong when the process began must not make a certificate nobody takes. */
+const validFrom = Date.UTC(2000, 0, 1);
 /** As long as other implementations have it: what ends is the membership. */
 const validForMs = 36_500 * day;
 const serialBytes = 8;
@@ -46,7 +46,7 @@ const versionTag = 0xa0;
 const extensionsTag = 0xa3;
 const version3 = 2;
 
-/** A new certificate of the peer with `identity`, valid from an hour before `now` (milliseconds since 1970). */
+/** A new certificate of the peer with `identity`, valid from the year 2000 until long after `now` (milliseconds since 1970). */
 export async function makeCertificate(identity: PrivateKey, now: number): Promise<TlsCertificate> {
   const pair = await promisify(generateKeyPair)('ec', { namedCurve: 'P-256' });
   const spki = spkiOf(pair.publicKey);
@@ -57,7 +57,7 @@ export async function makeCertificate(identity: PrivateKey, now: number): Promis
     integer(Uint8Array.of(serialFirst, ...randomBytes(serialBytes))),
     algorithm,
     name('libp2p'),
-    der(tags.sequence, time(now - validBeforeMs), time(now + validForMs)),
+    der(tags.sequence, time(validFrom), time(now + validForMs)),
     name('libp2p'),
     spki,
     der(extensionsTag, der(tags.sequence, await extension(identity, spki))),

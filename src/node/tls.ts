@@ -30,6 +30,9 @@ interface Components {
   readonly upgrader: Upgrader;
 }
 
+/** What waits for a peer that reads nothing, before its connection is ended. All windows of its streams are less. */
+const maxWriteBufferLength = 64 * 1024 * 1024;
+
 /** Says in the handshake that the muxer is agreed on afterwards. */
 const noMuxer = 'libp2p';
 
@@ -89,7 +92,10 @@ class Tls implements ConnectionEncrypter {
   }
 
   #ownContext(): Promise<SecureContext> {
-    this.#context ??= makeContext(this.#components.privateKey);
+    this.#context ??= makeContext(this.#components.privateKey).catch((error: unknown) => {
+      this.#context = undefined; // the next connection tries again
+      throw error;
+    });
     return this.#context;
   }
 }
@@ -142,7 +148,7 @@ function duplexOf(stream: MessageStream): Duplex {
       // Each is taken, also after the first that says to wait.
       const isOpen = chunks.map((chunk) => stream.send(chunk)).every(Boolean);
       if (isOpen) done();
-      else void settle(stream.onDrain(), done);
+      else whenDrained(stream, done);
     } catch (error) {
       done(asError(error));
     }
@@ -167,6 +173,20 @@ function duplexOf(stream: MessageStream): Duplex {
   return duplex;
 }
 
+// Not by the stream's own `onDrain`: once it has resolved, it resolves at once for ever.
+function whenDrained(stream: MessageStream, done: Done): void {
+  const end = (error?: Error): void => {
+    stream.removeEventListener('drain', onDrain);
+    stream.removeEventListener('close', onClose);
+    done(error);
+  };
+  const onDrain = (): void => end();
+  const onClose = (): void =>
+    end(new HoldfastError('PEER_UNREACHABLE', 'the connection closed while sending'));
+  stream.addEventListener('drain', onDrain);
+  stream.addEventListener('close', onClose);
+}
+
 async function settle(work: Promise<void>, done: Done): Promise<void> {
   try {
     await work;
@@ -188,7 +208,7 @@ class SecuredStream extends AbstractMessageStream {
 
   constructor(below: MessageStream, socket: TLSSocket) {
     const { log, inactivityTimeout, maxReadBufferLength, direction } = below;
-    super({ log, inactivityTimeout, maxReadBufferLength, direction });
+    super({ log, inactivityTimeout, maxReadBufferLength, maxWriteBufferLength, direction });
     this.#socket = socket;
     this.#below = below;
     if (socket.closed) this.#closing = Promise.resolve();
