@@ -290,6 +290,26 @@ describe('each item by its label and the newest policy', () => {
     ]);
   });
 
+  test('leave to audit opens canaries and nothing else', () => {
+    const asked = (project: string): string[] => {
+      const labels = [someLabel({ project })];
+      const chain = [someCapability({ ops: ['audit'] })];
+      return outcome(opened(someRequest({ purpose: 'canary', chain }, labels)));
+    };
+    assert.deepEqual([asked('holdfast-canary'), asked(someLabel().project)], [['granted'], ['capability']]);
+    const all = someRequest({ purpose: 'canary', chain: [someCapability()] });
+    assert.deepEqual(outcome(opened(all)), ['capability'], 'whatever else the capability allows');
+  });
+
+  test('wrapping anew needs leave to read and to write', () => {
+    const asked = (ops: CapabilityLink['ops']): string[] =>
+      outcome(opened(someRequest({ purpose: 'rewrap', chain: [someCapability({ ops })] })));
+    assert.deepEqual(
+      [asked(['write']), asked(['read']), asked(['read', 'write'])],
+      [['capability'], ['capability'], ['granted']],
+    );
+  });
+
   test('a recovery needs a policy that knows it, and two signatures', () => {
     const two = { k: 0, of: [approver.publicKey, agent.publicKey] };
     const given = (): CustodyTerms => withRule({ approvals: two }, { recovery: 'any' });

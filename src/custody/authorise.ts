@@ -24,7 +24,7 @@ import { isRefusal, refusal, type Refusal } from './refusal.ts';
 import type { ReplaySet } from './replay.ts';
 import type { OpenedRequest, Purpose, RequestItem } from './request.ts';
 import type { Revocations } from './revocation.ts';
-import { classWithin, matchesProject, type Operation } from './scope.ts';
+import { canaryProject, classWithin, matchesProject, type Operation } from './scope.ts';
 
 /** What a custodian knows when it is asked. */
 export interface CustodyTerms {
@@ -133,12 +133,12 @@ function chainOf({ request, chain }: OpenedRequest, terms: CustodyTerms): Grant 
   );
 }
 
-/** What each purpose needs leave for. */
-const operationOf: Readonly<Record<Purpose, Operation>> = {
-  read: 'read',
-  rewrap: 'write',
-  canary: 'audit',
-  recovery: 'read',
+/** What each purpose needs leave for. Whoever wraps a key anew has had it open, so that needs leave to read too. */
+const operationsOf: Readonly<Record<Purpose, readonly Operation[]>> = {
+  read: ['read'],
+  rewrap: ['read', 'write'],
+  canary: ['audit'],
+  recovery: ['read'],
 };
 
 /** Signatures that a recovery needs whatever the class says. */
@@ -198,8 +198,8 @@ function ruleProblem(
 ): Refusal | undefined {
   if (!matchesProject(policy.projects, label.project))
     return refusal('policy', `the policy is for ${policy.projects}, not for project ${label.project}`);
-  const op = operationOf[request.purpose];
-  if (!rule.ops.includes(op)) return refusal('policy', `the policy allows no ${op} of ${label.cls} content`);
+  const op = operationsOf[request.purpose].find((each) => !rule.ops.includes(each));
+  if (op !== undefined) return refusal('policy', `the policy allows no ${op} of ${label.cls} content`);
   if (rule.notBefore !== null && beat < rule.notBefore)
     return refusal('policy', `${label.cls} content opens at beat ${rule.notBefore}, now is ${beat}`);
   if (rule.notAfter !== null && beat > rule.notAfter)
@@ -211,8 +211,11 @@ function ruleProblem(
 }
 
 function grantProblem(label: BkLabel, purpose: Purpose, { scope, ops }: Grant): Refusal | undefined {
-  const op = operationOf[purpose];
-  if (!ops.includes(op)) return refusal('capability', `the capability allows ${ops.join(', ')}, not ${op}`);
+  const op = operationsOf[purpose].find((each) => !ops.includes(each));
+  if (op !== undefined) return refusal('capability', `the capability allows ${ops.join(', ')}, not ${op}`);
+  // Leave to try the custodians is no leave to open what somebody stored.
+  if (purpose === 'canary' && label.project !== canaryProject)
+    return refusal('capability', `a canary is in project ${canaryProject}, not in ${label.project}`);
   if (!matchesProject(scope.project, label.project))
     return refusal('capability', `the capability is for project ${scope.project}, not for ${label.project}`);
   if (classWithin(scope.cls, label.cls)) return undefined;

@@ -8,6 +8,7 @@ import { type BranchKeyBody, parseBranchKey } from '../envelope/records.ts';
 import { commitmentOf } from '../envelope/wrap.ts';
 import type { RandomBytes } from '../threshold/group.ts';
 import type { KekProvider, NewKey, NewKeyScope } from './provider.ts';
+import { canaryProject } from './scope.ts';
 
 /** Makes keys under any version of a key, and has them opened. */
 export interface CanaryProvider extends Pick<KekProvider, 'unwrap'> {
@@ -38,8 +39,6 @@ export interface CanaryOutcome {
 
 /** Custodians that have just been told of a new key or generation take a beat to know it. */
 const retryBeats = 2;
-/** Name of the project that canaries are in: no address has it. */
-const project = 'holdfast-canary';
 
 export class Canary {
   readonly #options: CanaryOptions;
@@ -104,7 +103,12 @@ export class Canary {
 
   async #hatch(kekVer: number, beat: number): Promise<Bird> {
     const { provider, requester, random } = this.#options;
-    const scope = { project, cls: 'internal', writer: requester, window: [beat, beat] } as const;
+    const scope = {
+      project: canaryProject,
+      cls: 'internal',
+      writer: requester,
+      window: [beat, beat],
+    } as const;
     const [bkId, bkVer] = [random(16), 1];
     const { branchKey, wraps, combiner } = await provider.createKey(
       { ...scope, bkId, bkVer, policy: null },

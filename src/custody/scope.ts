@@ -9,6 +9,9 @@ import type { Fields } from '../envelope/fields.ts';
 export const operations = ['read', 'write', 'pin', 'prune', 'audit'] as const;
 export type Operation = (typeof operations)[number];
 
+/** Name of the project that canaries are in: no address has it. */
+export const canaryProject = 'holdfast-canary';
+
 /** Which content a permission is about. */
 export interface AccessScope {
   /** A project, or the first characters of one and `*`. */
