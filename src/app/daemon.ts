@@ -4,8 +4,8 @@ import { flushCompileCache } from 'node:module';
 import { HoldfastError } from '../core/errors.ts';
 import type { ChildInfo } from '../local/control-types.ts';
 import { loadProcessConfig } from '../local/layout.ts';
+import { keepPassingMemorySmall } from '../local/passing-memory.ts';
 import { superviseChild, type Supervision } from '../local/supervise-child.ts';
-import { keepPassingMemorySmall } from './passing-memory.ts';
 
 export interface RunningRole extends AsyncDisposable {
   readonly info: ChildInfo;

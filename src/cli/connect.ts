@@ -6,6 +6,7 @@ import { DoorClient } from '../client/door-client.ts';
 import type { HoldfastClient } from '../client/client.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
+import { keepPassingMemorySmall } from '../local/passing-memory.ts';
 import { doorUrl, type Layout, layoutPaths, readLayout, readToken } from '../local/layout.ts';
 import type { Context } from './command.ts';
 
@@ -24,6 +25,7 @@ export async function openClient(
   // that grow until gigabytes have passed through: kept small, a put or get of any size stays below 200 MiB.
   setFlagsFromString('--max-semi-space-size=2');
   setFlagsFromString('--semi-space-growth-factor=1');
+  keepPassingMemorySmall(); // until the command ends
   const [{ HoldfastClient }, custody, signer] = await Promise.all([
     import('../client/client.ts'),
     import('./custody-provider.ts'),

@@ -11,9 +11,9 @@ import { runInNewContext } from 'node:vm';
 const mebibyte = 1_048_576;
 const lookMs = 25;
 /** Growth since the last look back that a collection of the young generation is asked for. */
-const youngBytes = 8 * mebibyte;
+const youngBytes = 6 * mebibyte;
 /** Growth since the last whole collection that another one is asked for. */
-const oldBytes = 20 * mebibyte;
+const oldBytes = 16 * mebibyte;
 
 type Collect = (options: { readonly type: 'minor' | 'major' }) => void;
 
