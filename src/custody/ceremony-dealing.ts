@@ -94,7 +94,7 @@ export async function beginDealing(desk: CeremonyDesk, payload: unknown): Promis
   const plan = dealingPlan(kek, opened?.order, desk.ports.custodianKey);
   const place = plan.participants.findIndex(({ peer }) => peer === desk.ports.peer) + 1;
   if (place === 0) throw new HoldfastError('FORBIDDEN', 'this custodian takes no part in the ceremony');
-  await desk.dropStaged(kek.cg);
+  await desk.dropStaged(kek.cg, kek.ver);
   const attempt = attemptId(
     plan.kind,
     kek.cg,

@@ -198,9 +198,11 @@ export class CeremonyDesk {
       });
   }
 
-  /** Erases what an attempt put by that led to nothing. */
-  async dropStaged(cg: string): Promise<void> {
-    const staged = this.ports.shares.shares().filter((each) => each.cg === cg && each.status === 'staged');
+  /** Erases what an attempt put by that led to nothing; `ver`: only of that version of the key. */
+  async dropStaged(cg: string, ver?: number): Promise<void> {
+    const staged = this.ports.shares
+      .shares()
+      .filter((each) => each.cg === cg && each.status === 'staged' && (ver ?? each.kekVer) === each.kekVer);
     for (const { kekVer, gen } of staged) await this.ports.shares.erase({ cg, kekVer, gen });
   }
 

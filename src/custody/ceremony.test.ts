@@ -95,6 +95,27 @@ describe('ceremonies', () => {
     );
   });
 
+  test('a refresh of one version leaves what is staged for another', async () => {
+    await using world = await made(2, 3);
+    const { shares } = world.site('peer-1').running;
+    for (const facts of shares.shares())
+      for (const kekVer of [1, 2])
+        await shares.stage({ cg, kekVer, gen: 5 }, facts.key, {
+          facts,
+          secret: new Uint8Array(32).fill(1),
+          beat: 100,
+        });
+    await world.coordinator().command(world.dealOrder('refresh', 2, world.seats(3)), quiet);
+    const left = shares.shares().filter(({ status }) => status === 'staged');
+    assert.deepEqual(
+      left.map(({ kekVer, gen }) => [kekVer, gen]),
+      [
+        [2, 5],
+        [2, 5],
+      ],
+    );
+  });
+
   test('a refresh with fewer than a quorum is not begun, and says who is missing', async () => {
     await using world = await made(3, 5);
     await world.site('peer-2').kill();
