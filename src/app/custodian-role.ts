@@ -14,7 +14,7 @@ import { CustodyBooks } from '../custody/books.ts';
 import { Custodian, isSealed } from '../custody/custodian.ts';
 import { CustodianOrders } from '../custody/custodian-orders.ts';
 import { sharedHostWarning } from '../custody/hosts.ts';
-import { eraseDestroyed, rotationProtocols } from '../custody/rotation-custodian.ts';
+import { keepVersions, rotationProtocols } from '../custody/rotation-custodian.ts';
 import {
   chooseSealing,
   createSealingKeyFile,
@@ -354,7 +354,7 @@ class CustodianProcess implements AsyncDisposable {
       this.#follow(),
       this.#haveCosigned(),
       this.#activation.settle(systemClock.monotonic()),
-      eraseDestroyed(this.#desk),
+      keepVersions(this.#desk, (cg, kekVer) => this.#custodian.lastUse(cg, kekVer)),
     ]);
     if (this.#stop.signal.aborted) return;
     const troubles = done.flatMap((chore) =>

@@ -3,7 +3,7 @@
 
 import type { CID } from '../core/block.ts';
 import { sameBytes } from '../core/bytes.ts';
-import { describeError, HoldfastError } from '../core/errors.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldsOf } from '../envelope/fields.ts';
@@ -115,9 +115,10 @@ export class RotationCoordinator {
       this.#view = view;
       const step = planRotation(view);
       this.#last = step;
-      await this.#do(step, versions, signal);
-      if (step.step !== 'wait') this.#problem = '';
-      return step;
+      const held = await this.#do(step, versions, signal);
+      if (held !== undefined) this.#last = { step: 'wait', why: held };
+      if (this.#last.step !== 'wait') this.#problem = '';
+      return this.#last;
     } catch (error) {
       if (!signal.aborted) this.#problem = describeError(error);
       throw error;
@@ -175,12 +176,20 @@ export class RotationCoordinator {
     };
   }
 
-  async #do(step: RotationStep, versions: readonly FiledKek[], signal: AbortSignal): Promise<void> {
-    if (step.step === 'make') return this.#make(of(versions, step.fromVer), step.cause, signal);
-    if (step.step === 'switch')
-      return this.#switch(of(versions, step.fromVer), of(versions, step.toVer), signal);
-    if (step.step === 'idle' || step.step === 'wait') return this.#remind(versions, signal);
-    return this.#change(step.step, step.ver, versions, signal);
+  /** Resolves with what the custodians wait for, when they do. */
+  async #do(
+    step: RotationStep,
+    versions: readonly FiledKek[],
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    if (step.step === 'make') await this.#make(of(versions, step.fromVer), step.cause, signal);
+    else if (step.step === 'switch')
+      await this.#switch(of(versions, step.fromVer), of(versions, step.toVer), signal);
+    else if (step.step === 'idle' || step.step === 'wait') await this.#remind(versions, signal);
+    else if (step.step === 'destroy' && of(versions, step.ver).kek.state === 'pre-active')
+      return this.#giveUp(step.ver, versions, signal);
+    else return this.#change(step.step, step.ver, versions, signal);
+    return undefined;
   }
 
   /** Until a new key is used, all its custodians must have taken up their shares: one that was away then is told again. */
@@ -215,14 +224,28 @@ export class RotationCoordinator {
     await Promise.allSettled(kek.custodians.map(({ peer }) => this.#ports.activate(peer, record, signal)));
   }
 
+  /** Custodians that have signed the first use of a version never sign its end before it: then they finish the use. */
+  async #giveUp(
+    ver: number,
+    versions: readonly FiledKek[],
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    try {
+      return await this.#change('destroy', ver, versions, signal);
+    } catch (refused) {
+      if (!isHoldfastError(refused, 'KEY_UNAVAILABLE')) throw refused;
+      return this.#change('activate', ver, versions, signal).catch(() => Promise.reject(refused));
+    }
+  }
+
   async #change(
     change: KeyChange,
     ver: number,
     versions: readonly FiledKek[],
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<string | undefined> {
     const active = versions.findLast(({ kek }) => kek.state === 'active');
-    if (active === undefined) return;
+    if (active === undefined) return undefined;
     if (change === 'activate') await this.#remind(versions, signal);
     const { cg } = this.#ports;
     const there = await greeted(
@@ -230,6 +253,7 @@ export class RotationCoordinator {
       { cg, change, ver },
       active.kek.t,
     );
+    if (typeof there === 'string') return there;
     const changed = changedKeks(
       change,
       ver,
@@ -242,6 +266,7 @@ export class RotationCoordinator {
       return signRecord(this.#bodyOf({ ...kek, frostSig: signatures[at] }, before.cid), this.#ports.signer);
     });
     await this.#file(records, signal);
+    return undefined;
   }
 
   async #switch(from: FiledKek, to: FiledKek, signal: AbortSignal): Promise<void> {
@@ -303,15 +328,21 @@ async function everyone(
   });
 }
 
-/** Those that take part. Throws KEY_UNAVAILABLE when they are fewer than `needed`. */
+/** Those that take part; or, when that takes only time, until when they wait. Throws KEY_UNAVAILABLE when they are fewer than `needed`. */
 async function greeted(
   members: readonly Signatory[],
   payload: Readonly<Record<string, unknown>>,
   needed: number,
-): Promise<readonly Signatory[]> {
+): Promise<readonly Signatory[] | string> {
   const done = await Promise.allSettled(members.map(({ ask }) => ask('hello', payload)));
-  const there = members.filter((_, at) => done[at]?.status === 'fulfilled');
+  const waiting = done.map((outcome) =>
+    outcome.status === 'fulfilled' ? earlyOf(outcome.value) : undefined,
+  );
+  const there = members.filter((_, at) => done[at]?.status === 'fulfilled' && waiting[at] === undefined);
   if (there.length >= needed) return there;
+  const early = waiting.find((why) => why !== undefined);
+  if (early !== undefined && done.filter(({ status }) => status === 'fulfilled').length >= needed)
+    return early;
   const why = done.flatMap((outcome, at) =>
     outcome.status === 'rejected' ? [`${members[at]?.name ?? '?'}: ${describeError(outcome.reason)}`] : [],
   );
@@ -319,6 +350,12 @@ async function greeted(
     'KEY_UNAVAILABLE',
     `${there.length} of ${needed} custodians take part; ${why.join(', ')}`,
   );
+}
+
+/** Why a custodian waits with a change that it does not refuse. */
+function earlyOf(begun: unknown): string | undefined {
+  const fields = fieldsOf(begun, 'change.hello', ['i', 'early']);
+  return fields.any('early') === null ? undefined : fields.text('early', 200);
 }
 
 function of(versions: readonly FiledKek[], ver: number): FiledKek {

@@ -30,7 +30,17 @@ import { Signing } from './ceremony-signing.ts';
 import type { Begin } from './ceremony-steps.ts';
 import { certificatePreimage } from './certificate.ts';
 import { isSealed } from './custodian.ts';
-import { beginRotate, committed, keySetOfEntry, versionsOf } from './rotation-keygen.ts';
+import { beginRotate, committed, keySetOfEntry } from './rotation-keygen.ts';
+import {
+  destroyTooEarly,
+  type DestroyWaits,
+  destroyWaits,
+  lastUseOf,
+  noteSigned,
+  noteVersions,
+  signedHere,
+  versionsOf,
+} from './rotation-marks.ts';
 import {
   certifiedPage,
   contributionBytesMax,
@@ -48,6 +58,8 @@ export interface RotationDuties {
   readonly follow: () => Promise<void>;
   /** Beat at which this custodian last gave a key of that version to somebody; 0 for never since its start. */
   readonly lastUse: (cg: string, kekVer: number) => number;
+  /** Default: `destroyWaits`. */
+  readonly waits?: DestroyWaits;
 }
 
 /** Wraps verified between two breaths: about 5 ms. */
@@ -302,10 +314,23 @@ async function beginChange(desk: CeremonyDesk, duties: RotationDuties, payload: 
   const change = fields.oneOf('change', keyChanges);
   await duties.follow();
   requireOpen(desk, cg);
-  const keks = versionsOf(bookOf(desk, cg));
-  const lastUse = duties.lastUse(cg, ver);
-  const problem = changeProblem(change, ver, keks, desk.ports.beat(), desk.ports.beatsPerBar(), lastUse);
-  if (problem !== undefined) throw new HoldfastError('FORBIDDEN', problem);
+  const { ports } = desk;
+  const allowed = async (): Promise<TdecKek[]> => {
+    await noteVersions(desk, cg, duties.lastUse);
+    const keks = versionsOf(bookOf(desk, cg));
+    const lastUse = lastUseOf(desk, cg, ver, duties.lastUse(cg, ver));
+    const signed = signedHere(desk, cg, ver);
+    const problem = changeProblem(change, ver, keks, ports.beat(), ports.beatsPerBar(), lastUse, signed);
+    if (problem === undefined) return keks;
+    throw new HoldfastError('FORBIDDEN', problem);
+  };
+  const keks = await allowed();
+  const wasUsed = keks.some((kek) => kek.ver === ver && kek.state !== 'pre-active');
+  const early =
+    change === 'destroy' && wasUsed
+      ? destroyTooEarly(desk, cg, ver, duties.waits ?? destroyWaits)
+      : undefined;
+  if (early !== undefined) return { cg, begun: { i: 0, early }, steps: {}, close: () => undefined };
   const active = keks.findLast(({ state }) => state === 'active');
   const own = active === undefined ? undefined : desk.own(active);
   if (active === undefined || own === undefined)
@@ -313,17 +338,20 @@ async function beginChange(desk: CeremonyDesk, duties: RotationDuties, payload: 
   if (change === 'activate') requireShare(desk, keks, ver);
   const about = { cg, kekVer: ver, shareGen: active.shareGen };
   await desk.note('sign', about, `${change} version ${ver}`);
-  // Who signs that a key is destroyed has destroyed its own share of it.
-  if (change === 'destroy') await desk.ports.shares.retire({ cg, kekVer: ver });
   const messages = changedKeks(change, ver, keks).map((kek) => kekPreimage(kek));
   const ref = { cg, kekVer: active.ver, gen: active.shareGen };
   const signing = new Signing(desk, ref, own.frost.index, keySetOfEntry(own.frost), messages);
   return {
     cg,
-    begun: { i: own.frost.index },
+    begun: { i: own.frost.index, early: null },
     steps: {
       commit: () => committed(signing, own.frost),
-      sign: (payload) => signing.sign(payload),
+      sign: async (payload) => {
+        // Time has passed since the session began.
+        await allowed();
+        await noteSigned(desk, cg, ver, { change, wasUsed });
+        return signing.sign(payload);
+      },
     },
     close: () => signing.close(),
   };
@@ -337,10 +365,19 @@ function requireShare(desk: CeremonyDesk, keks: readonly TdecKek[], ver: number)
 }
 
 /**
- * Erases the shares of every version that the group has declared destroyed; called once a beat. A version that is
- * only retired keeps them: its end is not signed yet.
+ * What a beat brings: writes down what is new about versions on their way out, and erases the shares of every one
+ * that the group has declared destroyed. A version that is only retired keeps them: its end is not signed yet.
  */
-export async function eraseDestroyed(desk: Pick<CeremonyDesk, 'ports'>): Promise<void> {
+export async function keepVersions(
+  desk: Pick<CeremonyDesk, 'ports'>,
+  lastUse: RotationDuties['lastUse'],
+): Promise<void> {
+  const { books } = desk.ports;
+  for (const cg of books.groups()) await noteVersions(desk, cg, lastUse);
+  await eraseDestroyed(desk);
+}
+
+async function eraseDestroyed(desk: Pick<CeremonyDesk, 'ports'>): Promise<void> {
   const { shares, books } = desk.ports;
   for (const { cg, kekVer } of shares.shares())
     if (books.book(cg)?.kek(kekVer)?.state === 'destroyed') await shares.retire({ cg, kekVer });

@@ -14,14 +14,13 @@ import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha512 } from '../core/hash.ts';
 import { custodiansMax, custodyOrderBytesMax, recordBytesMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
-import { kekPreimage, type TdecKek, type UnsignedKek } from '../envelope/kek.ts';
+import { kekPreimage, type UnsignedKek } from '../envelope/kek.ts';
 import { begin, conclude, dkgContext, type DkgCertifying, type DkgDealt, receive } from '../threshold/dkg.ts';
 import type { DkgSession } from '../threshold/dkg-message.ts';
 import { type DkgSuite, ristrettoSuite } from '../threshold/dkg-suite.ts';
 import type { Outcome } from '../threshold/fault.ts';
 import type { KeySet } from '../threshold/key-set.ts';
 import { collectSteps, signStep } from '../threshold/signed-step.ts';
-import type { CustodyBook } from './book.ts';
 import {
   attemptId,
   type BaseKek,
@@ -36,12 +35,15 @@ import type { CeremonyDesk, OwnShares, Session } from './ceremony-desk.ts';
 import { Signing } from './ceremony-signing.ts';
 import { readByteList, readMessages } from './ceremony-wire.ts';
 import type { OpenedOrder } from './order.ts';
+import { noteOrdered, versionsOf } from './rotation-marks.ts';
 import { isRotationDue, orderedVersion } from './rotation-plan.ts';
 import type { ShareEntry } from './share-state.ts';
 
 const messageBytesMax = 65_536;
 /** How far ahead of now the first use may lie, bars: time to hear of the new key, and not for ever. */
 const noticeBarsMax = 4;
+/** How near it may lie, bars: a past one would put the end of the old key into the past too. Half of what is proposed, because our beat may be ahead of the proposer's. */
+const noticeBarsMin = 0.5;
 
 /** Begins our part. Throws FORBIDDEN when neither an order nor the policy asks for a new key. */
 export async function beginRotate(desk: CeremonyDesk, payload: unknown): Promise<Session> {
@@ -86,13 +88,6 @@ function requireAllowed(desk: CeremonyDesk, { kek }: BaseKek, order: OpenedOrder
   const { rotateEveryBars = 0 } = book?.policy(kek.policyRoot) ?? {};
   if (!isRotationDue(kek, rotateEveryBars, now, desk.ports.beatsPerBar()))
     refuse('nobody ordered a new key, and by the policy none is due');
-}
-
-/** Everything that is known of a group's key, oldest version first. */
-export function versionsOf(book: CustodyBook | undefined): TdecKek[] {
-  const found: TdecKek[] = [];
-  for (let kek = book?.kek(1); kek !== undefined; kek = book?.kek(kek.ver + 1)) found.push(kek);
-  return found;
 }
 
 class RotatePart {
@@ -196,6 +191,7 @@ class RotatePart {
   async #putBy(keys: KeySet, share: Uint8Array): Promise<void> {
     const { cg, ver, shareGen } = this.#base.kek;
     const ref = { cg, kekVer: this.#ver, gen: 1 };
+    if (this.#order !== undefined) await noteOrdered(this.#desk, cg, ver);
     const frost = await this.#desk.ports.shares.openShare({ cg, kekVer: ver, gen: shareGen }, 'frost');
     try {
       await this.#desk.note(
@@ -221,9 +217,13 @@ class RotatePart {
     );
     const activateBeat = fields.integer('activateBeat', 0);
     const { beat } = this.#desk.ports.beat();
-    const latest = beat + noticeBarsMax * this.#desk.ports.beatsPerBar();
-    if (activateBeat > latest)
-      throw new HoldfastError('FORBIDDEN', `first used at beat ${activateBeat}: at most ${latest} expected`);
+    const bar = this.#desk.ports.beatsPerBar();
+    const [earliest, latest] = [beat + Math.floor(noticeBarsMin * bar), beat + noticeBarsMax * bar];
+    if (activateBeat < earliest || activateBeat > latest)
+      throw new HoldfastError(
+        'FORBIDDEN',
+        `first used at beat ${activateBeat}: ${earliest} to ${latest} expected`,
+      );
     const createdAt = fields.text('createdAt', 40);
     const dkgCert = sha512(preimage('CHORUS-SLURP-DKG-CERT-v1', transcriptHash));
     const kek = nextVersion(this.#base, keys, { ver: this.#ver, createdAt, activateBeat, dkgCert });

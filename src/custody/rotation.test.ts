@@ -43,7 +43,17 @@ describe('rotation of a key', () => {
       await world.readAll();
       await world.write(1);
     });
-    assert.deepEqual(steps, ['make', 'wait', 'activate', 'switch', 'wait', 'retire', 'destroy', 'idle']);
+    assert.deepEqual(steps, [
+      'make',
+      'wait',
+      'activate',
+      'switch',
+      'wait',
+      'retire',
+      'wait',
+      'destroy',
+      'idle',
+    ]);
     assert.deepEqual(await world.states(), ['destroyed', 'active']);
     for (const known of world.known) {
       const { wraps } = await world.record(known);

@@ -147,7 +147,12 @@ export function erased(state: ShareState, ref: ShareRef): ShareState {
 
 /** Without any share of a key version, for good. */
 export function retired(state: ShareState, ref: Pick<ShareRef, 'cg' | 'kekVer'>): ShareState {
-  const marks = { ...state.marks };
+  // What was remembered of its way out has done its service.
+  const marks = Object.fromEntries(
+    Object.entries(state.marks).filter(
+      ([name]) => !rotationNotes.some((note) => name === rotationMark(ref.cg, ref.kekVer, note)),
+    ),
+  );
   for (const key of shareKeys) marks[generationMark({ ...ref, key })] = retiredMark;
   return {
     ...state,
@@ -172,6 +177,14 @@ export function withoutPrekeysBefore(state: ShareState, epoch: number): ShareSta
     ...state,
     entries: state.entries.filter((each) => each.kind !== 'prekey' || each.epoch >= epoch),
   };
+}
+
+/** What a custodian remembers of a version until its shares are erased (rotation-marks.ts). */
+const rotationNotes = ['used', 'retired', 'ordered', 'signed'] as const;
+
+/** Name of a mark about a version of a key. */
+export function rotationMark(cg: string, kekVer: number, note: (typeof rotationNotes)[number]): string {
+  return `rotation/${cg}/${kekVer}/${note}`;
 }
 
 /** With mark `name` at `value`; the same state when it is there already. Throws VERSION_CONFLICT when it is higher. */

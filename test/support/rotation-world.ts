@@ -9,13 +9,14 @@ import { openRegistryRecord, recordKey } from '../../src/beacon/records.ts';
 import { MemoryKv } from '../../src/beacon/view-memory.ts';
 import { BeaconView, checkAppend } from '../../src/beacon/view.ts';
 import { toHex } from '../../src/core/bytes.ts';
+import { minute } from '../../src/core/clock.ts';
 import { type Signer, signerFromSeed } from '../../src/core/hash.ts';
 import { signCapability } from '../../src/custody/capability.ts';
 import { fullCapability } from '../../src/custody/default-policy.ts';
 import { CustodyDirectory } from '../../src/custody/directory.ts';
 import { beatAt } from '../../src/custody/freshness.ts';
 import { RotationCoordinator, type RotationPorts } from '../../src/custody/rotation-coordinator.ts';
-import { eraseDestroyed } from '../../src/custody/rotation-custodian.ts';
+import { keepVersions } from '../../src/custody/rotation-custodian.ts';
 import { TdecProvider } from '../../src/custody/tdec.ts';
 import {
   type BranchKeyBody,
@@ -100,12 +101,13 @@ export class RotationWorld implements AsyncDisposable {
     return this.custodians.beat;
   }
 
-  /** Time goes on: custodians read the registry once a beat and erase what is destroyed. */
+  /** Time goes on, a minute a beat: custodians read the registry once a beat and erase what is destroyed. */
   async pass(beats: number): Promise<void> {
     this.custodians.beat += beats;
+    this.custodians.nowMs += beats * minute;
     for (const site of this.custodians.sites.filter(({ isUp }) => isUp)) {
       await site.running.follow();
-      await eraseDestroyed(site.running.desk);
+      await keepVersions(site.running.desk, (group, ver) => site.running.custodian.lastUse(group, ver));
     }
   }
 

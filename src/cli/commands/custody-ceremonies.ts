@@ -138,8 +138,8 @@ const custodyRotate: Command = {
   positionals: [0, 0],
   notes: [
     'All custodians must be running to make the new key, and as many as are needed to move what is under the old one.',
-    'The new key is used a bar after it is made; the old one is destroyed a bar after nothing needs it any more. It all',
-    'goes on by itself, also after a crash; `custody status` says how far it is. With a policy that says so it is',
+    'The new key is used a bar after it is made; the old one is destroyed a bar and two minutes after nothing needs it.',
+    'It all goes on by itself, also after a crash; `custody status` says how far it is. With a policy that says so it is',
     'begun by itself every so many bars.',
   ].join('\n'),
   async run(context) {
