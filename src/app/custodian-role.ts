@@ -15,6 +15,7 @@ import { Custodian, isSealed } from '../custody/custodian.ts';
 import { CustodianOrders } from '../custody/custodian-orders.ts';
 import { sharedHostWarning } from '../custody/hosts.ts';
 import { keepVersions, rotationProtocols } from '../custody/rotation-custodian.ts';
+import { destroyWaits } from '../custody/rotation-marks.ts';
 import {
   chooseSealing,
   createSealingKeyFile,
@@ -185,6 +186,7 @@ class CustodianProcess implements AsyncDisposable {
       rotationProtocols({
         follow: () => this.#follow(),
         lastUse: (cg, kekVer) => this.#custodian.lastUse(cg, kekVer),
+        waits: { ...destroyWaits, orderedMs: member.config.settings.retiredMs },
       }),
     );
     this.#activation = new Activation(desk);

@@ -3,7 +3,7 @@
 // It names every process, its zone, its ports and its peer id. Nothing here is secret and nothing changes
 // while the cluster runs. Pure: the files around it are in layout.ts and layout-create.ts.
 
-import { day, hour, second } from '../core/clock.ts';
+import { day, hour, minute, second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { custodiansMax, membersMax } from '../core/limits.ts';
 import { parseTempoSettings, type TempoSettings } from './nats-settings.ts';
@@ -38,6 +38,8 @@ export interface ClusterSettings extends TempoSettings {
   readonly leaseMs: number;
   /** Every block is read and checked once in this time, milliseconds, 1,000 … 90 days. Default one day. */
   readonly scrubMs: number;
+  /** From the retirement of a replaced key until its shares are erased, when an operator ordered it, milliseconds, 1,000 … 30 days. Default 2 min. */
+  readonly retiredMs: number;
 }
 
 export interface ClusterFile {
@@ -66,6 +68,7 @@ export const defaultSettings: ClusterSettings = {
   graceMs: 10_000,
   leaseMs: 6 * hour,
   scrubMs: day,
+  retiredMs: 2 * minute,
 };
 
 /** Zones have one letter each. */
@@ -165,6 +168,7 @@ function parseSettings(value: unknown, where: string): ClusterSettings {
     graceMs: field.integer('graceMs', 0, day),
     leaseMs: field.integer('leaseMs', 0, 30 * day),
     scrubMs: field.integer('scrubMs', second, 90 * day),
+    retiredMs: field.integer('retiredMs', second, 30 * day),
     ...parseTempoSettings(fields, (why) => damaged(where, why)),
   };
 }

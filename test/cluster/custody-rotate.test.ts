@@ -25,7 +25,7 @@ before(async () => {
   scratch = await mkdtemp(join(tmpdir(), 'holdfast-rotate-'));
   // A bar of 60 beats is waited for twice; custodians want to have read the registry within two beats, and a loaded
   // machine takes a second for that.
-  cluster = await TestCluster.start({ nodes: 2, custodians: 5, settings: { beatMs: 1000 } });
+  cluster = await TestCluster.start({ nodes: 2, custodians: 5, settings: { beatMs: 1000, retiredMs: 2000 } });
 });
 after(async () => {
   await cluster[Symbol.asyncDispose]();
