@@ -53,7 +53,7 @@ const typesOnly: Readonly<Record<string, readonly string[]>> = {
 const joiners: Readonly<Record<string, readonly string[]>> = {
   'src/main.ts': Object.keys(rooms),
   'src/local/layout-create.ts': ['node'],
-  'src/local/grants.ts': ['node', 'custody'],
+  'src/local/grants.ts': ['node', 'custody', 'backbeat'],
   'src/local/first-key.ts': ['node', 'custody'],
   'src/cli/connect.ts': ['node'],
 };

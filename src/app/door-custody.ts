@@ -1,7 +1,7 @@
 // Custody as a door sees it: the group's records from its own view of the registry, requests carried to custodians,
 // what they say of themselves, and a provider of its own for when it seals.
 
-import { readFile, stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CustodianInfo, CustodyLogAnswer, CustodyStatus, HealthCheck, KekInfo } from '../api/types.ts';
 import type { BeaconLog } from '../beacon/log.ts';
@@ -13,7 +13,6 @@ import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import { Canary } from '../custody/canary.ts';
-import { parseCapabilityFile } from '../custody/capability-file.ts';
 import { groupNameOf } from '../custody/directory.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import { sharedHostWarning } from '../custody/hosts.ts';
@@ -23,7 +22,8 @@ import { parseRevocation } from '../custody/revocation.ts';
 import { misconductText, TdecProvider } from '../custody/tdec.ts';
 import { type CustodianStatus, parseStatus } from '../custody/wire.ts';
 import type { TdecKek } from '../envelope/kek.ts';
-import { errnoOf, fileError, readIfThere, writeWhole } from '../files/whole.ts';
+import { fileError, isThere, readIfThere, writeWhole } from '../files/whole.ts';
+import { readCapability } from '../local/grants.ts';
 import type { DoorPorts } from '../http/door-ports.ts';
 import type { DoorConfig } from '../local/layout.ts';
 import { openRecord } from '../manifest/record.ts';
@@ -80,7 +80,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
         nameOf: (peer) => this.#custodians().find((each) => each.peer === peer)?.name ?? peer,
       },
       signer,
-      chain: () => readChain(config.capabilityPath),
+      chain: () => readCapability(config.capabilityPath),
       random,
       clock: systemClock,
       beat: async () => ports.beatIndex(),
@@ -140,13 +140,13 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
 
   /** True when this door has leave to ask. */
   async mayAsk(): Promise<boolean> {
-    return (await readChain(this.#ports.config.capabilityPath)).length > 0;
+    return (await readCapability(this.#ports.config.capabilityPath)).length > 0;
   }
 
   /** Reads on in the registry; with every beat. Never rejects: what failed is said in the health. */
   async follow(): Promise<void> {
     try {
-      this.#ordered ||= await exists(this.#ports.config.initOrderPath);
+      this.#ordered ||= await isThere(this.#ports.config.initOrderPath);
       await this.#feed.reload();
       this.#trouble = '';
     } catch (error) {
@@ -382,22 +382,6 @@ function stateOf(
       shareGen,
     };
   return { state: 'ready', text: said.timeLost ?? '', shareGen };
-}
-
-/** The capability of this door; none when there is no file. Throws RECORD_INVALID for a damaged one. */
-async function readChain(path: string): Promise<readonly Uint8Array[]> {
-  const text = await readIfThere(path);
-  return text === undefined ? [] : parseCapabilityFile(text);
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (cause) {
-    if (errnoOf(cause) === 'ENOENT') return false;
-    throw fileError(path, 'cannot be looked at', cause);
-  }
 }
 
 /** Cuts `body` into parts of `sizes`, which must be positive and use it up: then there are no more parts than bytes. */

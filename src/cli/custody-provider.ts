@@ -2,12 +2,10 @@
 // the development key file where there is one.
 
 import { randomBytes } from 'node:crypto';
-import { stat } from 'node:fs/promises';
 import { DoorClient } from '../client/door-client.ts';
 import type { DoorOptions } from '../client/http.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
-import { parseCapabilityFile } from '../custody/capability-file.ts';
 import { openDevFile } from '../custody/dev-file.ts';
 import { groupNameOf } from '../custody/directory.ts';
 import { CustodyFeed } from '../custody/feed.ts';
@@ -15,7 +13,8 @@ import type { KekProvider } from '../custody/provider.ts';
 import { ProviderSet } from '../custody/provider-set.ts';
 import { ReceiptFile } from '../custody/receipts.ts';
 import { TdecProvider } from '../custody/tdec.ts';
-import { errnoOf, makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
+import { isThere, makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
+import { readCapability } from '../local/grants.ts';
 import { devKeyPath, layoutPaths, readLayout } from '../local/layout.ts';
 
 /**
@@ -64,7 +63,7 @@ async function openCustodians(
   const feed = await openFeed(client, data, await custodians());
   await feed.reload();
   const directory = feed.directory();
-  const ordered = await exists(layoutPaths(data).custodyInitOrder);
+  const ordered = await isThere(layoutPaths(data).custodyInitOrder);
   const makes = ordered || directory.initialised || directory.problem !== undefined;
   if (!makes) {
     await client[Symbol.asyncDispose]();
@@ -79,7 +78,7 @@ async function openCustodians(
       nameOf,
     },
     signer,
-    chain: () => readChain(layoutPaths(data).capability('writer')),
+    chain: () => readCapability(layoutPaths(data).capability('writer')),
     random: (bytes) => new Uint8Array(randomBytes(bytes)),
     clock: { monotonic: () => performance.now() },
     beat: async (signal) => (await client.beat({ signal })).index,
@@ -139,19 +138,4 @@ function openKeyFile(data: string): Promise<KekProvider> {
   const clock = { now: Date.now, monotonic: () => performance.now() };
   const path = devKeyPath({ keysDir: layoutPaths(data).keys });
   return openDevFile({ path, clock, create: false });
-}
-
-async function readChain(path: string): Promise<readonly Uint8Array[]> {
-  const text = await readIfThere(path);
-  return text === undefined ? [] : parseCapabilityFile(text);
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (cause) {
-    if (errnoOf(cause) === 'ENOENT') return false;
-    throw cause;
-  }
 }

@@ -1,7 +1,7 @@
 // Files that are there completely or not at all: temporary name, sync, rename or link, sync of the directory.
 
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, link, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { type FileHandle, link, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { type ErrorCode, HoldfastError } from '../core/errors.ts';
 
@@ -30,6 +30,17 @@ export async function readIfThere(path: string): Promise<string | undefined> {
   } catch (cause) {
     if (errnoOf(cause) === 'ENOENT') return undefined;
     throw fileError(path, 'cannot be read', cause);
+  }
+}
+
+/** Whether anything has this name. Throws FILE_UNREADABLE when that cannot be told. */
+export async function isThere(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (cause) {
+    if (errnoOf(cause) === 'ENOENT') return false;
+    throw fileError(path, 'cannot be looked at', cause);
   }
 }
 

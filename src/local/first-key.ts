@@ -2,10 +2,9 @@
 // steward as soon as all custodians are there, of no effect ever after.
 
 import { randomBytes } from 'node:crypto';
-import { stat } from 'node:fs/promises';
 import { groupNameOf } from '../custody/directory.ts';
 import { firstKeyOrder } from '../custody/first-key.ts';
-import { errnoOf, fileError, makeDirectory, writeWhole } from '../files/whole.ts';
+import { isThere, makeDirectory, writeWhole } from '../files/whole.ts';
 import { openIdentity } from '../node/identity.ts';
 import { type Layout, layoutPaths } from './layout.ts';
 
@@ -20,14 +19,4 @@ export async function orderFirstKey({ dir, file }: Layout): Promise<void> {
   const choice = { cg: groupNameOf(file.cluster), members, development: members.length < 3 };
   const order = firstKeyOrder(choice, signer, (size) => new Uint8Array(randomBytes(size)));
   await writeWhole(paths.custodyInitOrder, order, 0o600);
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (cause) {
-    if (errnoOf(cause) === 'ENOENT') return false;
-    throw fileError(path, 'cannot be read', cause);
-  }
 }

@@ -3,12 +3,13 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { pulseFile } from '../backbeat/pulse-file.ts';
 import { day } from '../core/clock.ts';
-import { type CapabilityLink, parseCapability } from '../custody/capability.ts';
+import { type CapabilityLink, parseCapability, signCapability } from '../custody/capability.ts';
 import { formatCapabilityFile, parseCapabilityFile } from '../custody/capability-file.ts';
 import { groupNameOf } from '../custody/directory.ts';
 import { openIdentity, publicKeyOfPeer } from '../node/identity.ts';
-import { keepGrants } from './grants.ts';
+import { keepGrants, renewGrants } from './grants.ts';
 import { layoutPaths, processEntry } from './layout.ts';
 import { createOrOpenLayout } from './layout-create.ts';
 
@@ -30,8 +31,8 @@ async function linkOf(dir: string, name: string): Promise<CapabilityLink> {
 async function letBeat(dir: string, beat: number): Promise<void> {
   const data = layoutPaths(dir).data('steward');
   await mkdir(data, { recursive: true });
-  const text = `holdfast-pulse-1 ${'0'.repeat(64)} ${beat} ${'0'.repeat(16)}\n`;
-  await writeFile(join(data, 'pulse.json'), text);
+  const file = pulseFile(join(data, 'pulse.json'), (error) => assert.fail(error));
+  await file.write({ epoch: new Uint8Array(32), nextIndex: beat });
 }
 
 test('the operator grants the writer everything and the door what it needs, for thirty days', async (t) => {
@@ -64,6 +65,27 @@ test('a start renews what is half over, and leaves alone what a person made', as
   await writeFile(paths.capability('writer'), 'damaged');
   await createOrOpenLayout(dir, small);
   assert.equal((await linkOf(dir, 'writer')).cg, groupNameOf(layout.file.cluster));
+});
+
+test('what a person narrowed is not widened, and a damaged count of beats signs nothing', async (t) => {
+  const dir = await directory(t);
+  const layout = await createOrOpenLayout(dir, small);
+  const paths = layoutPaths(dir);
+  const { signer: operator } = await openIdentity(paths.operatorKey);
+  const full = await linkOf(dir, 'writer');
+  const narrowed = { ...full, scope: { ...full.scope, cls: 'internal' as const } };
+  await writeFile(paths.capability('writer'), formatCapabilityFile([signCapability(narrowed, operator)]));
+  const door = await linkOf(dir, 'door');
+  await letBeat(dir, Math.ceil(full.exp * 0.9));
+  const pulse = join(paths.data('steward'), 'pulse.json');
+  const text = await readFile(pulse, 'utf8');
+  await writeFile(pulse, text.replace(/ \d+ /, ' 999999999999 '));
+  await renewGrants(layout);
+  assert.deepEqual(await linkOf(dir, 'door'), door);
+  await writeFile(pulse, text);
+  await renewGrants(layout);
+  assert.equal((await linkOf(dir, 'writer')).scope.cls, 'internal');
+  assert.ok((await linkOf(dir, 'door')).exp > door.exp);
 });
 
 test('a cluster that runs on renews once a day, and says when it cannot', async (t) => {

@@ -3,6 +3,8 @@
 // `up`, and by the supervisor of a cluster that runs on.
 
 import { join } from 'node:path';
+import { pulseFile } from '../backbeat/pulse-file.ts';
+import { encodeCbor } from '../core/block.ts';
 import { sameBytes } from '../core/bytes.ts';
 import { day } from '../core/clock.ts';
 import { describeError, isHoldfastError } from '../core/errors.ts';
@@ -60,25 +62,35 @@ export function keepGrants(layout: Layout, onTrouble: (text: string) => void): A
 async function renew(path: string, wanted: CapabilityLink, operator: Signer, half: number): Promise<void> {
   const links = await readLinks(path);
   const [present] = links.map(parseCapability);
-  // A chain, or one for another key, was put there by a person.
-  const isOurs = links.length <= 1 && (present === undefined || sameBytes(present.aud, wanted.aud));
+  // A chain, one for another key, or one that gives something else was put there by a person.
+  const isOurs = links.length <= 1 && (present === undefined || sameBytes(termsOf(present), termsOf(wanted)));
   if (!isOurs || (present !== undefined && present.exp > half)) return;
   await writeWhole(path, formatCapabilityFile([signCapability(wanted, operator)]), 0o600);
 }
 
 async function readLinks(path: string): Promise<readonly Uint8Array[]> {
-  const text = await readIfThere(path);
-  if (text === undefined) return [];
   try {
-    return parseCapabilityFile(text);
+    return await readCapability(path);
   } catch (error) {
     if (isHoldfastError(error, 'RECORD_INVALID')) return []; // it is of no use: the operator signs it anew
     throw error;
   }
 }
 
+/** To whom a link gives what: all but how long. */
+function termsOf({ cg, aud, scope, ops, max }: CapabilityLink): Uint8Array {
+  return encodeCbor({ cg, aud, scope, ops, max });
+}
+
+/** The capability in a file; no links when there is no file. Throws RECORD_INVALID for a damaged one. */
+export async function readCapability(path: string): Promise<readonly Uint8Array[]> {
+  const text = await readIfThere(path);
+  return text === undefined ? [] : parseCapabilityFile(text);
+}
+
 /** The beat that the cluster's pulse had written down when it stopped; 0 before its first start. */
 async function lastBeat(stewardData: string): Promise<number> {
-  const text = await readIfThere(join(stewardData, 'pulse.json'));
-  return Number(/^holdfast-pulse-1 [0-9a-f]{64} (\d{1,16}) /.exec(text ?? '')?.[1] ?? 0);
+  // A damaged one is begun anew by the Pulse, at 0.
+  const record = await pulseFile(join(stewardData, 'pulse.json'), () => undefined).read();
+  return record?.nextIndex ?? 0;
 }

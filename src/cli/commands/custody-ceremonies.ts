@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DoorClient } from '../../client/door-client.ts';
 import { HoldfastError } from '../../core/errors.ts';
+import { custodiansMax } from '../../core/limits.ts';
 import type { DealArgs, Seat } from '../../custody/ceremony-plan.ts';
 import type { OrderResult } from '../../custody/coordinator-run.ts';
 import type { CustodyDirectory } from '../../custody/directory.ts';
@@ -17,7 +18,6 @@ type TdecKek = NonNullable<ReturnType<CustodyDirectory['active']>>;
 
 /** An order is carried at once; the rest is for a clock that is a little behind. */
 const lifeBeats = 60;
-const custodiansMax = 32;
 /** How often it is asked how far a rotation is, ms. */
 const pollMs = 1000;
 
