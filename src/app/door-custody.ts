@@ -301,7 +301,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       n: kek.n,
       shareGen: kek.shareGen,
       createdAt: kek.createdAt,
-      ageHours: Math.round((10 * ageMs) / hour) / 10,
+      ageHours: Math.round((1000 * ageMs) / hour) / 1000,
       ageBeats: Math.max(0, this.#ports.beatIndex() - kek.activateBeat),
       refreshEveryBars: kek.refreshEveryBars,
       policyVersion: this.#feed.directory().policy()?.ver ?? null,

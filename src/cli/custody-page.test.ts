@@ -59,7 +59,7 @@ describe('the page of custody', () => {
     const page = custodyPage(status(), plain).join('\n');
     for (const part of [
       /version 2, 3 of 5 custodians/,
-      /12\.5 h, 45000 beats; shares of generation 4, renewed every 8 bars/,
+      /12 h 30 min \(12\.5 h\), 45000 beats; shares of generation 4, renewed every 8 bars/,
       /Margin {3}5 ready, margin 2/,
       /1 is decrypt-only; 640 branch keys moved on/,
       /Canary {3}a canary key was given back in 6 ms \(beat 44990\)/,

@@ -54,7 +54,7 @@ export function custodyPage(status: CustodyStatus, paint: Paint): string[] {
       ? [paint('yellow', 'Key      none yet')]
       : [
           `Key      version ${key.version}, ${key.t} of ${key.n} custodians give a key back`,
-          `Age      ${key.ageHours} h, ${key.ageBeats} beats; shares of generation ${key.shareGen}, ${refreshText(key.refreshEveryBars)}`,
+          `Age      ${durationText(key.ageHours * 3600)} (${key.ageHours} h), ${key.ageBeats} beats; shares of generation ${key.shareGen}, ${refreshText(key.refreshEveryBars)}`,
           `Margin   ${aliveText(alive, margin, paint)}${marginText(margin)}`,
           `Policy   ${key.policyVersion === null ? 'not known' : `version ${key.policyVersion}`}`,
         ]),

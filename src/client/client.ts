@@ -36,7 +36,7 @@ import { canonicalKey, parseAddress, type UcxlAddress, withVersion } from '../uc
 import type { SourceFile } from './directory.ts';
 import { DoorClient } from './door-client.ts';
 import type { DoorOptions } from './http.ts';
-import { mediaOf } from './media.ts';
+import { mediaOf } from '../core/media.ts';
 import { type DirectoryPut, planDirectory, storeFiles } from './put-directory.ts';
 
 export interface ClientOptions extends DoorOptions {

@@ -5,6 +5,7 @@ import type { BeaconQueries, RegisteredVersion } from '../beacon/queries.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { openObject } from '../flows/get.ts';
 import { putObject, removeObject } from '../flows/put.ts';
+import { mediaOf } from '../core/media.ts';
 import type { Reply } from './answer.ts';
 import { byteRange, noneMatches } from './byte-range.ts';
 import type { DoorPorts } from './door-ports.ts';
@@ -149,7 +150,7 @@ async function putContent(
   const { put } = sealing(ports);
   const address = readAddress(request.need('address'));
   const result = await putObject(put, address, body, {
-    media: request.header('content-type') ?? 'application/octet-stream',
+    media: request.header('content-type') ?? mediaOf(address.path),
     type: 'object',
     cls: readClass(request),
     replication: readPolicy(ports, request),

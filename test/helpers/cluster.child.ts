@@ -19,7 +19,10 @@ const exists = await access(path).then(
   () => true,
   () => false,
 );
-await using _provider = await openDevFile({ path, clock: systemClock, create: !exists });
+const hasCustodians = layout.file.processes.some(({ role }) => role === 'custodian');
+await using _provider = hasCustodians
+  ? undefined
+  : await openDevFile({ path, clock: systemClock, create: !exists });
 await using supervisor = await startSupervisor(layout, {
   command: daemonCommand(main),
   signal: signals.stop,

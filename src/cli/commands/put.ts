@@ -15,7 +15,11 @@ export const put: Command = {
   usage: 'ADDRESS FILE|DIR|-',
   summary: 'Seal and store a file, a directory or standard input as the next version of an address',
   options: {
-    media: { type: 'string', value: 'TYPE', text: 'media type (default by the file name)' },
+    media: {
+      type: 'string',
+      value: 'TYPE',
+      text: 'media type (default by the name of the file, or of the address)',
+    },
     class: { type: 'string', value: 'CLASS', text: `one of ${classes.join(', ')} (default internal)` },
     tags: { type: 'string', value: 'A,B', text: 'compliance tags' },
     by: { type: 'string', value: 'NAME', text: 'who made it (default: agent:role of the address)' },
@@ -38,9 +42,9 @@ export const put: Command = {
     if (source.type === 'directory') return await putDirectory(context, client, path, request);
     using progress = context.screen.progress(basename(path), source.sizeBytes);
     const { readFileBytes } = await import('../../client/directory.ts');
-    const { mediaOf } = await import('../../client/media.ts');
+    const { mediaOf } = await import('../../core/media.ts');
     const bytes = source.type === 'stdin' ? standardInput(context) : readFileBytes(path, { follow: true });
-    const media = context.text('media') ?? mediaOf(path);
+    const media = context.text('media') ?? mediaOf(source.type === 'stdin' ? address.path : path);
     const result = await client.put(address, bytes, {
       ...request,
       media,

@@ -67,7 +67,10 @@ function readOptions(context: Context): LayoutOptions {
   };
 }
 
-/** The directory, and the development key while nothing can have been sealed with another one. */
+/**
+ * The directory; where no custodians make the keys, with the development key: made while nothing can have been
+ * sealed with another one, and never a second time.
+ */
 async function openLayout({ data }: Context, options: LayoutOptions): Promise<OpenedLayout> {
   const [{ createOrOpenLayout }, { readStateFile }, { openDevFile }] = await Promise.all([
     import('../../local/layout-create.ts'),
@@ -75,6 +78,7 @@ async function openLayout({ data }: Context, options: LayoutOptions): Promise<Op
     import('../../custody/dev-file.ts'),
   ]);
   const layout = await createOrOpenLayout(data, options);
+  if (layout.file.processes.some(({ role }) => role === 'custodian')) return layout;
   const paths = layoutPaths(layout.dir);
   const { processes } = await readStateFile(paths.state);
   const neverRan = Object.values(processes).every(({ bornAt }) => bornAt === undefined);

@@ -1,4 +1,4 @@
-// Media types by file name: enough for a browser to show what people keep. What is unknown is bytes.
+// Media types by the last part of a name: enough for a browser to show what people keep. What is unknown is bytes.
 
 const byExtension: Readonly<Record<string, string>> = {
   css: 'text/css; charset=utf-8',
