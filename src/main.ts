@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// Starts what was asked for: one process of a cluster (`daemon`, spawned by the supervisor), or a command.
+// Starts what was asked for: one process of a cluster (`daemon`, spawned by the supervisor), the process of one share
+// in a drill (`cold-share`, spawned by `custody drill`), or a command.
 
 import { fileURLToPath } from 'node:url';
 
@@ -13,6 +14,9 @@ if (first === 'daemon') {
   process.exitCode = rest.includes('--config')
     ? await runStandaloneCustodian(valueOf(rest, '--config'), rest.includes('--init'))
     : await runDaemon(valueOf(rest, '--data'), valueOf(rest, '--name'));
+} else if (first === 'cold-share' && process.send !== undefined) {
+  const { runColdShare } = await import('./app/cold-share.ts');
+  process.exitCode = await runColdShare();
 } else {
   const { runCli } = await import('./cli/main.ts');
   process.exitCode = await runCli(process.argv.slice(2), {

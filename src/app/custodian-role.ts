@@ -11,6 +11,7 @@ import type { NoteKey } from '../custody/checkpoint.ts';
 import { Cosigning, type WitnessPeer } from '../custody/cosigning.ts';
 import { type Disk, openFolder } from '../custody/disk.ts';
 import { CustodyBooks } from '../custody/books.ts';
+import type { BeatNow } from '../custody/freshness.ts';
 import { Custodian, isSealed } from '../custody/custodian.ts';
 import { CustodianOrders } from '../custody/custodian-orders.ts';
 import { sharedHostWarning } from '../custody/hosts.ts';
@@ -27,6 +28,7 @@ import { serveAudit } from '../custody/serve-audit.ts';
 import { ShareStore } from '../custody/share-store.ts';
 import type { CustodianHello, CustodianStatus } from '../custody/wire.ts';
 import { Witness } from '../custody/witness.ts';
+import { serveHostCommands } from '../local/host-commands.ts';
 import { mustExist, type ProcessConfig } from '../local/layout.ts';
 import { publicKeyOfPeer } from '../node/identity.ts';
 import { memberOf } from '../node/membership.ts';
@@ -34,6 +36,7 @@ import type { DataDir } from '../node/stores.ts';
 import { nobleEd25519 } from '../threshold/group-noble.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
 import { generateKeyPair } from '../threshold/hpke.ts';
+import { custodianCommands } from './custodian-host.ts';
 import { CustodianTempo } from './custodian-tempo.ts';
 import { CustodyFollower } from './custody-follower.ts';
 import type { RunningRole } from './daemon.ts';
@@ -55,6 +58,14 @@ export async function startCustodianRole(
   await makeKeys(shares);
   const log = stack.use(await openLog(member));
   const process = stack.use(await CustodianProcess.start(member, shares, log, sealing));
+  const host = {
+    shares,
+    log,
+    signer: member.identity.signer,
+    beat: () => process.beat(),
+    now: () => systemClock.now(),
+  };
+  stack.use(await serveHostCommands(member.dir.path, config.name, custodianCommands(host)));
   console.error(describeSealing(sealing));
   const owned = stack.move();
   return {
@@ -202,6 +213,11 @@ class CustodianProcess implements AsyncDisposable {
     await custodian.#noteStart();
     await custodian.#serve();
     return custodian;
+  }
+
+  /** As this custodian counts it. */
+  beat(): BeatNow {
+    return this.#tempo.now();
   }
 
   /** For the status of the process. */

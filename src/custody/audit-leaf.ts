@@ -24,6 +24,8 @@ export const auditOps = [
   'recover',
   'sign',
   'fork',
+  'export',
+  'reseal',
 ] as const;
 export type AuditOp = (typeof auditOps)[number];
 

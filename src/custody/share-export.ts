@@ -12,7 +12,7 @@
 import { randomBytes, scrypt } from 'node:crypto';
 import { encodeCbor } from '../core/block.ts';
 import { concat } from '../core/bytes.ts';
-import { HoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { preimage, sha512, type Signer } from '../core/hash.ts';
 import { type Fields, fieldsOf, invalid, tagOf } from '../envelope/fields.ts';
 import { readGroup } from '../envelope/label.ts';
@@ -84,6 +84,11 @@ export function readShareHead(message: Uint8Array): ShareHead {
   return readExport(message).head;
 }
 
+/** What opens it. Throws RECORD_INVALID. */
+export function shareSealedTo(message: Uint8Array): 'passphrase' | 'key' {
+  return readExport(message).to.t === 'scrypt' ? 'passphrase' : 'key';
+}
+
 /**
  * Opens an export that custodian `by` must have made.
  *
@@ -100,7 +105,7 @@ export async function importShare(
   if (to.t === 'scrypt' && 'passphrase' in opener)
     return { head, secret: await openByPassphrase(head, to, ct, opener.passphrase) };
   if (to.t === 'hpke' && 'secretKey' in opener)
-    return { head, secret: openWith(opener.secretKey, to.enc, infoOf(), aadOf(head, to), ct) };
+    return { head, secret: openByKey(head, to, ct, opener.secretKey) };
   const wanted = to.t === 'scrypt' ? 'a passphrase' : 'a key';
   throw new HoldfastError('ARGUMENT_INVALID', `this share is sealed to ${wanted}`);
 }
@@ -162,6 +167,20 @@ function sealByKey(head: ShareHead, secret: Uint8Array, publicKey: Uint8Array): 
     random,
   );
   return { to: { t: 'hpke', enc }, ct };
+}
+
+function openByKey(
+  head: ShareHead,
+  to: Extract<Seal, { t: 'hpke' }>,
+  ct: Uint8Array,
+  secretKey: Uint8Array,
+): Uint8Array {
+  try {
+    return openWith(secretKey, to.enc, infoOf(), aadOf(head, to), ct);
+  } catch (cause) {
+    if (!isHoldfastError(cause, 'DECRYPT_FAILED')) throw cause;
+    throw new HoldfastError('DECRYPT_FAILED', 'the key does not open this share', { cause });
+  }
 }
 
 function aadOf(head: ShareHead, to: Seal): Uint8Array {

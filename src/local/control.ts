@@ -1,15 +1,14 @@
 // How commands reach the running supervisor of a directory.
 
-import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { minute } from '../core/clock.ts';
-import { type ErrorDetails, HoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { ClusterState, ControlClient, NodeAction, ProcessState } from './control-types.ts';
 import { errnoOf } from '../files/whole.ts';
 import { layoutPaths } from './layout.ts';
-import { isErrorCode, readRunFile, type RunFile } from './run-file.ts';
+import { callLoopback } from './loopback.ts';
+import { readRunFile, type RunFile } from './run-file.ts';
 
-const answerMsMax = 5 * minute;
 const downMsMax = 2 * minute;
 const pollMs = 50;
 
@@ -46,47 +45,14 @@ async function untilGone(root: string, run: string, file: RunFile): Promise<void
 }
 
 async function call(root: string, file: RunFile, method: string, path: string): Promise<unknown> {
-  const { status, text } = await exchange(file, method, path).catch((cause: unknown) => {
-    const gone = ['ECONNREFUSED', 'ECONNRESET', 'EPIPE'].includes(errnoOf(cause) ?? '');
-    if (gone) throw notRunning(root, cause);
-    throw new HoldfastError('TIMEOUT', `the supervisor of ${root} does not answer`, { cause });
-  });
-  const body: unknown = JSON.parse(text);
-  if (status < 300) return body;
-  throw remoteError(body, status);
-}
-
-function exchange(file: RunFile, method: string, path: string): Promise<{ status: number; text: string }> {
-  return new Promise((resolve, reject) => {
-    const outgoing = request(
-      {
-        host: '127.0.0.1',
-        port: file.port,
-        method,
-        path,
-        agent: false,
-        headers: { authorization: `Bearer ${file.token}` },
-        signal: AbortSignal.timeout(answerMsMax),
-      },
-      (response) => {
-        const parts: string[] = [];
-        response.setEncoding('utf8');
-        response.on('data', (part: string) => parts.push(part));
-        response.on('error', reject);
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, text: parts.join('') }));
-      },
-    );
-    outgoing.on('error', reject);
-    outgoing.end();
-  });
-}
-
-function remoteError(body: unknown, status: number): HoldfastError {
-  const error = isObject(body) && isObject(body['error']) ? body['error'] : {};
-  const { code, message, details } = error;
-  return isErrorCode(code)
-    ? new HoldfastError(code, String(message), { details: isDetails(details) ? details : {} })
-    : new HoldfastError('INTERNAL', `the supervisor answered with status ${status}`);
+  try {
+    return await callLoopback(file, method, path);
+  } catch (error) {
+    if (isHoldfastError(error)) throw error;
+    const gone = ['ECONNREFUSED', 'ECONNRESET', 'EPIPE'].includes(errnoOf(error) ?? '');
+    if (gone) throw notRunning(root, error);
+    throw new HoldfastError('TIMEOUT', `the supervisor of ${root} does not answer`, { cause: error });
+  }
 }
 
 // The answers come from our own supervisor, found by its token: what is checked is that it is the same version.
@@ -116,13 +82,6 @@ function isProcessState(value: unknown): value is ProcessState {
   return (
     isObject(value) &&
     ['name', 'role', 'zone', 'status', 'text'].every((key) => typeof value[key] === 'string')
-  );
-}
-
-function isDetails(value: unknown): value is ErrorDetails {
-  return (
-    isObject(value) &&
-    Object.values(value).every((field) => field === null || Array.isArray(field) || !isObject(field))
   );
 }
 

@@ -21,6 +21,8 @@ export const DST = {
   bk: 'CHORUS-SLURP-TDH2GE-R255-v1/bk',
   /** Context string of a custodian's proof; 32 bytes of the request's hash follow. */
   pdec: 'CHORUS-SLURP-PDEC-v1-',
+  /** The same of a share that is tried out of the safe. */
+  drill: 'CHORUS-SLURP-DRILL-v1-',
   refresh: 'CHORUS-SLURP-REFRESH-v1',
   reshare: 'CHORUS-SLURP-RESHARE-v1',
   repair: 'CHORUS-SLURP-REPAIR-v1',

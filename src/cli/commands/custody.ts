@@ -12,6 +12,7 @@ import type { Command } from '../command.ts';
 import { openDoor, openOperator, openWriter } from '../connect.ts';
 import { ceremonyCommands } from './custody-ceremonies.ts';
 import { custodyAudit } from './custody-audit.ts';
+import { backupCommands } from './custody-backup.ts';
 
 const custodyStatus: Command = {
   name: 'custody status',
@@ -135,6 +136,7 @@ export const custodyCommands: readonly Command[] = [
   custodyPolicyShow,
   custodyAudit,
   ...ceremonyCommands,
+  ...backupCommands,
 ];
 
 /** Bytes as hex, for people. */

@@ -1,0 +1,85 @@
+// The process in which one share out of the safe is tried. It is started so that it can write no file and start no
+// other process, gets its task over its channel, gives back a partial decryption, and ends: that wipes it.
+
+import { randomBytes } from 'node:crypto';
+import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
+import { fieldOf } from '../core/shape.ts';
+import { type ColdTask, useColdShare } from '../custody/cold-share.ts';
+import { readSecretFile } from '../custody/secret-file.ts';
+import { type ShareOpener, shareSealedTo } from '../custody/share-export.ts';
+import { nobleEd25519 } from '../threshold/group-noble.ts';
+import { loadRistretto } from '../threshold/group-sodium.ts';
+
+/** Answers one task from the channel to the parent. Returns the exit status. */
+export async function runColdShare(): Promise<number> {
+  const { promise, resolve } = Promise.withResolvers<unknown>();
+  process.once('message', resolve);
+  process.once('disconnect', () => process.exit(1)); // nobody waits any more
+  const answer = await answerTo(await promise);
+  await new Promise<void>((sent) => process.send?.(answer, undefined, {}, () => sent()));
+  process.removeAllListeners('disconnect');
+  process.disconnect();
+  return 0;
+}
+
+async function answerTo(message: unknown): Promise<unknown> {
+  try {
+    const task = parseTask(fieldOf(message, 'task'));
+    const path = fieldOf(message, 'secretPath');
+    if (typeof path !== 'string')
+      throw new HoldfastError('ARGUMENT_MISSING', 'the path of a secret expected');
+    return { ok: true, partial: await solve(task, path) };
+  } catch (error) {
+    const { code } = asHoldfastError(error, 'INTERNAL', 'the share could not be tried');
+    return { ok: false, code, message: describeError(error) };
+  }
+}
+
+async function solve(task: ColdTask, secretPath: string) {
+  const groups = { kek: await loadRistretto(), frost: nobleEd25519() };
+  const opener = await openerFrom(task.message, secretPath);
+  try {
+    const random = (sizeBytes: number): Uint8Array => new Uint8Array(randomBytes(sizeBytes));
+    return await useColdShare(task, opener, groups, random);
+  } finally {
+    ('passphrase' in opener ? opener.passphrase : opener.secretKey).fill(0);
+  }
+}
+
+async function openerFrom(message: Uint8Array, path: string): Promise<ShareOpener> {
+  if (shareSealedTo(message) === 'passphrase')
+    return { passphrase: await readSecretFile(path, 'passphrase') };
+  const text = await readSecretFile(path, 'key');
+  try {
+    const digits = Buffer.from(text).toString('latin1');
+    if (!/^[0-9a-f]{64}$/.test(digits))
+      throw new HoldfastError('ARGUMENT_INVALID', `${path}: 64 hex digits of an X25519 key expected`);
+    return { secretKey: new Uint8Array(Buffer.from(digits, 'hex')) };
+  } finally {
+    text.fill(0);
+  }
+}
+
+/** From our own program: what is checked is that it is the same version. */
+function parseTask(value: unknown): ColdTask {
+  const bytes = (of: unknown, name: string): Uint8Array => {
+    const found = fieldOf(of, name);
+    if (found instanceof Uint8Array) return new Uint8Array(found);
+    throw new HoldfastError('ARGUMENT_INVALID', `task.${name}: bytes expected`);
+  };
+  const wrap = fieldOf(value, 'wrap');
+  return {
+    message: bytes(value, 'message'),
+    by: bytes(value, 'by'),
+    drill: bytes(value, 'drill'),
+    Y: bytes(value, 'Y'),
+    label: bytes(value, 'label'),
+    wrap: {
+      U: bytes(wrap, 'U'),
+      Ubar: bytes(wrap, 'Ubar'),
+      V: bytes(wrap, 'V'),
+      e: bytes(wrap, 'e'),
+      f: bytes(wrap, 'f'),
+    },
+  };
+}

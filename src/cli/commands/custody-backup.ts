@@ -1,0 +1,182 @@
+// Shares for the safe: taken out sealed, one custodian at a time and on its own machine, and tried in a drill.
+
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { HoldfastError } from '../../core/errors.ts';
+import { custodiansMax } from '../../core/limits.ts';
+import { fieldOf } from '../../core/shape.ts';
+import type { DrilledExport, DrillReport, FoundExport } from '../../custody/drill.ts';
+import { readShareHead } from '../../custody/share-export.ts';
+import { formatShareFile, parseShareFile, shareText } from '../../custody/share-file.ts';
+import { createWhole, fileError, writeWhole } from '../../files/whole.ts';
+import { callHost } from '../../local/host-commands.ts';
+import { useInProcess } from '../cold-process.ts';
+import type { Command, Context } from '../command.ts';
+import { openDoor } from '../connect.ts';
+import { believed } from '../custody-believed.ts';
+import { custodianHere } from '../custodian-here.ts';
+import { type Paint, table } from '../screen.ts';
+
+const custodyExport: Command = {
+  name: 'custody export',
+  usage: 'NAME|--config FILE (--passphrase-file FILE | --recipient KEY) [--out FILE] [--force]',
+  summary: "Take a custodian's shares out, sealed, for the safe; on the machine where it runs",
+  options: {
+    config: { type: 'string', value: 'FILE', text: 'configuration of a custodian that runs by itself' },
+    'passphrase-file': {
+      type: 'string',
+      value: 'FILE',
+      text: 'seal to the passphrase in FILE, mode 600, 12 bytes or more',
+    },
+    recipient: {
+      type: 'string',
+      value: 'KEY',
+      text: 'seal to an X25519 key, 64 hex digits (`custody recovery new-key` makes one)',
+    },
+    out: { type: 'string', value: 'FILE', text: 'where it is written (default NAME.share)' },
+    force: { type: 'boolean', text: 'replace the file if it exists' },
+  },
+  positionals: [0, 1],
+  notes: [
+    'The custodian writes it into its audit log first. An export is worth a share for as long as its generation is the',
+    'present one: take it out again after each refresh that it shall survive, keep it where no other is, and destroy the',
+    'one before: T exports of one generation open everything, also of a past one, for whoever has the registry.',
+  ].join('\n'),
+  async run(context) {
+    const { json, screen } = context;
+    const { name, dataDir } = await custodianHere(context);
+    const answer = await callHost(dataDir, name, '/export', recipient(context));
+    const exports = exportsOf(answer);
+    const file = context.text('out') ?? `${name}.share`;
+    await (context.flag('force') ? writeWhole : createWhole)(file, formatShareFile(name, exports), 0o600);
+    const heads = exports.map(readShareHead);
+    if (json)
+      screen.value({
+        file,
+        custodian: name,
+        shares: heads.map(({ cg, kekVer, shareGen, i, beat }) => ({
+          group: cg,
+          version: kekVer,
+          generation: shareGen,
+          index: i,
+          beat,
+        })),
+      });
+    else for (const head of heads) screen.line(`${file}: ${shareText(head)}`);
+  },
+};
+
+function recipient(context: Context): Readonly<Record<string, unknown>> {
+  const [file, key] = [context.text('passphrase-file'), context.text('recipient')];
+  if (file !== undefined && key === undefined) return { passphraseFile: resolve(file) };
+  if (key !== undefined && file === undefined) return { publicKey: key };
+  throw new HoldfastError(
+    'ARGUMENT_MISSING',
+    'custody export needs --passphrase-file FILE or --recipient KEY, one of them',
+  );
+}
+
+function exportsOf(answer: unknown): readonly Uint8Array[] {
+  const list = fieldOf(answer, 'exports');
+  if (Array.isArray(list) && list.every((each) => typeof each === 'string'))
+    return list.map((each: string) => new Uint8Array(Buffer.from(each, 'base64')));
+  throw new HoldfastError(
+    'INTERNAL',
+    'the custodian speaks another version; use the program that started it',
+  );
+}
+
+const custodyDrill: Command = {
+  name: 'custody drill',
+  usage: 'EXPORT[=SECRET-FILE]… [--secret-file FILE]',
+  summary: 'Try whether the shares in the safe still open the key, and forget them again',
+  options: {
+    'secret-file': {
+      type: 'string',
+      value: 'FILE',
+      text: 'passphrase or key that opens the EXPORTs without one of their own',
+    },
+  },
+  positionals: [1, custodiansMax],
+  notes: [
+    'EXPORT is a file of `custody export`. For each version of the key that opens documents, a canary is sealed; every',
+    'export makes its part in a process of its own, which can write nothing and ends right after; T parts are combined.',
+    'No two shares are ever in one process, and nothing but canaries is opened. The custodians take no part.',
+    '',
+    'Exit status: 0 every version opens and every export is good · 1 they open, and some exports are to be made anew ·',
+    '5 a version does not open with these.',
+  ].join('\n'),
+  async run(context) {
+    const { json, screen, signal, mainPath } = context;
+    await using door = await openDoor(context);
+    const directory = await believed(door, context.data);
+    const [{ drill, drillExit }, files, { index: beat }, { custodians }] = await Promise.all([
+      import('../../custody/drill.ts'),
+      Promise.all(context.positionals.map((word) => readExports(context, word))),
+      door.beat({ signal }),
+      door.custodyStatus({ signal }),
+    ]);
+    const found = files.flat();
+    const report = await drill({
+      cg: directory.cg,
+      versions: directory.versions().filter(({ state }) => state === 'active' || state === 'decrypt-only'),
+      exports: found,
+      nameOf: (peer) => custodians.find((each) => each.peer === peer)?.name ?? peer,
+      use: ({ from, message }, task) => {
+        const secret = found.find((each) => each.from === from && each.message === message)?.secretPath;
+        if (!json) screen.say(`trying ${from}`);
+        return useInProcess(mainPath, task, secret ?? '', signal);
+      },
+      random: (sizeBytes) => new Uint8Array(randomBytes(sizeBytes)),
+      beat,
+    });
+    if (json) screen.value(report);
+    else for (const line of drillLines(report, screen.paint)) screen.line(line);
+    return drillExit(report);
+  },
+};
+
+export const backupCommands: readonly Command[] = [custodyExport, custodyDrill];
+
+async function readExports(
+  context: Context,
+  word: string,
+): Promise<readonly (FoundExport & { readonly secretPath: string })[]> {
+  const cut = word.indexOf('=');
+  const [from, own] = cut < 0 ? [word, undefined] : [word.slice(0, cut), word.slice(cut + 1)];
+  const secretPath = own ?? context.text('secret-file');
+  if (secretPath === undefined || secretPath === '')
+    throw new HoldfastError(
+      'ARGUMENT_MISSING',
+      `what opens ${from}? EXPORT=SECRET-FILE, or --secret-file FILE`,
+    );
+  let text: string;
+  try {
+    text = await readFile(from, 'utf8');
+  } catch (cause) {
+    throw fileError(from, 'cannot be read', cause);
+  }
+  return parseShareFile(text).map((message) => ({ from, message, secretPath }));
+}
+
+function drillLines({ group, versions, others }: DrillReport, paint: Paint): string[] {
+  const lines = versions.flatMap(({ version, state, generation, needed, opened, text, exports }) => [
+    `${paint('bold', `key ${version} of ${group}`)}  ${state}, generation ${generation}, ${needed} needed: ${opened ? paint('green', 'OPENED') : paint('red', 'NOT OPENED')}`,
+    `  ${text}`,
+    ...exportLines(exports, paint),
+  ]);
+  return [...lines, ...(others.length === 0 ? [] : ['of no use here:', ...exportLines(others, paint)])];
+}
+
+function exportLines(exports: readonly DrilledExport[], paint: Paint): string[] {
+  const rows = exports.map(({ from, custodian, generation, good, text }) => [
+    '  ',
+    from,
+    custodian,
+    `generation ${generation}`,
+    good ? paint('green', 'good') : paint('red', 'not good'),
+    text,
+  ]);
+  return rows.length === 0 ? ['  no export of this version was given'] : table(rows, []);
+}

@@ -1,0 +1,105 @@
+// What an operator does with a custody group of real processes beside its ceremonies: shares for the safe and a drill.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { DrillReport } from '../../src/custody/drill.ts';
+import { TestCluster } from '../helpers/cluster.ts';
+
+const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+const address = 'ucxl://operator:ops@custody:test/*^/note.txt';
+const text = 'what only three of five can open\n';
+let cluster: TestCluster;
+let scratch: string;
+
+before(async () => {
+  scratch = await mkdtemp(join(tmpdir(), 'holdfast-custody-tools-'));
+  cluster = await TestCluster.start({ nodes: 2, custodians: 5, settings: { beatMs: 1000 } });
+  await writeFile(file('note.txt'), text);
+  await ok('put', address, file('note.txt'));
+});
+after(async () => {
+  await cluster[Symbol.asyncDispose]();
+  await rm(scratch, { recursive: true, force: true });
+});
+
+interface Ran {
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+async function run(...words: string[]): Promise<Ran> {
+  const child = spawn(process.execPath, [main, ...words, '--data', cluster.dir], { stdio: 'pipe' });
+  let [stdout, stderr] = ['', ''];
+  child.stdout.on('data', (part) => (stdout += String(part)));
+  child.stderr.on('data', (part) => (stderr += String(part)));
+  await once(child, 'close');
+  return { status: child.exitCode ?? -1, stdout, stderr };
+}
+
+async function ok(...words: string[]): Promise<string> {
+  const { status, stdout, stderr } = await run(...words);
+  assert.equal(status, 0, `${words.join(' ')}:\n${stdout}${stderr}`);
+  return stdout;
+}
+
+function file(name: string): string {
+  return join(scratch, name);
+}
+
+async function secret(name: string, content: string): Promise<string> {
+  await writeFile(file(name), content, { mode: 0o600 });
+  return file(name);
+}
+
+async function drilled(
+  ...words: string[]
+): Promise<{ readonly status: number; readonly report: DrillReport }> {
+  const { status, stdout, stderr } = await run('custody', 'drill', ...words, '--json');
+  assert.ok(stdout.startsWith('{"group"'), `${stdout}${stderr}`);
+  const report: DrillReport = JSON.parse(stdout);
+  return { status, report };
+}
+
+async function exported(i: number, seal: readonly string[], out: string): Promise<string> {
+  await ok('custody', 'export', `custodian-${i}`, ...seal, '--out', file(out));
+  return file(out);
+}
+
+test('shares in the safe are tried in a drill; two do not suffice, and a past generation is told', async () => {
+  const passphrase = await secret('passphrase', 'a long enough passphrase\n');
+  await ok('custody', 'recovery', 'new-key', file('safe.key'));
+  const { publicKey } = JSON.parse(await ok('custody', 'recovery', 'new-key', file('other.key'), '--json'));
+  const one = await exported(1, ['--passphrase-file', passphrase], '1.share');
+  const two = await exported(2, ['--passphrase-file', passphrase], '2.share');
+  const three = await exported(3, ['--recipient', publicKey], '3.share');
+  const again = await run('custody', 'export', 'custodian-1', '--passphrase-file', passphrase, '--out', one);
+  assert.match(again.stderr, /exists/);
+  const words = [`${one}=${passphrase}`, two, `${three}=${file('other.key')}`, '--secret-file', passphrase];
+
+  const good = await drilled(...words);
+  assert.deepEqual([good.status, good.report.versions[0]?.opened], [0, true], JSON.stringify(good));
+  assert.match(await ok('custody', 'drill', ...words), /OPENED[^]*custodian-3 .*good/);
+  const few = await drilled(one, two, '--secret-file', passphrase);
+  assert.deepEqual([few.status, few.report.versions[0]?.opened], [5, false]);
+  const wrong = await drilled(one, two, `${three}=${file('safe.key')}`, '--secret-file', passphrase);
+  assert.match(wrong.report.versions[0]?.exports[2]?.text ?? '', /the key does not open this share/);
+  await chmod(passphrase, 0o644);
+  const open = await drilled(...words);
+  assert.match(open.report.versions[0]?.exports[0]?.text ?? '', /set it to 600/);
+  await chmod(passphrase, 0o600);
+
+  await ok('custody', 'refresh');
+  const stale = await drilled(...words);
+  assert.equal(stale.status, 5);
+  assert.match(stale.report.versions[0]?.exports[0]?.text ?? '', /generation 1 is past: the group is at 2/);
+  // Written down by the custodian, and the log still verifies.
+  assert.match(await ok('custody', 'audit', '--json'), /"logs"/);
+  assert.ok(!(await readFile(one, 'utf8')).includes('passphrase'));
+});
