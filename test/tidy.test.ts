@@ -89,7 +89,7 @@ const families: readonly { readonly name: RegExp; readonly home: RegExp }[] = [
   { name: /^(libsodium|@noble\/)/, home: /^src\/threshold\// },
   { name: /^prom-client$/, home: /^src\/http\// },
   { name: /^@nats-io\//, home: /^src\/(beacon\/jetstream-stream|backbeat\/nats)\.ts$/ },
-  { name: /^koffi$/, home: /^src\/custody\/pkcs11-binding\.ts$/ },
+  { name: /^koffi$/, home: /^src\/(custody\/pkcs11-binding|envelope\/gcm-openssl)\.ts$/ },
 ];
 
 interface Source {

@@ -10,6 +10,7 @@ import { openDevFile } from '../custody/dev-file.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import type { KekProvider } from '../custody/provider.ts';
 import { ProviderSet } from '../custody/provider-set.ts';
+import { loadGcm } from '../envelope/gcm.ts';
 import { readIfThere } from '../files/whole.ts';
 import type { GetPorts } from '../flows/get.ts';
 import type { PutPorts } from '../flows/put.ts';
@@ -51,6 +52,7 @@ export async function openSealing(
 ): Promise<Sealing | undefined> {
   const provider = await openProvider(config, ports.custody, stack);
   if (provider === undefined) return undefined;
+  console.error(`content: ${(await loadGcm()).text}`);
   const { signer } = await openIdentity(config.writerKeyPath);
   const keys = stack.use(new BranchKeys({ provider, writer: signer.publicKey, random }));
   const put: PutPorts = {

@@ -10,9 +10,11 @@ import { utf8 } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import { blockBytesMax, treeBytesMax } from '../core/limits.ts';
+import { Slabs } from '../core/slabs.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import type { KekProvider } from '../custody/provider.ts';
 import type { ContentClass } from '../envelope/aad.ts';
+import { loadGcm } from '../envelope/gcm.ts';
 import { HighWaterMarks } from '../envelope/high-water.ts';
 import { type ByteRange, type ObjectRecords, openObject } from '../flows/get.ts';
 import {
@@ -20,6 +22,7 @@ import {
   type PutPorts,
   type PutResult,
   putObject,
+  putSegmentsMax,
   removeObject,
   type VersionRef,
 } from '../flows/put.ts';
@@ -181,10 +184,11 @@ export class HoldfastClient extends DoorClient {
   async get(address: string | UcxlAddress, request: GetRequest = {}): Promise<OpenedVersion> {
     const wanted = readAddress(address);
     const signal = request.signal ?? new AbortController().signal;
-    const records = await this.#records(wanted, signal);
+    const [records] = await Promise.all([this.#records(wanted, signal), loadGcm()]);
     const ports = {
       seen: this.#seen,
       load: (cids: readonly CID[]) => this.#load(cids, signal),
+      ownsBlocks: true,
       readerKey: async (record: Parameters<BranchKeys['open']>[0]) =>
         this.#keys.open(record, {
           purpose: 'read',
@@ -285,7 +289,9 @@ export class HoldfastClient extends DoorClient {
 
   async #putPorts(signal: AbortSignal | undefined): Promise<PutPorts> {
     const { provider, signer } = this.#options;
+    await loadGcm();
     return {
+      memory: new Slabs(putSegmentsMax),
       registry: this.#registry(signal),
       store: (blocks, policy) => this.#store(blocks, policy, signal),
       writerKey: (scope) => this.#keys.current(scope),

@@ -1,5 +1,11 @@
 // Small things about bytes that Node does not have.
 
+/** `length` bytes of any content, in memory of their own. For what is written in full before anybody reads it. */
+export function unfilled(length: number): Uint8Array {
+  // Not from Buffer's pool: it is kept and handed to other threads.
+  return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
+}
+
 /** Joins `parts` into one new array. */
 export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   let length = 0;

@@ -100,11 +100,16 @@ export async function* grouped<T>(
 /**
  * Cuts a byte stream into pieces of exactly `sizeBytes`, the last one shorter or empty, and says of each
  * whether it is the last. An empty stream is one empty last piece. A piece may share memory with its input.
+ *
+ * @param join puts the parts of a piece together, when they are not one; that piece is taken before it is called again
  */
 export async function* chunked(
   source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   sizeBytes: number,
+  join: (parts: readonly Uint8Array[]) => Uint8Array = (parts) => concat(...parts),
 ): AsyncGenerator<{ bytes: Uint8Array; last: boolean }, void, undefined> {
+  const joined = (parts: readonly Uint8Array[]): Uint8Array =>
+    (parts.length === 1 ? parts[0] : undefined) ?? join(parts);
   let full: Uint8Array | undefined; // a whole piece, held back until we know whether more follows
   let pending: Uint8Array[] = [];
   let pendingBytes = 0;
@@ -127,11 +132,6 @@ export async function* chunked(
   }
   if (full === undefined) yield { bytes: joined(pending), last: true };
   else yield { bytes: full, last: true };
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const only = parts.length === 1 ? parts[0] : undefined;
-  return only ?? concat(...parts);
 }
 
 /** The outcome of `work`, or the reason of `signal`; the work itself goes on. */

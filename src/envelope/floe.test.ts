@@ -14,13 +14,18 @@ import {
   floeStandard,
   headerTagOf,
   plaintextSegmentBytes,
+  segmentHeadBytes,
   segmentOverheadBytes,
   segmentsOf,
 } from './floe.ts';
+import { loadGcm } from './gcm.ts';
 
 const small: FloeParameters = { segmentBytes: 64, rotationBits: 20 };
 const rotating: FloeParameters = { segmentBytes: 40, rotationBits: 2 };
 const aad = utf8('what this is for');
+
+// All of this by the quicker engine where there is one: gcm.test.ts holds the two against each other.
+await loadGcm();
 
 test('a stream comes back as it was, segment by segment and from any place', () => {
   const dek = randomBytes(32);
@@ -272,6 +277,38 @@ describe('the encryptor', () => {
     );
     assert.throws(() => floeEncryptor(new Uint8Array(32), aad, () => new Uint8Array(31)), /iv/);
   });
+});
+
+test('plaintext where its ciphertext will lie, and back in the same place', () => {
+  const dek = randomBytes(32);
+  for (const size of [0, 1, 200, 30_000, plaintextSegmentBytes()]) {
+    const plain = randomBytes(size);
+    const encryptor = floeEncryptor(dek, aad, randomBytes);
+    const frame = new Uint8Array(size + segmentOverheadBytes + 5);
+    frame.set(plain, segmentHeadBytes);
+    const within = frame.subarray(segmentHeadBytes, segmentHeadBytes + size);
+    const segment = encryptor.encryptSegment(0, within, true, frame);
+    const decryptor = floeDecryptor(dek, aad, encryptor.header);
+    const apart = decryptor.decryptSegment(0, segment, true);
+    assert.ok(sameBytes(apart, plain));
+    assert.notEqual(apart.buffer, frame.buffer);
+    const there = decryptor.decryptSegment(0, segment, true, true);
+    assert.ok(sameBytes(there, plain));
+    assert.equal(there.buffer, frame.buffer);
+  }
+});
+
+test('what does not authenticate in place leaves no plaintext there', () => {
+  const dek = randomBytes(32);
+  const encryptor = floeEncryptor(dek, aad, randomBytes);
+  const segment = Uint8Array.from(encryptor.encryptSegment(0, randomBytes(5000), true));
+  segment[segment.length - 1] = (segment.at(-1) ?? 0) ^ 1;
+  const decryptor = floeDecryptor(dek, aad, encryptor.header);
+  assert.throws(
+    () => decryptor.decryptSegment(0, segment, true, true),
+    (error) => isHoldfastError(error, 'DECRYPT_FAILED'),
+  );
+  assert.ok(segment.subarray(segmentHeadBytes, segmentHeadBytes + 5000).every((byte) => byte === 0));
 });
 
 test('a disposed decryptor opens nothing any more', () => {

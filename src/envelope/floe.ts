@@ -16,13 +16,12 @@
 
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
-import { asBuffer, concat, sameBytes, uint32, uint64, utf8 } from '../core/bytes.ts';
+import { asBuffer, concat, sameBytes, uint32, uint64, unfilled, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sameSecret } from '../core/hash.ts';
 import { segmentBytes } from '../core/limits.ts';
+import { type GcmKey, takeGcmKey } from './gcm.ts';
 import {
-  gcmOpen,
-  gcmSealInto,
   hkdfExpand,
   importKey,
   keyBytes,
@@ -46,8 +45,10 @@ const ivBytes = 32;
 export const headerTagBytes = 32;
 const parametersBytes = 10;
 export const floeHeaderBytes = parametersBytes + ivBytes + headerTagBytes;
-/** Length word, nonce and tag of each segment. */
-export const segmentOverheadBytes = 4 + nonceBytes + tagBytes;
+/** Length word and nonce: the ciphertext of a segment lies behind them, as long as its plaintext. */
+export const segmentHeadBytes = 4 + nonceBytes;
+/** With the tag. */
+export const segmentOverheadBytes = segmentHeadBytes + tagBytes;
 const messageKeyBytes = 48;
 /** FLOE allows no more segments under AES-256-GCM. */
 const segmentsMax = 2 ** 40;
@@ -61,16 +62,21 @@ export interface FloeEncryptor extends Disposable {
   /**
    * Seals the next segment. Positions run 0, 1, 2… without gaps; a segment that is not final is exactly
    * `plaintextSegmentBytes` long, the final one 0…that. After the final one the encryptor is closed.
-   * Without `target` each segment has fresh memory of its own, which costs about as much as a third of the
+   * Without `target` each segment has fresh memory of its own, which costs about as much as the
    * encryption; with one (at least as long as the segment) it is written there, and the view returned is
-   * good until the caller uses the target again.
+   * good until the caller uses the target again. The plaintext may lie in the target already, where its
+   * ciphertext will be: `segmentHeadBytes` from the start.
    */
   encryptSegment(position: number, plaintext: Uint8Array, isFinal: boolean, target?: Uint8Array): Uint8Array;
 }
 
 export interface FloeDecryptor extends Disposable {
-  /** Opens one segment at any position. Throws DECRYPT_FAILED naming the position; no plaintext escapes then. */
-  decryptSegment(position: number, segment: Uint8Array, isFinal: boolean): Uint8Array;
+  /**
+   * Opens one segment at any position. Throws DECRYPT_FAILED naming the position; no plaintext escapes then.
+   * `inPlace`: the plaintext takes the place of the ciphertext, which must be nobody else's, and is a view of
+   * `segment`. Otherwise it has fresh memory of its own, which costs about as much as the decryption.
+   */
+  decryptSegment(position: number, segment: Uint8Array, isFinal: boolean, inPlace?: boolean): Uint8Array;
 }
 
 /** Starts a stream under `dek` (32 fresh random bytes, one stream only; copied: zero yours when wrapped). */
@@ -160,7 +166,7 @@ function encodeParameters(parameters: FloeParameters): Uint8Array {
 /** Derives the key of a position's epoch and keeps the newest: neighbours share it. */
 class SegmentKeys implements Disposable {
   #messageKey: KeyObject | undefined;
-  #current: { readonly epochStart: number; readonly key: KeyObject } | undefined;
+  #current: { readonly epochStart: number; readonly key: GcmKey } | undefined;
   readonly #prefix: Uint8Array;
   readonly #aad: Uint8Array;
   readonly #epochSegments: number;
@@ -172,18 +178,20 @@ class SegmentKeys implements Disposable {
     this.#epochSegments = 2 ** parameters.rotationBits;
   }
 
-  at(position: number): KeyObject {
+  at(position: number): GcmKey {
     assert(this.#messageKey !== undefined, 'stream: used after it was closed');
     const epochStart = position - (position % this.#epochSegments);
     if (this.#current?.epochStart === epochStart) return this.#current.key;
     const info = concat(this.#prefix, utf8('DEK:'), uint64(epochStart), this.#aad);
-    const key = takeKey(hkdfExpand('sha384', this.#messageKey, info, keyBytes));
+    const key = takeGcmKey(hkdfExpand('sha384', this.#messageKey, info, keyBytes));
+    this.#current?.key[Symbol.dispose]();
     this.#current = { epochStart, key };
     return key;
   }
 
   [Symbol.dispose](): void {
     this.#messageKey = undefined;
+    this.#current?.key[Symbol.dispose]();
     this.#current = undefined;
   }
 }
@@ -214,7 +222,7 @@ class Encryptor implements FloeEncryptor {
     assert(isFinal || position < segmentsMax - 1, 'position: room for a final segment');
     const size = plaintext.length + segmentOverheadBytes;
     assert(target === undefined || target.length >= size, 'target: room for the segment');
-    const segment = target?.subarray(0, size) ?? freshBytes(size);
+    const segment = target?.subarray(0, size) ?? unfilled(size);
     this.#sealInto(segment, position, plaintext, isFinal);
     this.#next++;
     if (isFinal) this[Symbol.dispose]();
@@ -225,8 +233,8 @@ class Encryptor implements FloeEncryptor {
     const nonce = this.#random(nonceBytes);
     segment.set(uint32(isFinal ? segment.length : notLast), 0);
     segment.set(nonce, 4);
-    const body = segment.subarray(4 + nonceBytes);
-    gcmSealInto(body, this.#keys.at(position), nonce, plaintext, segmentAad(position, isFinal));
+    const body = segment.subarray(segmentHeadBytes);
+    this.#keys.at(position).sealInto(body, nonce, plaintext, segmentAad(position, isFinal));
   }
 
   [Symbol.dispose](): void {
@@ -243,14 +251,16 @@ class Decryptor implements FloeDecryptor {
     this.#parameters = parameters;
   }
 
-  decryptSegment(position: number, segment: Uint8Array, isFinal: boolean): Uint8Array {
+  decryptSegment(position: number, segment: Uint8Array, isFinal: boolean, inPlace = false): Uint8Array {
     assert(Number.isInteger(position) && position >= 0 && position < segmentsMax, 'position: 0 to 2^40 - 1');
     this.#checkLength(position, segment, isFinal);
     const key = this.#keys.at(position);
     const nonce = segment.subarray(4, 4 + nonceBytes);
-    const plaintext = gcmOpen(key, nonce, segment.subarray(4 + nonceBytes), segmentAad(position, isFinal));
-    if (plaintext === undefined) throw badSegment(position, 'it does not authenticate');
-    return plaintext;
+    const sealed = segment.subarray(segmentHeadBytes);
+    const size = sealed.length - tagBytes;
+    const plaintext = inPlace ? sealed.subarray(0, size) : unfilled(size);
+    if (key.openInto(plaintext, nonce, sealed, segmentAad(position, isFinal))) return plaintext;
+    throw badSegment(position, 'it does not authenticate');
   }
 
   #checkLength(position: number, segment: Uint8Array, isFinal: boolean): void {
@@ -271,11 +281,6 @@ class Decryptor implements FloeDecryptor {
   [Symbol.dispose](): void {
     this.#keys[Symbol.dispose]();
   }
-}
-
-/** Not from Buffer's pool: a segment is kept and handed to other threads, so it must own its memory. */
-function freshBytes(sizeBytes: number): Uint8Array {
-  return new Uint8Array(Buffer.allocUnsafeSlow(sizeBytes).buffer);
 }
 
 function segmentAad(position: number, isFinal: boolean): Uint8Array {

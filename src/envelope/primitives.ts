@@ -76,6 +76,34 @@ export function gcmOpen(
   return new Uint8Array(plaintext.buffer, plaintext.byteOffset, plaintext.length);
 }
 
+/**
+ * Decrypts ciphertext ‖ tag into `target`, which is exactly 16 bytes shorter: memory of its own, or that of the
+ * ciphertext itself. False when it does not authenticate: then `target` is zeroed.
+ */
+export function gcmOpenInto(
+  target: Uint8Array,
+  key: KeyObject,
+  nonce: Uint8Array,
+  sealed: Uint8Array,
+  aad: Uint8Array,
+): boolean {
+  const length = sealed.length - tagBytes;
+  assert(length >= 0 && target.length === length, 'target: the plaintext');
+  assert(nonce.length === nonceBytes, 'nonce: 12 bytes');
+  const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: tagBytes });
+  decipher.setAAD(aad);
+  decipher.setAuthTag(sealed.subarray(length));
+  for (let at = 0; at < length; at += pieceBytes)
+    target.set(decipher.update(sealed.subarray(at, Math.min(at + pieceBytes, length))), at);
+  try {
+    decipher.final();
+    return true;
+  } catch {
+    target.fill(0); // final() has one way to fail here: the tag is wrong
+    return false;
+  }
+}
+
 const hashBytes = { sha384: 48, sha512: 64 } as const;
 
 /** HKDF-Expand (RFC 5869 2.3) with `key` as the pseudorandom key. Up to 255 digests long. */

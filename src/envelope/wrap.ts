@@ -7,18 +7,16 @@
 // nothing. One wrapping key serves at most `branchKeyUsesMax` wraps, which keeps a nonce collision at 2⁻⁷³.
 
 import assert from 'node:assert/strict';
-import type { KeyObject } from 'node:crypto';
 import { inspect } from 'node:util';
 import type { CID } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { preimage, sameSecret, sha512 } from '../core/hash.ts';
+import { preimage, sameSecret } from '../core/hash.ts';
 import { objectIdBytes, suite } from './aad.ts';
 import { headerTagBytes } from './floe.ts';
 import { branchKeyIdBytes } from './label.ts';
+import { aadDigest, type GcmKey, takeGcmKey } from './gcm.ts';
 import {
-  gcmOpen,
-  gcmSealInto,
   hkdfExpand,
   hmacSha512,
   importKey,
@@ -26,7 +24,6 @@ import {
   nonceBytes,
   type RandomBytes,
   tagBytes,
-  takeKey,
 } from './primitives.ts';
 
 export const dekWrapBytes = nonceBytes + keyBytes + tagBytes;
@@ -53,21 +50,17 @@ export function wrapDek(
   const nonce = random(nonceBytes);
   const wrap = new Uint8Array(dekWrapBytes);
   wrap.set(nonce);
-  gcmSealInto(wrap.subarray(nonceBytes), keyOf(key), nonce, dek, bindingAad(binding));
+  keyOf(key).sealInto(wrap.subarray(nonceBytes), nonce, dek, bindingAad(binding));
   return wrap;
 }
 
 /** The DEK of a wrap; the caller zeroes it after use. Throws DECRYPT_FAILED when key, wrap and binding do not belong together. */
 export function unwrapDek(key: WrappingKey, wrap: Uint8Array, binding: DekBinding): Uint8Array {
   if (wrap.length !== dekWrapBytes) throw badWrap(`${dekWrapBytes} bytes expected, got ${wrap.length}`);
-  const dek = gcmOpen(
-    keyOf(key),
-    wrap.subarray(0, nonceBytes),
-    wrap.subarray(nonceBytes),
-    bindingAad(binding),
-  );
-  if (dek === undefined) throw badWrap('it does not belong to this object, branch key or policy');
-  return dek;
+  const dek = new Uint8Array(keyBytes);
+  const sealed = wrap.subarray(nonceBytes);
+  if (keyOf(key).openInto(dek, wrap.subarray(0, nonceBytes), sealed, bindingAad(binding))) return dek;
+  throw badWrap('it does not belong to this object, branch key or policy');
 }
 
 /**
@@ -79,7 +72,7 @@ export class WrappingKey implements Disposable {
   constructor(branchKey: Uint8Array, bkId: Uint8Array) {
     assert(bkId.length === branchKeyIdBytes, 'bkId: 16 bytes');
     const info = preimage('CHORUS-SLURP-WK-v1', bkId);
-    keys.set(this, takeKey(hkdfExpand('sha512', importKey(branchKey), info, keyBytes)));
+    keys.set(this, takeGcmKey(hkdfExpand('sha512', importKey(branchKey), info, keyBytes)));
   }
 
   get disposed(): boolean {
@@ -87,6 +80,7 @@ export class WrappingKey implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    keys.get(this)?.[Symbol.dispose]();
     keys.delete(this);
   }
 
@@ -100,9 +94,9 @@ export class WrappingKey implements Disposable {
 }
 
 /** Apart from the objects, so that holding one does not give the key away. */
-const keys = new WeakMap<WrappingKey, KeyObject>();
+const keys = new WeakMap<WrappingKey, GcmKey>();
 
-function keyOf(wrappingKey: WrappingKey): KeyObject {
+function keyOf(wrappingKey: WrappingKey): GcmKey {
   const key = keys.get(wrappingKey);
   assert(key !== undefined, 'wrapping key: used after disposal');
   return key;
@@ -127,25 +121,28 @@ function bindingAad({ objId, headerTag, bkId, bkVer, policy }: DekBinding): Uint
   assert(headerTag.length === headerTagBytes, 'headerTag: 32 bytes');
   assert(bkId.length === branchKeyIdBytes, 'bkId: 16 bytes');
   const family = policy?.bytes ?? noPolicy;
-  const out = new Uint8Array(aadHead.length + partsBytes + family.length);
+  const length = aadHead.length + partsBytes + family.length;
+  const out = length <= aadRoom.length ? aadRoom.subarray(0, length) : new Uint8Array(length);
   out.set(aadHead);
+  const view = new DataView(out.buffer);
   let at = aadHead.length;
   for (const part of [objId, headerTag, bkId]) {
-    out[at + 3] = part.length;
+    view.setUint32(at, part.length);
     out.set(part, at + 4);
     at += 4 + part.length;
   }
-  out[at + 3] = 8;
-  const view = new DataView(out.buffer);
+  view.setUint32(at, 8);
   view.setBigUint64(at + 4, BigInt(bkVer));
   view.setUint32(at + 12, family.length);
   out.set(family, at + 16);
-  return sha512(out);
+  return aadDigest(out);
 }
 
 const aadHead = preimage('CHORUS-SLURP-ENV-AAD-v1', utf8(suite));
 const partsBytes = 4 + objectIdBytes + 4 + headerTagBytes + 4 + branchKeyIdBytes + 4 + 8 + 4;
 const noPolicy = new Uint8Array(0);
+/** All fields are written anew each time; longer policies than any CID we accept would have memory of their own. */
+const aadRoom = new Uint8Array(new ArrayBuffer(512));
 
 function badWrap(reason: string): HoldfastError {
   return new HoldfastError('DECRYPT_FAILED', `wrapped DEK: ${reason}`, { details: { part: 'wrap' } });

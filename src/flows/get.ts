@@ -46,6 +46,8 @@ export interface GetPorts {
   readerKey(record: BranchKeyBody, signal: AbortSignal): Promise<BranchKey>;
   /** Versions seen before, where records come from somebody who may serve old ones. Absent: out of an own registry. */
   readonly seen?: HighWaterMarks;
+  /** The bytes that `load` gives are nobody else's: the plaintext takes their place. Default false: it has memory of its own. */
+  readonly ownsBlocks?: boolean;
 }
 
 /** Plaintext bytes `first` to `last`, both inclusive, from 0. */
@@ -187,7 +189,7 @@ async function* plaintext(
   const to = range === undefined ? 1 : Math.floor(range.last / segmentBytes) + 1;
   let position = from;
   for await (const block of segmentBlocks(ports, body, from, to, signal)) {
-    const plain = open.decryptSegment(position, block.bytes, position === segments - 1);
+    const plain = open.decryptSegment(position, block.bytes, position === segments - 1, ports.ownsBlocks);
     const startsAt = position * segmentBytes;
     position++;
     const first = range === undefined ? 0 : Math.max(0, range.first - startsAt);

@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import * as fc from 'fast-check';
 import { address, MemoryWorld, putOptions } from '../../test/support/memory-world.ts';
 import { asBuffer, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
+import { Slabs } from '../core/slabs.ts';
 import { plaintextSegmentBytes } from '../envelope/floe.ts';
 import { openManifest } from '../manifest/manifest.ts';
 import { canonicalKey } from '../ucxl/address.ts';
-import { type ByteRange, openObject } from './get.ts';
-import { putObject, removeObject } from './put.ts';
+import { type ByteRange, type GetPorts, openObject } from './get.ts';
+import { putObject, type PutPorts, putSegmentsMax, removeObject } from './put.ts';
 
 const signal = new AbortController().signal;
 const segment = plaintextSegmentBytes();
@@ -40,6 +42,51 @@ test('what was put comes back, and the answer cites exactly this version', async
   assert.equal(done.address, 'ucxl://ann:writer@holdfast:flows/*~1/decision.md');
   assert.deepEqual([done.version, done.sizeBytes, done.short], [1, 16, false]);
   assert.equal((await read(world)).toString(), 'we chose LevelDB');
+});
+
+describe('memory of blocks that is used again', () => {
+  for (const [what, size, part] of [
+    ['in parts', 70 * 262_112 + 77, 65_536],
+    ['in whole segments', 40 * 262_112, 262_112],
+    ['at once', 40 * 262_112 + 5, 100_000_000],
+  ] as const)
+    test(`what comes ${what} is sealed in it and opened where it lies`, async () => {
+      const world = new MemoryWorld();
+      const slabs = new Slabs(putSegmentsMax);
+      const taken = new Set<ArrayBufferLike>();
+      const put: PutPorts = {
+        ...world.put,
+        memory: {
+          take: (length) => {
+            const bytes = slabs.take(length);
+            taken.add(bytes.buffer);
+            return bytes;
+          },
+          give: (bytes) => {
+            bytes.fill(0xee); // whoever still reads it fails
+            slabs.give(bytes);
+          },
+        },
+        store: async (blocks, policy) => {
+          await setImmediate();
+          return world.put.store(
+            blocks.map(({ cid, bytes }) => ({ cid, bytes: bytes.slice() })),
+            policy,
+          );
+        },
+      };
+      const plain = randomBytes(size);
+      const before = Buffer.from(plain);
+      await putObject(put, where, pieces(plain, part), putOptions);
+      assert.ok(plain.equals(before), 'what is put stays as it was');
+      assert.ok(taken.size <= putSegmentsMax, `${taken.size} slabs`);
+      const load: GetPorts['load'] = async (cids, stop) =>
+        (await world.get.load(cids, stop)).map(({ cid, bytes }) => ({ cid, bytes: bytes.slice() }));
+      const ports = { ...world.get, load, ownsBlocks: true };
+      const opened = await openObject(ports, world.recordsOf(key), { signal });
+      assert.ok((await collected(opened.bytes)).equals(plain));
+      assert.ok((await read(world)).equals(plain), 'opened apart, from blocks that are as they were stored');
+    });
 });
 
 describe('sizes around the edges of segments', () => {

@@ -4,9 +4,11 @@
 // records and CIDs. Numbers in the comments are those of ARCHITECTURE.md.
 
 import { type Block, type CID, rawBlock } from '../core/block.ts';
+import { unfilled } from '../core/bytes.ts';
 import { chunked, mapInOrder } from '../core/concurrency.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
+import type { Slabs } from '../core/slabs.ts';
 import type { WriterKey, WriterScope } from '../custody/keyring.ts';
 import { type ContentClass, encodeAad, objectIdBytes } from '../envelope/aad.ts';
 import {
@@ -14,6 +16,7 @@ import {
   floeHeaderBytes,
   headerTagOf,
   plaintextSegmentBytes,
+  segmentHeadBytes,
   segmentOverheadBytes,
 } from '../envelope/floe.ts';
 import { type EnvelopeBody, type KekBody, type KekFields, policyOfKey } from '../envelope/records.ts';
@@ -68,6 +71,11 @@ export interface PutPorts {
   /** Wall clock, milliseconds since 1970: generated_at. */
   now(): number;
   beat(): Promise<number>;
+  /**
+   * Where segments are made, given back when `store` has resolved: for who has no use for their bytes after that.
+   * Absent: each has memory of its own.
+   */
+  readonly memory?: Pick<Slabs, 'take' | 'give'>;
 }
 
 export interface PutOptions {
@@ -102,6 +110,8 @@ export interface PutResult {
 /** Segments stored together: 4 MiB of ciphertext, and this many such batches under way. Bounds the memory of a put. */
 const batchSegments = 16;
 const batchesUnderway = 2;
+/** Segments of one put that are in memory at once, with those that are being made. */
+export const putSegmentsMax = batchSegments * (batchesUnderway + 1);
 /** Another writer may win the race for a version this often before we give up. */
 const conflictsMax = 16;
 
@@ -189,6 +199,7 @@ async function sealContent(
   const aad = encodeAad({ objId, ucxl: key, media, kind: type, cls, beat, writer: ports.signer.publicKey });
   using encryptor = floeEncryptor(dek, aad, (bytes) => ports.random(bytes));
   const index = new IndexBuilder();
+  const frames = new Frames(ports.memory);
   let ctLen = 0;
   let size = 0;
   let fewest: Copies | undefined;
@@ -197,8 +208,9 @@ async function sealContent(
     let blocks: Block[] = [];
     let plainBytes = 0;
     let position = 0;
-    for await (const { bytes, last } of chunked(source, plaintextSegmentBytes())) {
-      const block = rawBlock(encryptor.encryptSegment(position++, bytes, last));
+    const pieces = chunked(source, plaintextSegmentBytes(), (parts) => frames.gather(parts));
+    for await (const { bytes, last } of pieces) {
+      const block = rawBlock(encryptor.encryptSegment(position++, bytes, last, frames.of(bytes)));
       ctLen += block.bytes.length;
       size += bytes.length;
       plainBytes += bytes.length;
@@ -216,10 +228,11 @@ async function sealContent(
   }
 
   let rootCid: CID | undefined;
-  const stored = mapInOrder(batches(), batchesUnderway, async ({ blocks, plainBytes }) => ({
-    copies: await ports.store(blocks, options.replication),
-    plainBytes,
-  }));
+  const stored = mapInOrder(batches(), batchesUnderway, async ({ blocks, plainBytes }) => {
+    const copies = await ports.store(blocks, options.replication);
+    for (const { bytes } of blocks) ports.memory?.give(bytes);
+    return { copies, plainBytes };
+  });
   for await (const { copies, plainBytes } of stored) {
     if (fewest === undefined || copies.copies < fewest.copies) fewest = copies;
     options.onStored?.(plainBytes);
@@ -237,6 +250,40 @@ async function sealContent(
     kekPolicy: ports.kekPolicy,
   };
   return { content, copies: fewest };
+}
+
+/** Memory for segments. Plaintext that comes in parts is put together where its ciphertext will lie. */
+class Frames {
+  readonly #memory: PutPorts['memory'];
+  #gathered: Uint8Array | undefined;
+
+  constructor(memory: PutPorts['memory']) {
+    this.#memory = memory;
+  }
+
+  gather(parts: readonly Uint8Array[]): Uint8Array {
+    const size = parts.reduce((sum, { length }) => sum + length, 0);
+    const frame = this.#take(size);
+    let at = segmentHeadBytes;
+    for (const part of parts) {
+      frame.set(part, at);
+      at += part.length;
+    }
+    this.#gathered = frame;
+    return frame.subarray(segmentHeadBytes, at);
+  }
+
+  /** Where the segment of `plaintext` is made. */
+  of(plaintext: Uint8Array): Uint8Array {
+    const gathered = this.#gathered;
+    this.#gathered = undefined;
+    return gathered?.buffer === plaintext.buffer ? gathered : this.#take(plaintext.length);
+  }
+
+  #take(plainBytes: number): Uint8Array {
+    const size = plainBytes + segmentOverheadBytes;
+    return this.#memory?.take(size) ?? unfilled(size);
+  }
 }
 
 /** What is restricted gets a key of its own: each read of it is a question to the custodians. */
