@@ -17,7 +17,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   threshold: ['core'],
   custody: ['core', 'envelope', 'manifest', 'threshold'],
   backbeat: ['core', 'files'],
-  beacon: ['core', 'ucxl', 'manifest', 'envelope', 'custody'],
+  beacon: ['core', 'files', 'ucxl', 'manifest', 'envelope', 'custody'],
   steward: ['core', 'ucxl', 'manifest', 'backbeat'],
   node: ['core', 'files', 'manifest'],
   flows: ['core', 'ucxl', 'manifest', 'envelope', 'custody'],

@@ -3,7 +3,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { openLineage, readGeneration, switchGeneration } from './beacon-generations.ts';
+import type { BeaconSettings, JetStreamSettings } from '../local/beacon-settings.ts';
+import { type Generation, openLineage, readGeneration, switchGeneration } from './beacon-generations.ts';
 import type { Member } from './member.ts';
 
 test('a log keeps its id, and one in its place names it and those before', async (t) => {
@@ -11,22 +12,22 @@ test('a log keeps its id, and one in its place names it and those before', async
   const first = await openLineage(member, 1);
   assert.deepEqual(await openLineage(member, 1), first);
   assert.deepEqual(first.replaces, []);
-  await switchGeneration(member, 1, 2);
-  assert.equal(await readGeneration(member), 2);
+  await switchGeneration(member, 1, level(2));
+  assert.equal((await readGeneration(member)).number, 2);
   const second = await openLineage(member, 2);
   assert.deepEqual(second.replaces, [first.id]);
-  await switchGeneration(member, 2, 3);
+  await switchGeneration(member, 2, level(3));
   assert.deepEqual((await openLineage(member, 3)).replaces, [second.id, first.id]);
 });
 
 test('a rebuild that is begun again makes another log, and the one in force stays what it is', async (t) => {
   const member = await steward(t);
   const first = await openLineage(member, 1);
-  await switchGeneration(member, 1, 2);
+  await switchGeneration(member, 1, level(2));
   const tried = await openLineage(member, 2);
   await writeFile(join(member.config.dataDir, 'beacon-generation'), '1\n'); // as a crash right before it leaves it
-  assert.deepEqual(await openLineage(member, await readGeneration(member)), first);
-  await switchGeneration(member, 1, 2);
+  assert.deepEqual(await openLineage(member, (await readGeneration(member)).number), first);
+  await switchGeneration(member, 1, level(2));
   const second = await openLineage(member, 2);
   assert.notEqual(second.id, tried.id);
   assert.deepEqual(second.replaces, [first.id]);
@@ -35,7 +36,7 @@ test('a rebuild that is begun again makes another log, and the one in force stay
 test('without its file a log is nobody’s successor', async (t) => {
   const member = await steward(t);
   const first = await openLineage(member, 1);
-  await switchGeneration(member, 1, 2);
+  await switchGeneration(member, 1, level(2));
   t.mock.method(console, 'error', () => undefined);
   await writeFile(join(member.config.dataDir, 'beacon-lineage'), '{"2": {"id": "x"');
   const second = await openLineage(member, 2);
@@ -44,15 +45,47 @@ test('without its file a log is nobody’s successor', async (t) => {
   assert.deepEqual(await openLineage(member, 2), second);
 });
 
-test('without a file that says which is in force it is the newest that was ever opened', async (t) => {
-  assert.equal(await readGeneration(await steward(t)), 1);
-  assert.equal(await readGeneration(await steward(t, ['beacon-1', 'beacon-2', 'beacon-3', 'beacon-5'])), 3);
+test('without a file that says which is in force it is the newest that was ever opened, in LevelDB', async (t) => {
+  const born = ['beacon-1', 'beacon-2', 'beacon-3', 'beacon-5'];
+  assert.deepEqual(await readGeneration(await steward(t, born, stream)), level(3));
+  assert.deepEqual(await readGeneration(await steward(t)), level(1));
 });
 
+test('where none was opened it is what the settings say, and what is in force stays what it is', async (t) => {
+  const member = await steward(t, [], stream);
+  assert.deepEqual(await readGeneration(member), { number: 1, kept: stream });
+  await switchGeneration(member, 1, { number: 2, kept: { ...stream, stream: 'other' } });
+  assert.deepEqual(await readGeneration(member), { number: 2, kept: { ...stream, stream: 'other' } });
+  await switchGeneration(member, 2, level(3));
+  assert.deepEqual(await readGeneration(member), level(3));
+  for (const text of ['', 'NaN\n', '2\n{"engine":"jet', '2\n{"engine":"tape"}\n']) {
+    await writeFile(join(member.config.dataDir, 'beacon-generation'), text);
+    await assert.rejects(readGeneration(member), { code: 'DATA_DIR_DAMAGED' }, text);
+  }
+});
+
+const stream: JetStreamSettings = {
+  engine: 'jetstream',
+  stream: 'holdfast',
+  servers: ['nats://127.0.0.1:4222'],
+};
+
+function level(number: number): Generation {
+  return { number, kept: { engine: 'leveldb' } };
+}
+
 /** As much of a member as its generations need. */
-async function steward(t: TestContext, born: readonly string[] = []): Promise<Member> {
+async function steward(
+  t: TestContext,
+  born: readonly string[] = [],
+  beacon?: BeaconSettings,
+): Promise<Member> {
   const dataDir = await mkdtemp(join(tmpdir(), 'holdfast-generations-'));
   t.after(() => rm(dataDir, { recursive: true }));
-  // oxlint-disable-next-line no-unsafe-type-assertion -- these two are all that is looked at
-  return { config: { dataDir }, dir: { isBorn: (name: string) => born.includes(name) } } as unknown as Member;
+  const member = {
+    config: { dataDir, settings: { beacon } },
+    dir: { isBorn: (name: string) => born.includes(name) },
+  };
+  // oxlint-disable-next-line no-unsafe-type-assertion -- these are all that is looked at
+  return member as unknown as Member;
 }

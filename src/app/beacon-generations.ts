@@ -1,21 +1,36 @@
-// Which log of the Beacon is in force, and which logs there were before it.
+// Which log of the Beacon is in force here, what keeps it, and which logs there were before it.
 //
-//   beacon-N/           a log and its view
-//   beacon-generation   the N in force; replacing this file is the switch
+//   beacon-N/           a log, or the copy of one that servers keep, and its view
+//   beacon-generation   the N in force, and what keeps it; replacing this file is the switch
 //   beacon-lineage      the id of each log and of the logs that it replaced; beside the logs, because it must
 //                       outlive them
 
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { lineageOf, type LogLineage, parseLineage } from '../beacon/lineage.ts';
+import { lineageOf, parseLineage } from '../beacon/lineage.ts';
+import type { LogLineage } from '../beacon/log.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { fieldOf, isMap } from '../core/shape.ts';
 import { errnoOf, readIfThere, writeWhole } from '../files/whole.ts';
+import { type BeaconSettings, parseBeaconSettings } from '../local/beacon-settings.ts';
 import type { Member } from './member.ts';
+
+/** A log and what keeps it. */
+export interface Generation {
+  readonly number: number;
+  readonly kept: BeaconSettings;
+}
+
+const level: BeaconSettings = { engine: 'leveldb' };
 
 export function beaconDirectory(member: Member, generation: number): string {
   return join(member.config.dataDir, `beacon-${generation}`);
+}
+
+/** Where the log of a generation, or the copy of it, is. */
+export function logDirectory(member: Member, generation: number): string {
+  return join(beaconDirectory(member, generation), 'log');
 }
 
 /** What the data directory remembers a generation by. */
@@ -23,26 +38,37 @@ export function birthName(generation: number): string {
   return `beacon-${generation}`;
 }
 
-/** Which log is in force. Without the file it is the newest that was ever opened: an older one has been replaced. */
-export async function readGeneration(member: Member): Promise<number> {
+/**
+ * Which log is in force. Without the file it is the newest that was ever opened, in LevelDB, since an older one has been
+ * replaced; and where none was, what the settings say. Throws FILE_UNREADABLE, DATA_DIR_DAMAGED for a file that says neither.
+ */
+export async function readGeneration(member: Member): Promise<Generation> {
   const path = generationPath(member);
   try {
-    return Number((await readFile(path, 'utf8')).trim());
+    return parseGeneration(await readFile(path, 'utf8'), path);
   } catch (cause) {
+    if (cause instanceof HoldfastError) throw cause;
     if (errnoOf(cause) !== 'ENOENT')
       throw new HoldfastError('FILE_UNREADABLE', `cannot read ${path}`, { cause });
-    let generation = 1;
-    while (member.dir.isBorn(birthName(generation + 1))) generation++;
-    return generation;
+    let number = 1;
+    while (member.dir.isBorn(birthName(number + 1))) number++;
+    const isBorn = member.dir.isBorn(birthName(number));
+    return { number, kept: isBorn ? level : (member.config.settings.beacon ?? level) };
   }
 }
 
-/** Puts the log of `next` in force, in the place of that of `current`. */
-export async function switchGeneration(member: Member, current: number, next: number): Promise<void> {
+/** Puts the log of `next` in force, in the place of that of generation `current`. */
+export async function switchGeneration(member: Member, current: number, next: Generation): Promise<void> {
   const replaced = await openLineage(member, current);
   // First who it is, then that it is: a crash in between leaves the old one in force, and its id with it.
-  await writeLineage(member, next, lineageOf(freshId(), replaced));
-  await writeWhole(generationPath(member), `${next}\n`, 0o600);
+  await writeLineage(member, next.number, lineageOf(freshId(), replaced));
+  await writeGeneration(member, next);
+}
+
+/** Makes `generation` the one in force, its lineage being known already. */
+export async function writeGeneration(member: Member, { number, kept }: Generation): Promise<void> {
+  const text = kept.engine === 'leveldb' ? `${number}\n` : `${number}\n${JSON.stringify(kept)}\n`;
+  await writeWhole(generationPath(member), text, 0o600);
 }
 
 /** The lineage of a log; one that has none gets it now. */
@@ -76,6 +102,23 @@ async function readLineages(member: Member): Promise<Map<number, LogLineage>> {
     console.error(`${path} is damaged and begun anew:`, error);
     return new Map();
   }
+}
+
+/** One line: the number of a log in LevelDB. Two: number and settings of another one. */
+function parseGeneration(text: string, path: string): Generation {
+  const damaged = (why: string, cause?: unknown): HoldfastError =>
+    new HoldfastError('DATA_DIR_DAMAGED', `${path} is damaged (${why}); restore it from a backup`, { cause });
+  const [first = '', ...rest] = text.trim().split('\n');
+  const number = Number(first);
+  if (!/^[1-9]\d{0,8}$/.test(first)) throw damaged('it names no generation');
+  if (rest.length === 0) return { number, kept: level };
+  let kept: unknown;
+  try {
+    kept = JSON.parse(rest.join('\n'));
+  } catch (cause) {
+    throw damaged('its settings are no JSON', cause);
+  }
+  return { number, kept: parseBeaconSettings(kept, undefined, damaged) ?? level };
 }
 
 function freshId(): string {

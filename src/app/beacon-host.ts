@@ -1,73 +1,52 @@
-// The embedded Beacon as its host keeps it: a log and its view on this disk, served to the other processes.
+// The Beacon as its host keeps it: the log in force, whatever keeps that (beacon-logs.ts), and its view on this disk,
+// served to the other processes.
 //
-// A log that cannot be trusted is not opened and never replaced by an empty one: the process starts without a
-// Beacon, says so to everybody who asks, and offers `rebuild`, which makes a new log out of the records found
-// in the blockstores beside the old one, and `import`, which makes it out of an exported one. Which is in force
-// stands in one small file (beacon-generations.ts); the switch is a rename, after which the process ends and is
-// started again on the new one. The old one stays for inspection.
+// A log on this disk that cannot be trusted is not opened and never replaced by an empty one: the process starts without
+// a Beacon, says so to everybody who asks, and offers to put another log in its place (beacon-successor.ts). A log on
+// servers may come later, or go: the view answers meanwhile.
 
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { isBorn, setAside } from '../beacon/birth.ts';
-import { type Append, decodeAppend, type LogEntry } from '../beacon/log.ts';
-import type { LogLineage } from '../beacon/lineage.ts';
-import { LevelLog } from '../beacon/level.ts';
+import { setAside } from '../beacon/birth.ts';
 import { serveCustody } from '../beacon/custody-rpc.ts';
-import { rebuildBeacon } from '../beacon/rebuild.ts';
+import type { Append, LogEntry } from '../beacon/log.ts';
 import { serveBeacon } from '../beacon/serve.ts';
 import { verifyBeacon } from '../beacon/verify.ts';
 import { BeaconView, checkAppend } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
-import type { PeerName, RpcMessage } from '../core/rpc.ts';
+import type { PeerName } from '../core/rpc.ts';
 import { hasRole } from '../node/membership.ts';
-import { isRecordBytes } from '../manifest/record.ts';
 import type { Catalogue } from '../steward/catalogue.ts';
-import {
-  beaconDirectory,
-  birthName,
-  openLineage,
-  readGeneration,
-  switchGeneration,
-} from './beacon-generations.ts';
+import type { BeaconReport } from '../steward/status.ts';
+import { beaconDirectory, type Generation, readGeneration } from './beacon-generations.ts';
+import { type HostedLog, openLog } from './beacon-logs.ts';
+import { BeaconSuccessor } from './beacon-successor.ts';
 import { HeldBlocks } from './held-blocks.ts';
-import { type Member, peersWithRole } from './member.ts';
+import type { Member } from './member.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
 
-/** A log that is being made beside the damaged one, out of an export. */
-interface Restoring {
-  readonly log: LevelLog;
-  readonly generation: number;
-}
-
 interface OpenBeacon {
-  readonly lineage: LogLineage;
-  readonly log: LevelLog;
+  readonly log: HostedLog;
   readonly view: BeaconView;
 }
 
 const problemsMax = 1000;
-const replaceAfterMs = 200;
 
 export class BeaconHost implements AsyncDisposable {
-  /** Resolves once a rebuild has put another log in force. */
-  readonly replaced: Promise<void>;
   readonly #member: Member;
-  readonly #generation: number;
+  readonly #generation: Generation;
   readonly #open: OpenBeacon | HoldfastError;
+  readonly #successor: BeaconSuccessor;
   readonly #stop = new AbortController();
   #following: Promise<void> = Promise.resolve();
-  #replace: () => void = () => undefined;
-  #busy = false;
-  #restoring: Restoring | undefined;
 
-  private constructor(member: Member, generation: number, open: OpenBeacon | HoldfastError) {
+  private constructor(member: Member, generation: Generation, open: OpenBeacon | HoldfastError) {
     this.#member = member;
     this.#generation = generation;
     this.#open = open;
-    this.replaced = new Promise((resolve) => {
-      this.#replace = resolve;
-    });
+    const log = open instanceof HoldfastError ? open : open.log;
+    this.#successor = new BeaconSuccessor(member, generation, log);
   }
 
   /** Opens the log in force and serves it. Throws only for what is no damage: DATA_DIR_LOCKED, DATA_DIR_NEWER. */
@@ -75,7 +54,7 @@ export class BeaconHost implements AsyncDisposable {
     await clearScratch(member.config.dataDir);
     const generation = await readGeneration(member);
     // A rebuild that was killed left its scratch in the generation it was making; the log there is kept until the next.
-    await clearScratch(beaconDirectory(member, generation + 1));
+    await clearScratch(beaconDirectory(member, generation.number + 1));
     const host = new BeaconHost(member, generation, await openOrDamage(member, generation));
     if (host.#open instanceof HoldfastError)
       console.error(`the Beacon is damaged: ${describeError(host.#open)}`);
@@ -86,6 +65,11 @@ export class BeaconHost implements AsyncDisposable {
 
   get view(): BeaconView | undefined {
     return this.#open instanceof HoldfastError ? undefined : this.#open.view;
+  }
+
+  /** Resolves once another log has been put in force: the process is to start again on it. */
+  get replaced(): Promise<void> {
+    return this.#successor.inForce;
   }
 
   revision(): number {
@@ -101,7 +85,16 @@ export class BeaconHost implements AsyncDisposable {
   }
 
   text(): string {
-    return this.#open instanceof HoldfastError ? `damaged: ${this.#open.message}` : 'embedded LevelDB log';
+    return this.#open instanceof HoldfastError
+      ? `damaged: ${this.#open.message}`
+      : this.#open.log.report().text;
+  }
+
+  report(): BeaconReport {
+    if (!(this.#open instanceof HoldfastError)) return this.#open.log.report();
+    const { engine } = this.#generation.kept;
+    const reason = this.#open.message;
+    return { engine, text: 'the log', state: 'damaged', reason, durable: false, problems: [] };
   }
 
   /** What the steward has while there is no Beacon: nothing, and not fresh, so nothing is collected. */
@@ -116,7 +109,7 @@ export class BeaconHost implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await this.#following;
-    await this.#dropRestoring();
+    await this.#successor[Symbol.asyncDispose]();
     if (this.#open instanceof HoldfastError) return;
     await this.#open.view[Symbol.asyncDispose]();
     await this.#open.log[Symbol.asyncDispose]();
@@ -141,91 +134,12 @@ export class BeaconHost implements AsyncDisposable {
           yield* [];
         });
     } else {
-      const { lineage, log, view } = open;
-      serveBeacon(rpc, log, {
-        lineage,
-        mayAppend: isDoor,
-        check: (append) => checkAppend(view, append),
-      });
+      const { log, view } = open;
+      serveBeacon(rpc, log, { mayAppend: isDoor, check: (append) => checkAppend(view, append) });
       serveCustody(rpc, view);
       rpc.handle('beacon.verify', async (_, { signal }) => ({ head: await this.#verify(open, signal) }));
     }
-    rpc.handleStream('beacon.rebuild', (_, { peer, signal }) => this.#rebuild(isDoor(peer), signal));
-    this.#serveImport(isDoor);
-  }
-
-  /** An import goes into the log in force, or, where that is damaged, into a new one that takes its place at the end. */
-  #serveImport(isDoor: (peer: PeerName) => boolean): void {
-    const { rpc } = this.#member.peer;
-    const checkCaller = (peer: PeerName): void => {
-      if (!isDoor(peer)) throw new HoldfastError('FORBIDDEN', `${peer} may not append to the Beacon`);
-    };
-    rpc.handle('beacon.importBegin', async (_, { peer }) => {
-      checkCaller(peer);
-      const { revision, chain } = await (await this.#beginImport()).head();
-      return { head: { revision, chain, restoring: this.#restoring !== undefined } };
-    });
-    rpc.handle('beacon.import', async ({ body }, { peer, signal }) => {
-      checkCaller(peer);
-      const { revision, chain } = await this.#importLog().append(decodeAppend(body), { signal });
-      return { head: { revision, chain } };
-    });
-    rpc.handle('beacon.importEnd', async (_, { peer }) => {
-      checkCaller(peer);
-      await this.#endImport();
-      return { head: {} };
-    });
-  }
-
-  /** Begins from nothing each time: what an interrupted restore left is thrown away. */
-  async #beginImport(): Promise<LevelLog> {
-    if (!(this.#open instanceof HoldfastError)) return this.#open.log;
-    if (this.#busy) throw new HoldfastError('RATE_LIMITED', 'a rebuild or an import is under way already');
-    this.#busy = true;
-    try {
-      await this.#dropRestoring();
-      const { generation, directory } = await this.#emptyGeneration();
-      const log = await LevelLog.open(join(directory, 'log'));
-      this.#restoring = { log, generation };
-      return log;
-    } finally {
-      this.#busy = false;
-    }
-  }
-
-  #importLog(): LevelLog {
-    if (!(this.#open instanceof HoldfastError)) return this.#open.log;
-    if (this.#restoring !== undefined) return this.#restoring.log;
-    throw new HoldfastError('BEACON_UNAVAILABLE', 'the import was interrupted; begin it again', {
-      cause: this.#open,
-    });
-  }
-
-  async #endImport(): Promise<void> {
-    if (this.#restoring === undefined) return;
-    const { generation } = this.#restoring;
-    await this.#dropRestoring();
-    await this.#putInForce(generation);
-  }
-
-  async #dropRestoring(): Promise<void> {
-    const restoring = this.#restoring;
-    this.#restoring = undefined;
-    await restoring?.log[Symbol.asyncDispose]();
-  }
-
-  async #emptyGeneration(): Promise<{ readonly generation: number; readonly directory: string }> {
-    const generation = this.#generation + 1;
-    const directory = beaconDirectory(this.#member, generation);
-    await rm(directory, { recursive: true, force: true }); // what an interrupted attempt left
-    await mkdir(join(directory, 'log'), { recursive: true });
-    return { generation, directory };
-  }
-
-  /** The process ends once its answer is out, and starts again on the other log. */
-  async #putInForce(generation: number): Promise<void> {
-    await switchGeneration(this.#member, this.#generation, generation);
-    setTimeout(() => this.#replace(), replaceAfterMs);
+    this.#successor.serve(rpc, isDoor);
   }
 
   async #verify({ log, view }: OpenBeacon, signal: AbortSignal): Promise<Record<string, unknown>> {
@@ -244,58 +158,9 @@ export class BeaconHost implements AsyncDisposable {
       await rm(directory, { recursive: true, force: true });
     }
   }
-
-  async *#rebuild(allowed: boolean, signal: AbortSignal): AsyncGenerator<RpcMessage> {
-    if (!allowed) throw new HoldfastError('FORBIDDEN', 'only a door may ask for a rebuild');
-    if (this.#busy) throw new HoldfastError('RATE_LIMITED', 'a rebuild or an import is under way already');
-    this.#busy = true;
-    try {
-      await this.#dropRestoring();
-      const { generation, directory } = await this.#emptyGeneration();
-      await mkdir(scratchDirectory(directory), { recursive: true });
-      yield { head: { progress: 'reading the records of every reachable node' } };
-      const report = await this.#rebuildInto(directory, signal);
-      await clearScratch(directory);
-      await this.#putInForce(generation);
-      yield {
-        head: {
-          result: {
-            ...report,
-            forks: report.forks.map((fork) => ({ ...fork, cid: fork.cid.toString() })),
-            missing: report.missing.map((gap) => ({ ...gap })),
-            generation,
-          },
-        },
-      };
-    } finally {
-      this.#busy = false;
-    }
-  }
-
-  async #rebuildInto(directory: string, signal: AbortSignal) {
-    await using log = await LevelLog.open(join(directory, 'log'));
-    await using scratch = await LevelKv.open(scratchDirectory(directory), { sync: false });
-    return await rebuildBeacon({ blocks: this.#recordBlocks(signal), log, scratch, signal });
-  }
-
-  async *#recordBlocks(signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const { peer } = this.#member;
-    const up = new Set(peer.connected());
-    const nodes = peersWithRole(peer.membership(), 'node').filter((each) => up.has(each));
-    if (nodes.length === 0)
-      throw new HoldfastError('PEER_UNREACHABLE', 'no storage node is reachable: nothing to rebuild from');
-    for (const node of nodes)
-      for await (const { body } of peer.rpc.stream(
-        node,
-        'block.records',
-        { head: {} },
-        { signal, lane: 'bulk', timeoutMs: 60_000 },
-      ))
-        if (isRecordBytes(body)) yield body;
-  }
 }
 
-async function openOrDamage(member: Member, generation: number): Promise<OpenBeacon | HoldfastError> {
+async function openOrDamage(member: Member, generation: Generation): Promise<OpenBeacon | HoldfastError> {
   try {
     return await openGeneration(member, generation);
   } catch (error) {
@@ -305,18 +170,10 @@ async function openOrDamage(member: Member, generation: number): Promise<OpenBea
   }
 }
 
-async function openGeneration(member: Member, generation: number): Promise<OpenBeacon> {
-  const directory = join(beaconDirectory(member, generation), 'log');
-  const name = birthName(generation);
-  // A log that was there before and has no mark any more is lost: never begin a new one in its place.
-  if (member.dir.isBorn(name) && !(await isBorn(directory)))
-    throw new HoldfastError('DATA_DIR_DAMAGED', `${directory} is gone although the Beacon was kept there`);
-  await mkdir(directory, { recursive: true });
-  const log = await LevelLog.open(directory);
+async function openGeneration(member: Member, generation: Generation): Promise<OpenBeacon> {
+  const log = await openLog(member, generation);
   try {
-    const view = await openView(beaconDirectory(member, generation));
-    await member.dir.markBorn(name);
-    return { lineage: await openLineage(member, generation), log, view };
+    return { log, view: await openView(beaconDirectory(member, generation.number)) };
   } catch (error) {
     await log[Symbol.asyncDispose]();
     throw error;

@@ -3,7 +3,7 @@
 import type { BeatAnswer, HealthCheck } from '../api/types.ts';
 import type { ViewHealth } from '../beacon/queries.ts';
 import { describeError } from '../core/errors.ts';
-import type { StewardStatus } from '../steward/status.ts';
+import type { BeaconReport, StewardStatus } from '../steward/status.ts';
 
 export interface HealthFacts {
   /** Storage nodes of the membership, and those of them that this door reaches. */
@@ -67,7 +67,7 @@ function sealingCheck({ seals }: HealthFacts): HealthCheck {
 
 async function stewardChecks(facts: HealthFacts): Promise<HealthCheck[]> {
   try {
-    const { objects, alarms } = await facts.steward();
+    const { objects, alarms, beacon } = await facts.steward();
     const bad = objects.lost > 0 ? 'failed' : objects.lastCopy + objects.belowMin > 0 ? 'degraded' : 'ok';
     return [
       {
@@ -75,9 +75,17 @@ async function stewardChecks(facts: HealthFacts): Promise<HealthCheck[]> {
         status: bad,
         text: `${objects.total} objects: ${objects.lost} lost, ${objects.lastCopy} on their last copy, ${objects.belowMin} below minimum`,
       },
+      ...(beacon === undefined ? [] : [logCheck(beacon)]),
       ...alarms.map(({ name, text }): HealthCheck => ({ name: `alarm:${name}`, status: 'degraded', text })),
     ];
   } catch (error) {
     return [{ name: 'steward', status: 'degraded', text: `does not answer: ${describeError(error)}` }];
   }
+}
+
+/** The log behind the views: reads do not need it, puts do. */
+function logCheck({ text, state, reason, problems }: BeaconReport): HealthCheck {
+  const notes = [reason, ...problems].filter((note) => note !== '').join('; ');
+  const status = state === 'ready' ? (problems.length === 0 ? 'ok' : 'degraded') : 'failed';
+  return { name: 'beacon.log', status, text: `${text}, ${state}${notes === '' ? '' : `: ${notes}`}` };
 }

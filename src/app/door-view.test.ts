@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { someAppend } from '../../test/suites/beacon-log.suite.ts';
 import { Loopback } from '../../test/support/loopback-rpc.ts';
-import { lineageOf, type LogLineage } from '../beacon/lineage.ts';
+import { namedLog } from '../../test/support/named-log.ts';
+import { lineageOf } from '../beacon/lineage.ts';
+import type { LogLineage } from '../beacon/log.ts';
 import { MemoryLog } from '../beacon/memory.ts';
 import { RemoteLog } from '../beacon/remote.ts';
 import { serveBeacon } from '../beacon/serve.ts';
@@ -86,7 +88,7 @@ class Steward {
     const before = this.#log;
     this.#log = new MemoryLog();
     for (const subject of subjects) await this.append(subject);
-    serveBeacon(this.#rpc, this.#log, { idleMs: 5, lineage });
+    serveBeacon(this.#rpc, namedLog(this.#log, lineage), { idleMs: 5 });
     await before?.[Symbol.asyncDispose]();
   }
 

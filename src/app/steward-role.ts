@@ -1,4 +1,4 @@
-// The steward role: the embedded Beacon, the tempo, and the steward itself.
+// The steward role: the Beacon, the tempo, and the steward itself.
 
 import type { ProcessConfig } from '../local/layout.ts';
 import type { Membership } from '../node/membership.ts';
@@ -30,6 +30,7 @@ export async function startStewardRole(
         server: peer.rpc,
         tempo: backbeat.tempo,
         tempoReport: () => backbeat.report(),
+        beaconReport: () => beacon.report(),
         catalogue:
           beacon.view === undefined ? beacon.emptyCatalogue() : new ViewCatalogue(beacon.view, systemClock),
         store: ledger,

@@ -5,7 +5,6 @@
 // and also when the server refuses the credentials, which may be repaired meanwhile. Nothing is sent while there is
 // none: the client would keep it and send it later, and a beat that comes late is worse than none.
 
-import { readFile } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 import {
   DiscardPolicy,
@@ -26,6 +25,7 @@ import {
 import { fromUtf8, utf8 } from '../core/bytes.ts';
 import { type Clock, second } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
+import { readNatsLogin } from '../files/nats-login.ts';
 import type { Channel, ChannelMessage, ChannelState } from './channel.ts';
 import { encodeLease, type LeaseEntry, type LeaseRecord, type LeaseRegister, parseLease } from './lease.ts';
 import { leaseStreamOf, type MessageKind, type Subjects } from './subjects.ts';
@@ -143,7 +143,7 @@ export class NatsChannel implements Channel, LeaseRegister {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       try {
-        const nats = await connect(await this.#connectOptions());
+        const nats = await connect(this.#connectOptions());
         await this.#serve(nats);
       } catch (error) {
         this.#change(false, describeError(error));
@@ -232,7 +232,7 @@ export class NatsChannel implements Channel, LeaseRegister {
     throw error;
   }
 
-  async #connectOptions(): Promise<NodeConnectionOptions> {
+  #connectOptions(): NodeConnectionOptions {
     const { servers, credentialsPath, caPath, name } = this.#options;
     const isTls = servers.some((each) => each.startsWith('tls://'));
     return {
@@ -248,17 +248,13 @@ export class NatsChannel implements Channel, LeaseRegister {
       reconnectJitterTLS: 50,
       ignoreAuthErrorAbort: true,
       ...(isTls ? { tls: caPath === undefined ? {} : { caFile: caPath } } : {}),
-      ...(credentialsPath === undefined ? {} : await readCredentials(credentialsPath)),
+      ...(credentialsPath === undefined ? {} : loginOptions(credentialsPath)),
     };
   }
 }
 
-/** Read anew for every connection that is made: credentials are replaced now and then. */
-async function readCredentials(path: string): Promise<NodeConnectionOptions> {
-  const bytes = await readFile(path);
-  if (fromUtf8(bytes).includes('BEGIN NATS USER JWT')) return { authenticator: credsAuthenticator(bytes) };
-  const [, user, pass] = /^([^:\s]+):(\S+)\s*$/.exec(fromUtf8(bytes)) ?? [];
-  if (user === undefined || pass === undefined)
-    throw new HoldfastError('ARGUMENT_INVALID', `${path} holds neither NATS credentials nor user:password`);
-  return { user, pass };
+function loginOptions(path: string): NodeConnectionOptions {
+  const login = readNatsLogin(path);
+  if ('credentials' in login) return { authenticator: credsAuthenticator(login.credentials) };
+  return { user: login.user, pass: login.password };
 }

@@ -5,10 +5,11 @@ import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { someAppend } from '../../test/suites/beacon-log.suite.ts';
 import { Loopback } from '../../test/support/loopback-rpc.ts';
+import { namedLog } from '../../test/support/named-log.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { FollowedLog } from './followed.ts';
-import { type LogLineage, lineageOf, parseLineage } from './lineage.ts';
-import type { BeaconLog } from './log.ts';
+import { lineageOf, parseLineage } from './lineage.ts';
+import type { BeaconLog, LogLineage } from './log.ts';
 import { MemoryLog } from './memory.ts';
 import { RemoteLog } from './remote.ts';
 import { serveBeacon } from './serve.ts';
@@ -129,7 +130,7 @@ class Place {
   }
 
   putInForce(log: MemoryLog, lineage: LogLineage | undefined): void {
-    serveBeacon(this.#rpc, log, { idleMs: 5, ...(lineage === undefined ? {} : { lineage }) });
+    serveBeacon(this.#rpc, namedLog(log, lineage), { idleMs: 5 });
     void this.#served?.[Symbol.asyncDispose](); // ends the watches of the one before
     this.#served = log;
   }

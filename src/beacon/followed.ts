@@ -7,8 +7,7 @@
 
 import { sameBytes } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
-import type { LogHead, LogLineage } from './lineage.ts';
-import type { Append, BeaconLog, LogEntry, LogPosition } from './log.ts';
+import type { Append, BeaconLog, LogEntry, LogHead, LogLineage, LogPosition } from './log.ts';
 
 export interface FollowerPorts {
   /** How far the view has come. */
@@ -22,12 +21,12 @@ export interface FollowerPorts {
 }
 
 export class FollowedLog implements BeaconLog {
-  readonly #log: Omit<BeaconLog, 'head'> & { head(): Promise<LogHead> };
+  readonly #log: BeaconLog;
   readonly #ports: FollowerPorts;
   #refused = false;
 
   /** The log stays the caller's to close. */
-  constructor(log: Omit<BeaconLog, 'head'> & { head(): Promise<LogHead> }, ports: FollowerPorts) {
+  constructor(log: BeaconLog, ports: FollowerPorts) {
     this.#log = log;
     this.#ports = ports;
   }
@@ -38,7 +37,7 @@ export class FollowedLog implements BeaconLog {
   }
 
   /** Throws BEACON_UNAVAILABLE once the log has been replaced. */
-  async head(): Promise<LogPosition> {
+  async head(): Promise<LogHead> {
     const head = await this.#log.head().catch((error: unknown) => {
       this.#refused = isHoldfastError(error, 'BEACON_UNAVAILABLE');
       throw error;

@@ -17,16 +17,22 @@ import {
   type StreamConfig,
   type StreamInfo,
 } from '@nats-io/jetstream';
-import { connect, nanos, type NatsConnection, type NodeConnectionOptions } from '@nats-io/transport-node';
+import {
+  type Authenticator,
+  connect,
+  credsAuthenticator,
+  nanos,
+  type NatsConnection,
+  type NodeConnectionOptions,
+} from '@nats-io/transport-node';
 import { second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
+import { type NatsLogin, readNatsLogin } from '../files/nats-login.ts';
 import { duplicateWindowMs, type ServerFacts, type StreamFacts } from './jetstream-settings.ts';
 
-export interface Login {
-  readonly user: string;
-  readonly password: string;
-}
+/** Who we are: said, or in a file (files/nats-login.ts) that is read for every connection. */
+export type Login = { readonly user: string; readonly password: string } | { readonly path: string };
 
 export interface StreamAccess {
   /** `host:port` or `nats://host:port` of some of the servers; they tell of the others. */
@@ -34,8 +40,8 @@ export interface StreamAccess {
   readonly login?: Login;
   /** User of the system account that may publish `$SYS.REQ.SERVER.PING.VARZ`: tells whether servers sync. */
   readonly system?: Login;
-  /** PEM files. Absent: without TLS. */
-  readonly tls?: { readonly caFile: string; readonly certFile?: string; readonly keyFile?: string };
+  /** PEM files; without `caFile` the system's authorities count. Absent: TLS where a server is `tls://…` only. */
+  readonly tls?: { readonly caFile?: string; readonly certFile?: string; readonly keyFile?: string };
   /** Name of the stream; its one subject is `<name>.log`. */
   readonly stream: string;
   /** An answer takes at most so long, ms. */
@@ -230,17 +236,25 @@ const newStream = {
 
 function connectionOptions(access: StreamAccess, login: Login | undefined): NodeConnectionOptions {
   const { servers, tls, timeoutMs } = access;
+  const isTls = servers.some((each) => each.startsWith('tls://'));
   return {
     servers: [...servers],
     timeout: timeoutMs,
     maxReconnectAttempts: -1,
+    ignoreAuthErrorAbort: true,
     reconnectTimeWait: 250,
     // A server that does not answer within two of these is left for another one.
     pingInterval: 5 * second,
     name: 'holdfast-beacon',
-    ...(login === undefined ? {} : { user: login.user, pass: login.password }),
-    ...(tls === undefined ? {} : { tls: { ...tls } }),
+    ...(login === undefined ? {} : { authenticator: (nonce?: string) => authOf(login, nonce) }),
+    ...(tls === undefined && !isTls ? {} : { tls: { ...tls } }),
   };
+}
+
+function authOf(login: Login, nonce: string | undefined): ReturnType<Authenticator> {
+  const read: NatsLogin = 'path' in login ? readNatsLogin(login.path) : login;
+  if ('credentials' in read) return credsAuthenticator(read.credentials)(nonce);
+  return { user: read.user, pass: read.password };
 }
 
 function stateOf({ config, state, cluster }: StreamInfo): StreamState {

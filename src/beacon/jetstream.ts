@@ -29,8 +29,8 @@ import { findPlace } from './jetstream-place.ts';
 import { notDurable, refuse, type ServerFacts, unusable } from './jetstream-settings.ts';
 import { type PublishOutcome, Stream, type StreamAccess, type StreamState } from './jetstream-stream.ts';
 import { LevelLog } from './level.ts';
-import { type LogHead, type LogLineage, parseLineage } from './lineage.ts';
-import type { Append, BeaconLog, LogEntry, LogHealth, LogPosition } from './log.ts';
+import { parseLineage } from './lineage.ts';
+import type { Append, BeaconLog, LogEntry, LogHead, LogHealth, LogLineage, LogPosition } from './log.ts';
 
 export interface JetStreamLogOptions extends Omit<StreamAccess, 'timeoutMs'> {
   /** Directory of the copy. One process at a time. */
@@ -39,6 +39,8 @@ export interface JetStreamLogOptions extends Omit<StreamAccess, 'timeoutMs'> {
   readonly create?: { readonly replicas: number; readonly lineage?: LogLineage };
   /** Takes a stream whose acknowledgements may be lost with a server or a disk: for trials. Default false. */
   readonly acceptNotDurable?: boolean;
+  /** Ends an opening that is under way. */
+  readonly signal?: AbortSignal;
   /** A server must answer within this time, ms. Default 5 s. */
   readonly timeoutMs?: number;
   /** How long a group is sent again before its appends fail, ms. Default 15 s. */
@@ -82,18 +84,28 @@ export class JetStreamLog implements BeaconLog {
   static async open(options: JetStreamLogOptions): Promise<JetStreamLog> {
     const stream = await Stream.connect({ ...options, timeoutMs: options.timeoutMs ?? 5 * second });
     const log = new JetStreamLog(options, stream);
+    const end = (): void => log.#closing.abort();
+    options.signal?.addEventListener('abort', end, { once: true });
     try {
+      options.signal?.throwIfAborted();
       await log.#begin();
       return log;
     } catch (error) {
       await log[Symbol.asyncDispose]();
       throw error;
+    } finally {
+      options.signal?.removeEventListener('abort', end);
     }
   }
 
   /** `durable` as the settings promise it, and what speaks against it. */
   durability(): { readonly durable: boolean; readonly problems: readonly string[] } {
     return { durable: this.#durabilityProblems.length === 0, problems: this.#durabilityProblems };
+  }
+
+  /** Aborts once the stream was seen to have lost or changed something: this log is of no use any more. */
+  get lost(): AbortSignal {
+    return this.#lost.signal;
   }
 
   health(): LogHealth {

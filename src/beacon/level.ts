@@ -36,7 +36,9 @@ import {
   encodeAppend,
   expectationHolds,
   type LogEntry,
+  type LogHead,
   type LogHealth,
+  type LogLineage,
   type LogPosition,
   nextChain,
   nextEntry,
@@ -51,6 +53,8 @@ import { corrupt, sealValue, storeError, unsealValue } from './seal.ts';
 export interface LevelLogOptions {
   /** Free bytes that must be there before a full disk is tried again. Default 16 MiB. */
   readonly freeBytesMin?: number;
+  /** Which log this is; `head` says it. Absent: not known here. */
+  readonly lineage?: LogLineage;
   /** Where appends are put in force before they are written here. Absent: here. */
   readonly original?: Original;
 }
@@ -93,6 +97,7 @@ export class LevelLog implements BeaconLog {
   readonly #directory: string;
   readonly #freeBytesMin: number;
   readonly #original: Original | undefined;
+  readonly #lineage: { readonly lineage?: LogLineage };
   readonly #lane = new Gate(1);
   readonly #mark: HighWaterMark;
   readonly #bell = new Bell();
@@ -110,6 +115,7 @@ export class LevelLog implements BeaconLog {
     this.#db = db;
     this.#freeBytesMin = options.freeBytesMin ?? 16 * 1024 * 1024;
     this.#original = options.original;
+    this.#lineage = options.lineage === undefined ? {} : { lineage: options.lineage };
     this.#mark = new HighWaterMark(join(directory, 'mark'));
   }
 
@@ -187,9 +193,9 @@ export class LevelLog implements BeaconLog {
     return readAndFollow((next) => this.read(next), this.#bell, from, options.signal);
   }
 
-  async head(): Promise<LogPosition> {
+  async head(): Promise<LogHead> {
     this.#checkOpen();
-    return this.#head;
+    return { ...this.#head, ...this.#lineage };
   }
 
   /** Appends under way are finished first. */

@@ -5,19 +5,7 @@
 // follow it by design: it does when the new log names the id that the view has followed up to now.
 
 import { fieldOf } from '../core/shape.ts';
-import type { LogPosition } from './log.ts';
-
-export interface LogLineage {
-  /** 16 random bytes, in hex. */
-  readonly id: string;
-  /** Logs in whose place it was put, newest first. */
-  readonly replaces: readonly string[];
-}
-
-/** Where a log ends, and which log it is; a log from before there were ids does not say. */
-export interface LogHead extends LogPosition {
-  readonly lineage?: LogLineage;
-}
+import type { LogLineage } from './log.ts';
 
 /** A view away for more rebuilds than this is diverged, and a person looks at it. */
 const ancestorsMax = 64;

@@ -57,6 +57,19 @@ export interface LogPosition {
   readonly chain: Uint8Array;
 }
 
+/** Which log it is (lineage.ts). */
+export interface LogLineage {
+  /** 16 random bytes, in hex. */
+  readonly id: string;
+  /** Logs in whose place it was put, newest first. */
+  readonly replaces: readonly string[];
+}
+
+/** Where a log ends, and which log it is; a log from before there were ids does not say. */
+export interface LogHead extends LogPosition {
+  readonly lineage?: LogLineage;
+}
+
 export interface LogEntry extends Append, LogPosition {
   /** The exact bytes that the chain covers. */
   readonly payload: Uint8Array;
@@ -74,7 +87,7 @@ export interface BeaconLog extends AsyncDisposable {
   read(from: number, options?: { readonly signal?: AbortSignal }): AsyncIterable<LogEntry>;
   /** As `read`, then follows new entries until `signal` aborts, which ends the iteration without an error. */
   watch(from: number, options: { readonly signal: AbortSignal }): AsyncIterable<LogEntry>;
-  head(): Promise<LogPosition>;
+  head(): Promise<LogHead>;
 }
 
 /** What a log that keeps its own files says about itself. */

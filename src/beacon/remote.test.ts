@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { Loopback } from '../../test/support/loopback-rpc.ts';
+import { namedLog } from '../../test/support/named-log.ts';
 import { beaconLogSuite, entriesOf, someAppend } from '../../test/suites/beacon-log.suite.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { expectNone } from './log.ts';
@@ -92,7 +93,7 @@ it('says which log it is, when the log knows', async () => {
   const rpc = new Loopback();
   await using served = new MemoryLog();
   const lineage = { id: 'ab'.repeat(16), replaces: ['cd'.repeat(16)] };
-  serveBeacon(rpc, served, { lineage });
+  serveBeacon(rpc, namedLog(served, lineage));
   await using log = new RemoteLog(rpc, () => peer);
   assert.deepEqual((await log.head()).lineage, lineage);
   serveBeacon(rpc, served);

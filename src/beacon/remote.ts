@@ -11,7 +11,7 @@ import { second } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcClient, RpcMessage } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
-import { type LogHead, parseLineage } from './lineage.ts';
+import { parseLineage } from './lineage.ts';
 import {
   type Append,
   appendIdBytes,
@@ -19,6 +19,7 @@ import {
   decodeEntry,
   encodeAppend,
   type LogEntry,
+  type LogHead,
   type LogPosition,
   nextChain,
 } from './log.ts';

@@ -13,7 +13,6 @@ import { HoldfastError } from '../core/errors.ts';
 import { rpcBodyBytesMax } from '../core/limits.ts';
 import { second } from '../core/clock.ts';
 import type { PeerName, RpcMessage, RpcServer } from '../core/rpc.ts';
-import type { LogLineage } from './lineage.ts';
 import {
   type Append,
   type BeaconLog,
@@ -24,8 +23,6 @@ import {
 } from './log.ts';
 
 export interface ServeOptions {
-  /** Which log this is, for views elsewhere that must notice when it is replaced. */
-  readonly lineage?: LogLineage;
   /** Refuses an append by throwing, before it reaches the log: see `checkAppend` in view.ts. Default: none is. */
   readonly check?: (append: Append) => Promise<void>;
   /** Who may append. Reading is for everybody that the transport lets in. Default: everybody. */
@@ -36,9 +33,9 @@ export interface ServeOptions {
 
 /** Registers the four methods. The log stays the caller's to close. */
 export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOptions = {}): void {
-  const { idleMs = 2.5 * second, check, mayAppend = () => true, lineage } = options;
+  const { idleMs = 2.5 * second, check, mayAppend = () => true } = options;
   server.handle('beacon.head', async () => {
-    const { revision, chain } = await log.head();
+    const { revision, chain, lineage } = await log.head();
     return { head: { revision, chain, ...(lineage === undefined ? {} : { lineage }) } };
   });
   server.handle('beacon.append', async ({ body }, { peer, signal }) => {

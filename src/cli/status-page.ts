@@ -2,7 +2,7 @@
 // Pure: from the door's answer to lines.
 
 import type { StatusAnswer } from '../api/types.ts';
-import type { NodeStatus, StewardStatus } from '../steward/status.ts';
+import type { BeaconReport, NodeStatus, StewardStatus } from '../steward/status.ts';
 import { custodyLine } from './custody-page.ts';
 import { bytesText, durationText, type Paint, table } from './screen.ts';
 
@@ -27,6 +27,7 @@ export function statusPage(status: StatusAnswer<StewardStatus>, url: string, pai
       : headline(steward, paint)),
     '',
     beaconLine(door, paint),
+    ...(steward?.beacon === undefined ? [] : [logLine(steward.beacon, paint)]),
     `Door     ${url} · ${door.peersConnected} peers connected`,
     ...(door.sealing
       ? [
@@ -83,6 +84,16 @@ function beaconLine({ beacon }: StatusAnswer['door'], paint: Paint): string {
     ...(missing === 0 ? [] : [paint('red', `${missing} versions missing`)]),
   ];
   return `Beacon   ${facts.join(' · ')}`;
+}
+
+/** What keeps the log, and what speaks against calling it durable. */
+function logLine({ text, state, reason, durable, problems }: BeaconReport, paint: Paint): string {
+  const facts = [
+    text,
+    ...(state === 'ready' ? [] : [paint('red', `${state}${reason === '' ? '' : `: ${reason}`}`)]),
+    ...(durable || problems.length === 0 ? [] : [paint('yellow', `not durable: ${problems.join('; ')}`)]),
+  ];
+  return `Log      ${facts.join(' · ')}`;
 }
 
 function nodeTable({ nodes }: StewardStatus, paint: Paint): string[] {

@@ -141,6 +141,46 @@ describe('cluster.json', () => {
   });
 });
 
+describe('a Beacon', () => {
+  const parsed = (settings: Record<string, unknown>) =>
+    parseClusterFile(
+      JSON.stringify({ ...example(), settings: { ...defaultSettings, ...settings } }),
+      'cluster.json',
+    ).settings;
+
+  test('says where the Beacon is kept', () => {
+    const nats = { servers: ['nats://10.0.0.1:4222'] };
+    const full = {
+      engine: 'jetstream',
+      stream: 'registry',
+      servers: ['nats://10.0.0.2:4222', 'tls://[::1]:4222'],
+      credentials: 'beacon.login',
+      system: 'system.login',
+      ca: 'ca.pem',
+      replicas: 5,
+      acceptNotDurable: true,
+    } as const;
+    assert.equal(parsed({}).beacon, undefined);
+    assert.deepEqual(parsed({ beacon: full }).beacon, full);
+    assert.deepEqual(parsed({ beacon: { engine: 'leveldb' } }).beacon, { engine: 'leveldb' });
+    assert.deepEqual(parsed({ nats, beacon: { engine: 'jetstream' } }).beacon, {
+      engine: 'jetstream',
+      stream: 'holdfast',
+    });
+    for (const [beacon, problem] of [
+      ['jetstream', /beacon must be an object/],
+      [{ engine: 'etcd' }, /beacon\.engine is "etcd"/],
+      [{ engine: 'jetstream' }, /neither beacon\.servers nor nats\.servers/],
+      [{ ...full, servers: [] }, /beacon\.servers/],
+      [{ ...full, stream: 'a.b' }, /beacon\.stream is "a\.b"/],
+      [{ ...full, replicas: 2 }, /beacon\.replicas is 2/],
+      [{ ...full, acceptNotDurable: 'yes' }, /beacon\.acceptNotDurable/],
+      [{ ...full, password: 'x' }, /beacon has "password"/],
+    ] as const)
+      assert.throws(() => parsed({ beacon }), problem);
+  });
+});
+
 describe('tempo over a network', () => {
   const parsed = (settings: Record<string, unknown>) =>
     parseClusterFile(

@@ -6,6 +6,7 @@
 import { day, hour, minute, second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { custodiansMax, membersMax } from '../core/limits.ts';
+import { type BeaconSettings, parseBeaconSettings } from './beacon-settings.ts';
 import { parseTempoSettings, type TempoSettings } from './nats-settings.ts';
 
 /** Format of the directory and of `cluster.json`. A higher number on disk is refused with DATA_DIR_NEWER. */
@@ -38,6 +39,8 @@ export interface ClusterSettings extends TempoSettings {
   readonly leaseMs: number;
   /** Every block is read and checked once in this time, milliseconds, 1,000 … 90 days. Default one day. */
   readonly scrubMs: number;
+  /** Where the Beacon is kept. Absent: in LevelDB, by the one steward. */
+  readonly beacon?: BeaconSettings;
   /** From the retirement of a replaced key until its shares are erased, when an operator ordered it, milliseconds, 1,000 … 30 days. Default 2 min. */
   readonly retiredMs: number;
 }
@@ -163,13 +166,17 @@ export function parseClusterFile(text: string, where: string): ClusterFile {
 function parseSettings(value: unknown, where: string): ClusterSettings {
   const fields = { ...defaultSettings, ...asObject(value, where) };
   const field = reader(fields, where);
+  const fail = (why: string): HoldfastError => damaged(where, why);
+  const tempo = parseTempoSettings(fields, fail);
+  const beacon = parseBeaconSettings(fields.beacon, tempo.nats, fail);
   return {
     beatMs: field.integer('beatMs', 20, hour),
     graceMs: field.integer('graceMs', 0, day),
     leaseMs: field.integer('leaseMs', 0, 30 * day),
     scrubMs: field.integer('scrubMs', second, 90 * day),
     retiredMs: field.integer('retiredMs', second, 30 * day),
-    ...parseTempoSettings(fields, (why) => damaged(where, why)),
+    ...tempo,
+    ...(beacon === undefined ? {} : { beacon }),
   };
 }
 

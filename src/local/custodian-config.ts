@@ -47,6 +47,7 @@ export async function loadCustodianConfig(path: string): Promise<StandaloneConfi
     zone: field.text('zone', /^[a-z0-9][a-z0-9-]{0,62}$/),
     dataDir: at('dataDir'),
     born: (await readIfThere(bornPath(identityPath))) !== undefined,
+    joins: false,
     identityPath,
     membershipPath: at('membership'),
     host,

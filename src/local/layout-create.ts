@@ -159,6 +159,7 @@ async function createLayout(dir: string, options: LayoutOptions): Promise<Opened
 async function openLayout(dir: string, options: LayoutOptions): Promise<OpenedLayout> {
   const paths = layoutPaths(dir);
   const { file } = await readLayout(dir);
+  refuseOtherBeacon(file, options);
   await rm(paths.creating, { force: true });
   await checkFiles(dir, file);
   const grown = await grow(dir, file, options);
@@ -269,6 +270,16 @@ function refuseShrinking(
       { details: { present: file.zones, asked: zones } },
     );
   }
+}
+
+/** Settings alone would leave the registry behind. */
+function refuseOtherBeacon({ settings }: ClusterFile, { settings: wanted }: LayoutOptions): void {
+  const [present = 'leveldb', asked] = [settings.beacon?.engine, wanted?.beacon?.engine];
+  if (asked === undefined || asked === present) return;
+  throw new HoldfastError(
+    'ARGUMENT_INVALID',
+    `the Beacon of this cluster is kept in ${present}; start it and move it with: holdfast beacon migrate`,
+  );
 }
 
 interface Seat {

@@ -108,6 +108,24 @@ describe('a layout', () => {
     );
   });
 
+  test('keeps its Beacon where it is: settings alone move nothing', async (t) => {
+    const beacon = { engine: 'jetstream', stream: 'a', servers: ['nats://127.0.0.1:4222'] } as const;
+    const [embedded, replicated] = [await directory(t), await directory(t)];
+    const options = { nodes: 1, port: 0, custodians: 0 };
+    await createOrOpenLayout(embedded, options);
+    await assert.rejects(createOrOpenLayout(embedded, { settings: { beacon } }), {
+      code: 'ARGUMENT_INVALID',
+      message: /kept in leveldb.*beacon migrate/,
+    });
+    await createOrOpenLayout(replicated, { ...options, settings: { beacon } });
+    const elsewhere = { ...beacon, servers: ['nats://127.0.0.1:4333'] };
+    const { file } = await createOrOpenLayout(replicated, { settings: { beacon: elsewhere } });
+    assert.deepEqual(file.settings.beacon, elsewhere);
+    await assert.rejects(createOrOpenLayout(replicated, { settings: { beacon: { engine: 'leveldb' } } }), {
+      code: 'ARGUMENT_INVALID',
+    });
+  });
+
   test('never shrinks', async (t) => {
     const dir = await directory(t);
     await createOrOpenLayout(dir, { nodes: 3, port: 0, custodians: 0 });

@@ -59,6 +59,8 @@ export interface ProcessConfig {
    * damage (DATA_DIR_DAMAGED), never a reason to create a new one.
    */
   readonly born: boolean;
+  /** True when another steward of this cluster has been ready before: the Beacon is there already, whatever is here. */
+  readonly joins: boolean;
   readonly identityPath: string;
   readonly membershipPath: string;
   /** Address to listen on. Absent = 127.0.0.1: every process of a local cluster. */
@@ -180,6 +182,10 @@ export async function loadProcessConfig(dir: string, name: string): Promise<Proc
     peer: entry.peer,
     dataDir: paths.data(name),
     born: state.processes[name]?.bornAt !== undefined,
+    joins: layout.file.processes.some(
+      (other) =>
+        other.role === 'steward' && other.name !== name && state.processes[other.name]?.bornAt !== undefined,
+    ),
     identityPath: paths.identity(name),
     membershipPath: paths.membership,
     listen: [multiaddrOf(entry)],

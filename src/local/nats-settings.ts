@@ -50,16 +50,32 @@ export function parseTempoSettings(
 
 function parseNats(value: unknown, fail: (why: string) => Error): NatsSettings {
   if (!isMap(value)) throw fail('nats must be an object');
-  const { servers, credentials, ca, subjects } = value;
-  if (!Array.isArray(servers) || servers.length < 1 || servers.length > serversMax)
-    throw fail(`nats.servers must be a list of 1 to ${serversMax}`);
+  const { servers, ...access } = parseNatsAccess(value, 'nats', fail);
+  if (servers === undefined) throw fail(`nats.servers must be a list of 1 to ${serversMax}`);
+  const { subjects } = value;
   return {
-    servers: servers.map((each: unknown) => text(each, serverForm, 'nats.servers', fail)),
-    ...(credentials === undefined
-      ? {}
-      : { credentials: text(credentials, pathForm, 'nats.credentials', fail) }),
-    ...(ca === undefined ? {} : { ca: text(ca, pathForm, 'nats.ca', fail) }),
+    servers,
+    ...access,
     ...(subjects === undefined ? {} : { subjects: parseSubjects(subjects, fail) }),
+  };
+}
+
+/** Where servers are and what is shown to them; every field may be absent. `where` names the setting in messages. */
+export function parseNatsAccess(
+  value: Readonly<Record<string, unknown>>,
+  where: string,
+  fail: (why: string) => Error,
+): Partial<Record<'credentials' | 'system' | 'ca', string>> & { readonly servers?: readonly string[] } {
+  const { servers } = value;
+  const count = Array.isArray(servers) ? servers.length : 0;
+  if (servers !== undefined && (count < 1 || count > serversMax))
+    throw fail(`${where}.servers must be a list of 1 to ${serversMax}`);
+  const paths = (['credentials', 'system', 'ca'] as const).filter((name) => value[name] !== undefined);
+  return {
+    ...(Array.isArray(servers)
+      ? { servers: servers.map((each: unknown) => text(each, serverForm, `${where}.servers`, fail)) }
+      : {}),
+    ...Object.fromEntries(paths.map((name) => [name, text(value[name], pathForm, `${where}.${name}`, fail)])),
   };
 }
 
@@ -80,6 +96,6 @@ function text(value: unknown, form: RegExp, name: string, fail: (why: string) =>
   throw fail(`${name} is ${shown(value)}, ${form.source} expected`);
 }
 
-function shown(value: unknown): string {
+export function shown(value: unknown): string {
   return (JSON.stringify(value) ?? 'nothing').slice(0, 80);
 }

@@ -51,6 +51,23 @@ export interface StewardAlarm {
   readonly since: number;
 }
 
+/** The log that this steward keeps, or keeps a copy of. */
+export interface BeaconReport {
+  readonly engine: 'leveldb' | 'jetstream';
+  readonly text: string;
+  /**
+   * `waiting`: no server answers. `refused`: the stream or its servers are not set as they must be. `diverged`: the
+   * stream lost or changed what was acknowledged. `damaged`: what is on this disk does not open.
+   */
+  readonly state: 'ready' | 'read-only' | 'waiting' | 'refused' | 'diverged' | 'damaged';
+  /** Why it takes no appends, else ''. */
+  readonly reason: string;
+  /** Whether an answered append outlives what the engine promises (docs/beacon.md). */
+  readonly durable: boolean;
+  /** Settings that speak against it. */
+  readonly problems: readonly string[];
+}
+
 export interface StewardProblem {
   readonly at: number;
   readonly what: string;
@@ -68,6 +85,8 @@ export interface StewardStatus {
   };
   /** Where the beats come from, and what was heard and mapped. Absent from a steward that is told the beat otherwise. */
   readonly backbeat?: TempoReport;
+  /** Absent from a steward that is told the registry otherwise. */
+  readonly beacon?: BeaconReport;
   readonly catalogue: {
     readonly revision: number;
     readonly fresh: boolean;

@@ -9,7 +9,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { TempoReport } from '../backbeat/tempo-report.ts';
 import type { Beat, Tempo } from '../backbeat/tempo.ts';
 import type { CID } from '../core/block.ts';
-import { type Clock, minute } from '../core/clock.ts';
+import { type Clock, minute, second } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcClient, RpcServer } from '../core/rpc.ts';
 import type { Catalogue } from './catalogue.ts';
@@ -24,7 +24,7 @@ import { type Plan, plan, type PlanAction, type PlanView } from './plan.ts';
 import { Prover } from './prover.ts';
 import { objectReport } from './report.ts';
 import { defaultStewardSettings, type StewardSettings } from './settings.ts';
-import type { HoldersReport, ObjectReport, StewardStatus } from './status.ts';
+import type { BeaconReport, HoldersReport, ObjectReport, StewardStatus } from './status.ts';
 import { holdersOf, summaryOf } from './summary.ts';
 import { ObjectView } from './view.ts';
 import { type NodeChores, readCids, readManifest } from './wire.ts';
@@ -35,6 +35,7 @@ export interface StewardPorts {
   readonly tempo: Tempo;
   /** What is told to people about it. */
   readonly tempoReport?: () => TempoReport;
+  readonly beaconReport?: () => BeaconReport;
   readonly catalogue: Catalogue;
   readonly store: LedgerStore;
   readonly clock: Clock;
@@ -49,6 +50,8 @@ const stagedMs = 15 * minute;
 const holdersAskedMax = 256;
 /** What comes and goes in normal work, such as reading a new index, is an alarm when it stays this long. */
 const passingMs = 1 * minute;
+/** A log on servers is away for moments whenever another one comes to lead. */
+const beaconPatienceMs = 10 * second;
 /** Blocks that one call may lease. */
 const stagedCidsMax = 1024;
 
@@ -183,12 +186,13 @@ export class Steward implements AsyncDisposable {
   }
 
   status(): StewardStatus {
-    const { clock, tempo, tempoReport } = this.#ports;
+    const { clock, tempo, tempoReport, beaconReport } = this.#ports;
     return summaryOf({
       startedAt: this.#startedAt,
       clock,
       tempo,
       tempoReport,
+      beaconReport,
       follower: this.#follower,
       view: this.#view,
       watch: this.#watch,
@@ -375,6 +379,17 @@ export class Steward implements AsyncDisposable {
     const { state, intervalMs } = this.#ports.tempo.current();
     const cadence = `Pulse is silent: time is kept locally, one beat in ${intervalMs} ms`;
     notices.alarm('tempo-degraded', state === 'locked' ? '' : cadence, passingMs);
+    this.#alarmBeacon();
+  }
+
+  #alarmBeacon(): void {
+    const report = this.#ports.beaconReport?.();
+    if (report === undefined) return;
+    const { text, state, reason, problems } = report;
+    const isWell = state === 'ready';
+    this.#notices.alarm('beacon-log', isWell ? '' : `${text} is ${state}: ${reason}`, beaconPatienceMs);
+    const wants = isWell ? problems.join('; ') : '';
+    this.#notices.alarm('beacon-not-durable', wants === '' ? '' : `${text}: ${wants}`);
   }
 
   #register(server: RpcServer): void {

@@ -11,7 +11,7 @@ import type { NodeWatch } from './node-watch.ts';
 import type { Notices } from './notices.ts';
 import type { Plan, PlanNode } from './plan.ts';
 import type { Prover } from './prover.ts';
-import type { HoldersReport, ObjectStatus, StewardStatus } from './status.ts';
+import type { BeaconReport, HoldersReport, ObjectStatus, StewardStatus } from './status.ts';
 import type { ObjectView } from './view.ts';
 
 export interface SummaryParts {
@@ -19,6 +19,7 @@ export interface SummaryParts {
   readonly clock: Clock;
   readonly tempo: Tempo;
   readonly tempoReport: (() => TempoReport) | undefined;
+  readonly beaconReport: (() => BeaconReport) | undefined;
   readonly follower: CatalogueFollower;
   readonly view: ObjectView;
   readonly watch: NodeWatch;
@@ -37,6 +38,7 @@ export function summaryOf(parts: SummaryParts): StewardStatus {
     startedAt: parts.startedAt,
     beat: beatOf(parts.tempo),
     ...(parts.tempoReport === undefined ? {} : { backbeat: parts.tempoReport() }),
+    ...(parts.beaconReport === undefined ? {} : { beacon: parts.beaconReport() }),
     catalogue: parts.follower.status(),
     objects: objectsOf(view),
     blocks: blocksOf(view.ledger),

@@ -15,6 +15,7 @@ import type { LayoutOptions, OpenedLayout } from '../../local/layout-create.ts';
 import type { SupervisorEvent } from '../../local/supervisor.ts';
 import type { Command, Context } from '../command.ts';
 import { openDoor } from '../connect.ts';
+import { streamSettings } from '../beacon-option.ts';
 import { docsRoot, storeFirstDocuments } from '../first-documents.ts';
 import { table } from '../screen.ts';
 
@@ -24,7 +25,7 @@ const pollMs = 200;
 
 export const up: Command = {
   name: 'up',
-  usage: '[--nodes N] [--zones N] [--custodians N] [--port P] [--detach] [--no-docs]',
+  usage: '[--nodes N] [--zones N] [--custodians N] [--port P] [--beacon SERVERS] [--detach] [--no-docs]',
   summary: 'Start the local cluster, creating it at the first time; Ctrl-C stops it in order',
   options: {
     nodes: { type: 'string', value: 'N', text: 'storage nodes (default 5; may grow later)' },
@@ -39,6 +40,13 @@ export const up: Command = {
       value: 'P',
       text: `HTTP port of the door (default ${defaultDoorPort}; 0: any free one)`,
     },
+    beacon: {
+      type: 'string',
+      value: 'SERVERS',
+      text: 'keep a new Beacon in a stream on these NATS servers (nats://host:port, with commas between)',
+    },
+    'beacon-login': { type: 'string', value: 'FILE', text: 'NATS credentials, or one line user:password' },
+    'beacon-system': { type: 'string', value: 'FILE', text: 'the same for the system account of the servers' },
     detach: { type: 'boolean', text: 'return when the cluster is ready; stop it with `holdfast down`' },
     'no-docs': { type: 'boolean', text: 'do not store the documents of this project at the first start' },
   },
@@ -64,7 +72,18 @@ function readOptions(context: Context): LayoutOptions {
     ...(zones === undefined ? {} : { zones }),
     ...(custodians === undefined ? {} : { custodians }),
     ...(port === undefined ? {} : { port }),
+    ...beaconOption(context),
   };
+}
+
+function beaconOption(context: Context): LayoutOptions {
+  const servers = context.text('beacon');
+  const login = { credentials: context.text('beacon-login'), system: context.text('beacon-system') };
+  if (servers === undefined) {
+    if (login.credentials === undefined && login.system === undefined) return {};
+    throw new HoldfastError('ARGUMENT_MISSING', '--beacon-login and --beacon-system go with --beacon');
+  }
+  return { settings: { beacon: streamSettings(servers, login) } };
 }
 
 /**
