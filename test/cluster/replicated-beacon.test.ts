@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { BeaconReport } from '../../src/steward/status.ts';
-import { allHealthy, TestCluster } from '../helpers/cluster.ts';
+import { TestCluster } from '../helpers/cluster.ts';
 import { jetStreamRoom } from '../support/jetstream-logs.ts';
 import { beaconLogin, startNatsCluster, systemLogin } from '../support/nats-cluster.ts';
 import { natsSkip } from '../support/nats-server.ts';
@@ -41,7 +41,6 @@ describe('a cluster over NATS', { skip: await natsSkip() }, () => {
       },
     });
     await put(cluster, 'one');
-    await cluster.until('one is healthy', allHealthy);
     assert.deepEqual(await logOf(cluster), {
       engine: 'jetstream',
       text: 'JetStream stream registry',
