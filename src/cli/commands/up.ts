@@ -46,7 +46,11 @@ export const up: Command = {
       text: 'keep a new Beacon in a stream on these NATS servers (nats://host:port, with commas between)',
     },
     'beacon-login': { type: 'string', value: 'FILE', text: 'NATS credentials, or one line user:password' },
-    'beacon-system': { type: 'string', value: 'FILE', text: 'the same for the system account of the servers' },
+    'beacon-system': {
+      type: 'string',
+      value: 'FILE',
+      text: 'the same for the system account of the servers',
+    },
     detach: { type: 'boolean', text: 'return when the cluster is ready; stop it with `holdfast down`' },
     'no-docs': { type: 'boolean', text: 'do not store the documents of this project at the first start' },
   },
