@@ -57,7 +57,7 @@ export async function newLevelLog(member: Member, generation: number): Promise<L
 }
 
 /** Opens the log of a stream once, or begins it; throws as `JetStreamLog.open`. */
-export async function openStreamOnce(
+async function openStreamOnce(
   member: Member,
   settings: JetStreamSettings,
   options: Pick<JetStreamLogOptions, 'directory' | 'create' | 'signal'>,
