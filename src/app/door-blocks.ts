@@ -48,9 +48,14 @@ export class DoorBlocks {
     this.#leases = new Leases((cids) => steward.stage(cids), this.#receipts);
   }
 
-  /** Renews leases of uploads under way until the stack is disposed. */
-  keepLeases(stack: AsyncDisposableStack): void {
-    this.#leases.keep(stack);
+  /** Renews leases of uploads under way, and of what is pinned, until the stack is disposed. */
+  keepLeases(stack: AsyncDisposableStack, pinned: () => readonly CID[]): void {
+    this.#leases.keep(stack, pinned);
+  }
+
+  /** Leases blocks at the steward for a quarter of an hour. */
+  async lease(cids: readonly CID[]): Promise<void> {
+    await this.#leases.lease(cids);
   }
 
   /** All storage nodes of the membership, reachable or not. */

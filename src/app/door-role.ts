@@ -15,6 +15,7 @@ import type { ReplicationPolicy } from '../manifest/manifest.ts';
 import { memberOf } from '../node/membership.ts';
 import type { NodePeer } from '../node/peer.ts';
 import type { RunningRole } from './daemon.ts';
+import { DoorAudit } from './door-audit.ts';
 import { DoorBeacon } from './door-beacon.ts';
 import { DoorBlocks } from './door-blocks.ts';
 import { DoorCustody } from './door-custody.ts';
@@ -24,6 +25,7 @@ import { openSealing, type Sealing } from './door-sealing.ts';
 import { DoorTempo } from './door-tempo.ts';
 import { DoorView } from './door-view.ts';
 import { type Member, peersWithRole, type RoleOptions, startMember, systemClock } from './member.ts';
+import { Pins } from './pins.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
 import { StewardClient } from './steward-client.ts';
 
@@ -40,7 +42,6 @@ export async function startDoorRole(config: ProcessConfig, options: RoleOptions 
   const view = stack.use(await DoorView.open(config.dataDir));
   const door = new Door(member, view);
   door.followBeacon(stack);
-  door.blocks.keepLeases(stack);
   const ports = await door.ports(config.door, stack);
   const http = stack.use(
     await HttpDoor.listen({
@@ -127,6 +128,8 @@ class Door {
 
   async ports(config: DoorConfig, stack: AsyncDisposableStack): Promise<DoorPorts> {
     this.#custody = await this.#openCustody(config);
+    const pins = await Pins.open(this.#member.config.dataDir, () => systemClock.now());
+    this.blocks.keepLeases(stack, () => pins.pinned());
     const sealing = await this.#openSealing(config, stack);
     return {
       cluster: this.#member.config.cluster,
@@ -143,6 +146,7 @@ class Door {
       steward: this.#steward,
       dht: this.blocks,
       beacon: this.#beacon(),
+      audit: this.#audit(pins),
       ...(this.#custody === undefined ? {} : { custody: this.#custody }),
       keys: {
         file: (records) => this.#registry.rewrap(records, this.#member.config.operator),
@@ -182,6 +186,21 @@ class Door {
       blocks: this.blocks,
       beatIndex: () => this.#tempo.index(),
       visible: (revision) => this.#registry.visible(revision),
+    });
+  }
+
+  #audit(pins: Pins): DoorAudit {
+    const { dataDir } = this.#member.config;
+    return new DoorAudit({
+      peer: this.#peer,
+      view: this.#view,
+      log: this.#log,
+      registry: this.#registry,
+      blocks: this.blocks,
+      steward: this.#steward,
+      pins,
+      dataDir,
+      scratch: scratchDirectory(dataDir),
     });
   }
 

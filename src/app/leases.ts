@@ -33,11 +33,14 @@ export class Leases {
     await this.#leasing;
   }
 
-  /** Renews the leases of uploads that take longer than one: they are content that no address names yet. */
-  keep(stack: AsyncDisposableStack): void {
+  /**
+   * Renews the leases of uploads that take longer than one: they are content that no address names yet. `pinned`:
+   * what else is to be leased as long as it says so.
+   */
+  keep(stack: AsyncDisposableStack, pinned: () => readonly CID[] = () => []): void {
     let renewing: Promise<void> = Promise.resolve();
     const timer = setInterval(() => {
-      renewing = renewing.then(() => this.lease(this.#receipts.due()));
+      renewing = renewing.then(() => this.lease([...this.#receipts.due(), ...pinned()]));
     }, minute);
     stack.defer(async () => {
       clearInterval(timer);

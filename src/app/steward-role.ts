@@ -54,9 +54,9 @@ export async function startStewardRole(
   };
 }
 
-function stewardSettings({ graceMs, leaseMs }: ProcessConfig['settings']): StewardSettings {
+function stewardSettings({ graceMs, leaseMs, collects }: ProcessConfig['settings']): StewardSettings {
   const { budget } = defaultStewardSettings;
-  return { ...defaultStewardSettings, graceMs, budget: { ...budget, leaseMs } };
+  return { ...defaultStewardSettings, graceMs, budget: { ...budget, leaseMs, collects } };
 }
 
 function stewardMembers(membership: Membership): StewardMember[] {

@@ -70,6 +70,18 @@ export interface CatalogueEntry {
   readonly records: readonly CID[];
 }
 
+/** One version of any chain, as the registry holds it: what a walk over everything reads. */
+export interface ChainVersion {
+  /** See records.ts. */
+  readonly chainId: string;
+  readonly version: number;
+  readonly type: VersionLine['type'];
+  /** Null when a rebuild did not find it; so is `prev`. */
+  readonly cid: CID | null;
+  /** The record before it, as this one says. */
+  readonly prev: CID | null;
+}
+
 /** What one log entry did to the registry. */
 export interface RegistryChange {
   readonly revision: number;

@@ -53,6 +53,7 @@ import { Lru } from './lru.ts';
 import type {
   BeaconQueries,
   CatalogueEntry,
+  ChainVersion,
   CidUse,
   CustodyCursor,
   CustodyPage,
@@ -446,6 +447,27 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   async *catalogueOf(address: string): AsyncGenerator<CatalogueEntry> {
     const head = await this.#headOf(`addr/${address}`);
     if (head !== undefined) yield* this.#catalogueEntries(address, head, new Lru(branchKeysCached));
+  }
+
+  /** Every version of every chain, chain by chain, versions ascending, in bounded memory. */
+  async *chains(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<ChainVersion> {
+    const prefix = rowPrefix('vers');
+    for await (const [key, value] of this.#kv.range(prefixRange(prefix))) {
+      options.signal?.throwIfAborted();
+      const [chainId = ''] = key.slice(prefix.length).split('\0');
+      const pointer = decodeHead(value);
+      const { version, type, cid } = pointer;
+      const prev = cid === null ? null : trustedBody(await this.#bytesAt(pointer)).prev;
+      yield { chainId, version, type, cid, prev };
+    }
+  }
+
+  /** The newest version of a chain, or the given one; undefined when there is none. */
+  async chainVersion(chainId: string, version?: number): Promise<Omit<ChainVersion, 'prev'> | undefined> {
+    const head = await this.#headOf(chainId);
+    if (head === undefined || (version ?? 1) > head.version) return undefined;
+    const found = version === undefined ? head : await this.#pointer(chainId, version);
+    return { chainId, version: found.version, type: found.type, cid: found.cid };
   }
 
   async *keyBlocks(): AsyncGenerator<CID> {

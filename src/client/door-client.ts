@@ -62,6 +62,55 @@ export interface VerifyReport {
   readonly problems: readonly string[];
 }
 
+export interface AuditRequest extends WatchedRequest {
+  /** What is to be done about it; without `plan` it is only said. */
+  readonly order?: 'adopt' | 'collect';
+  /** Hash of the plan of that order, as an audit before it said. */
+  readonly plan?: string;
+  /** Told each finding and each act as they come. Must not throw. */
+  readonly onFinding?: (finding: StrandedFinding) => void;
+  readonly onAct?: (act: StrandedAct) => void;
+}
+
+/** One stranded thing; what it is stands in `kind`. */
+export interface StrandedFinding {
+  readonly kind: 'unreached' | 'orphan' | 'missing' | 'keys' | 'chain';
+  /** False when somebody who could contradict did not answer. */
+  readonly sure: boolean;
+  readonly reason: string;
+  readonly cid?: string;
+  readonly chain?: string;
+  readonly version?: number;
+  readonly adoptable?: boolean;
+  readonly sizeBytes?: number;
+  readonly copies?: number;
+}
+
+export interface StrandedAct {
+  readonly act: 'adopt' | 'lease' | 'collect';
+  readonly cid: string;
+  readonly chain?: string;
+  readonly version?: number;
+  /** `done`, or why not; absent before it was tried. */
+  readonly outcome?: string;
+}
+
+export interface StrandedResult {
+  readonly found: Readonly<Record<StrandedFinding['kind'], number>>;
+  readonly unsure: number;
+  readonly unasked: readonly { readonly who: string; readonly reason: string }[];
+  readonly revision: number;
+  readonly entries: number;
+  readonly blocks: number;
+  readonly leased: number;
+  readonly released: number;
+  readonly ofOrphans: number;
+  readonly plans: Readonly<Record<'adopt' | 'collect', { readonly acts: number; readonly hash: string }>>;
+  /** Acts carried out and refused; absent without a plan. */
+  readonly done?: number;
+  readonly refused?: number;
+}
+
 export class DoorClient implements AsyncDisposable {
   protected readonly http: DoorHttp;
   #revision = 0;
@@ -187,6 +236,20 @@ export class DoorClient implements AsyncDisposable {
     return this.#follow('/ucxi/v1/beacon/rebuild', options);
   }
 
+  /** Compares the blocks of all nodes with the registry (docs/operating/stranded.md). Throws VERSION_CONFLICT for another plan. */
+  async auditStranded(request: AuditRequest = {}): Promise<StrandedResult> {
+    const { order, plan, onFinding, onAct } = request;
+    const query = new URLSearchParams({
+      ...(order === undefined ? {} : { order }),
+      ...(plan === undefined ? {} : { plan }),
+    }).toString();
+    const path = `/ucxi/v1/audit/stranded${query === '' ? '' : `?${query}`}`;
+    return this.#follow(path, request, undefined, (line) => {
+      if (line.finding !== undefined) onFinding?.(line.finding);
+      if (line.act !== undefined) onAct?.(line.act);
+    });
+  }
+
   /** The whole log as one checksummed file. */
   async *beaconExport(options: Signalled = {}): AsyncGenerator<Uint8Array, void, undefined> {
     const call = { method: 'GET', path: '/ucxi/v1/beacon/export', idleMs: 0 } as const;
@@ -281,14 +344,20 @@ export class DoorClient implements AsyncDisposable {
   }
 
   /** Lines `{progress}`, then one `{result}`. */
-  async #follow<T>(path: string, { signal, onProgress }: WatchedRequest, bytes?: Uint8Array): Promise<T> {
+  async #follow<T>(
+    path: string,
+    { signal, onProgress }: WatchedRequest,
+    bytes?: Uint8Array,
+    onLine?: (line: StreamLine<T>) => void,
+  ): Promise<T> {
     const sent = bytes === undefined ? {} : { body: [bytes], headers: octets };
     const answer: Answer = await this.http.open({ method: 'POST', path, idleMs: 0, signal, ...sent });
-    let last: { readonly progress?: unknown; readonly result?: T } = {};
+    let last: StreamLine<T> = {};
     for await (const line of readLines(answer.bytes)) {
       last = JSON.parse(line);
       throwIfFailed(last);
       if (last.progress !== undefined) onProgress?.(last.progress);
+      onLine?.(last);
     }
     if (last.result === undefined)
       throw new HoldfastError('PEER_REFUSED', `${this.url}${path} ended without a result`);
@@ -302,6 +371,14 @@ export class DoorClient implements AsyncDisposable {
   async #get<T>(path: string, query: NonNullable<Call['query']>, { signal }: Signalled): Promise<T> {
     return this.http.data({ method: 'GET', path, query, signal });
   }
+}
+
+/** What a line of a long answer may carry. */
+interface StreamLine<Result> {
+  readonly progress?: unknown;
+  readonly finding?: StrandedFinding;
+  readonly act?: StrandedAct;
+  readonly result?: Result;
 }
 
 const octets = { 'content-type': 'application/octet-stream' };

@@ -42,6 +42,13 @@ export interface DoorPorts {
     export(signal: AbortSignal): AsyncIterable<Uint8Array>;
     import(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<unknown>;
   };
+  readonly audit: {
+    /** Yields progress, findings and acts, and ends with the result (app/door-audit.ts). */
+    stranded(
+      request: { readonly order?: 'adopt' | 'collect'; readonly plan?: string },
+      signal: AbortSignal,
+    ): AsyncIterable<unknown>;
+  };
   /** The way to the custodians; absent where there are none to be reached. */
   readonly custody?: {
     readonly group: string;

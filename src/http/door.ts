@@ -1,6 +1,7 @@
 // The door's table of routes: what UCXI callers, the client and operators may ask.
 
 import { utf8 } from '../core/bytes.ts';
+import { auditRoutes } from './audit-routes.ts';
 import { beaconRoutes } from './beacon-routes.ts';
 import { blockRoutes } from './block-routes.ts';
 import { contentRoutes } from './content-routes.ts';
@@ -27,6 +28,7 @@ export function doorRoutes(ports: DoorPorts): readonly Route[] {
     ...blockRoutes(ports),
     ...operationRoutes(ports),
     ...beaconRoutes(ports),
+    ...auditRoutes(ports),
     ...custodyRoutes(ports),
     ...keyRoutes(ports),
     ...healthRoutes(ports),

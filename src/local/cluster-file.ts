@@ -37,6 +37,8 @@ export interface ClusterSettings extends TempoSettings {
   readonly graceMs: number;
   /** A block that no entry names is kept at least this long, milliseconds, 0 … 30 days: an upload may still name it. Default 6 h. */
   readonly leaseMs: number;
+  /** False: what no entry names is deleted only by `audit stranded --collect`. Default true. */
+  readonly collects: boolean;
   /** Every block is read and checked once in this time, milliseconds, 1,000 … 90 days. Default one day. */
   readonly scrubMs: number;
   /** Where the Beacon is kept. Absent: in LevelDB, by the one steward. */
@@ -70,6 +72,7 @@ export const defaultSettings: ClusterSettings = {
   beatMs: 1000,
   graceMs: 10_000,
   leaseMs: 6 * hour,
+  collects: true,
   scrubMs: day,
   retiredMs: 2 * minute,
 };
@@ -173,6 +176,7 @@ function parseSettings(value: unknown, where: string): ClusterSettings {
     beatMs: field.integer('beatMs', 20, hour),
     graceMs: field.integer('graceMs', 0, day),
     leaseMs: field.integer('leaseMs', 0, 30 * day),
+    collects: field.flag('collects'),
     scrubMs: field.integer('scrubMs', second, 90 * day),
     retiredMs: field.integer('retiredMs', second, 30 * day),
     ...tempo,
@@ -271,6 +275,7 @@ function asObject(value: unknown, where: string): Record<string, unknown> {
 interface FieldReader {
   text(key: string, pattern: RegExp): string;
   integer(key: string, min: number, max: number): number;
+  flag(key: string): boolean;
   list(key: string): readonly unknown[];
 }
 
@@ -289,6 +294,11 @@ function reader(fields: Record<string, unknown>, where: string): FieldReader {
         where,
         `${key} is ${JSON.stringify(value)?.slice(0, 80)}, a whole number from ${min} to ${max} expected`,
       );
+    },
+    flag(key) {
+      const value = fields[key];
+      if (typeof value === 'boolean') return value;
+      throw damaged(where, `${key} is ${JSON.stringify(value)?.slice(0, 80)}, true or false expected`);
     },
     list(key) {
       const value = fields[key];

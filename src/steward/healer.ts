@@ -117,6 +117,13 @@ export class Healer {
     this.#pump();
   }
 
+  /** Deletes by order, and resolves when it was tried: what failed is kept like any other failure. */
+  async deleteNow(actions: readonly PlanAction[]): Promise<void> {
+    const batches = deletions(actions).map((batch) => this.#delete(batch));
+    for (const batch of batches) this.#run(batch);
+    await Promise.all(batches);
+  }
+
   /** Resolves when nothing is under way any more. */
   async settled(): Promise<void> {
     await Promise.allSettled(this.#running);

@@ -66,6 +66,8 @@ export interface PlanBudget {
   readonly provesMax: number;
   /** How long a block stays although no object needs it. */
   readonly leaseMs: number;
+  /** False: what no object needs is deleted only by order (collect.ts). */
+  readonly collects: boolean;
   /** A proof older than this does not count when copies are trimmed. */
   readonly proofAgeMsMax: number;
   /** Above this share of members not up, nothing is deleted and only the endangered is healed. */
@@ -131,8 +133,28 @@ export function plan(view: PlanView, now: number, budget: PlanBudget): Plan {
     work.heal('misplaced');
   }
   if (caution.massLoss === undefined && caution.unsettled === undefined) work.trimSurplus();
-  if (caution.massLoss === undefined && view.catalogueDoubt === undefined) work.collectUnreferenced();
+  if (budget.collects && caution.massLoss === undefined && view.catalogueDoubt === undefined)
+    work.collectUnreferenced();
   return work.result(suspensions(view, caution));
+}
+
+/** Why this block must stay, else ''. */
+function keptFor(ledger: PlanLedger, slot: number, now: number, leaseMs: number): string {
+  if (ledger.references(slot) > 0) return 'an object needs it';
+  const staged = ledger.stagedUntil(slot);
+  if (staged > now) return `it is leased until ${new Date(staged).toISOString()}`;
+  const until = ledger.since(slot) + leaseMs;
+  if (until > now)
+    return `nothing has named it for too short a time: it stays until ${new Date(until).toISOString()}`;
+  return '';
+}
+
+/** Why an order to collect this block is refused, else '': the same rules by which the planner collects. */
+export function collectProblem(view: PlanView, slot: number, now: number, budget: PlanBudget): string {
+  const { massLoss } = cautionOf(view, budget);
+  const doubt = massLoss ?? view.catalogueDoubt;
+  if (doubt !== undefined) return doubt.reason;
+  return slot < 0 ? 'no node is known to hold it' : keptFor(view.ledger, slot, now, budget.leaseMs);
 }
 
 interface Caution {
@@ -248,9 +270,7 @@ class Work {
   collectUnreferenced(): void {
     const { ledger } = this.#view;
     for (const slot of this.#sample('unreferenced', sampleFactor * this.#budget.deletesMax)) {
-      const since = ledger.since(slot);
-      if (ledger.references(slot) > 0 || since + this.#budget.leaseMs > this.#now) continue;
-      if (ledger.stagedUntil(slot) > this.#now) continue;
+      if (keptFor(ledger, slot, this.#now, this.#budget.leaseMs) !== '') continue;
       for (const { node } of ledger.holders(slot)) {
         if (this.#deletes >= this.#budget.deletesMax) return;
         if (this.#view.nodes[node]?.state === 'up') this.#delete(slot, node, 'collect', 'no object needs it');

@@ -38,6 +38,7 @@ export const defaultStewardSettings: StewardSettings = {
     deletesMax: 2048,
     provesMax: 64,
     leaseMs: 15 * minute,
+    collects: true,
     proofAgeMsMax: day,
     massLossShare: 1 / 3,
     unableMax: 64,

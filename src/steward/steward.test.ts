@@ -309,7 +309,7 @@ interface Running {
   readonly restart: () => Promise<void>;
 }
 
-async function running(t: TestContext): Promise<Running> {
+async function running(t: TestContext, settings = defaultStewardSettings): Promise<Running> {
   const rig = new Rig();
   const path = await mkdtemp(join(tmpdir(), 'holdfast-steward-'));
   const open = async (): Promise<{ steward: Steward; store: LevelLedgerStore }> => {
@@ -324,7 +324,7 @@ async function running(t: TestContext): Promise<Running> {
       },
     };
     const ports = { rpc: rig, server: rig, tempo: rig, catalogue: rig, store: counted, clock, random };
-    return { store, steward: await Steward.start(ports, rig.members, defaultStewardSettings) };
+    return { store, steward: await Steward.start(ports, rig.members, settings) };
   };
   let current = await open();
   const close = async (): Promise<void> => {
@@ -477,6 +477,43 @@ test('what normal work suspends is an alarm only when it stays; a lasting reason
   rig.objects.length = 0;
   rig.fresh = false;
   await rig.beatUntil('said at once', () => suspended()?.includes('the log is away') === true, 3);
+});
+
+test('an order to collect obeys the rules of the planner, and says of each block why it stays', async (t) => {
+  const { budget } = defaultStewardSettings;
+  const { rig, status } = await running(t, {
+    ...defaultStewardSettings,
+    budget: { ...budget, collects: false },
+  });
+  const needed = rig.store('needed', 1, 3, 5);
+  rig.register(needed.cid);
+  const garbage = rig.store('garbage', 1, 2);
+  const young = async (): Promise<string[]> =>
+    Object(
+      await rig.ask('steward.collect', { cids: [needed.cid, garbage.cid, rawBlock(new Uint8Array(9)).cid] }),
+    ).problems;
+  await rig.beatUntil('seen', () => status().blocks.unreferenced === 1 && status().objects.healthy === 1);
+  assert.match(
+    (await young()).join(),
+    /an object needs it,nothing has named it .*,no node is known to hold it/,
+  );
+  rig.time += 2 * budget.leaseMs;
+  for (let beat = 0; beat < 15; beat++) await rig.beat();
+  assert.deepEqual(rig.copies(garbage.cid), ['node-1', 'node-2'], 'not without an order');
+  await rig.ask('steward.staged', { cids: [garbage.cid] });
+  assert.match((await young())[1] ?? '', /it is leased until/);
+  assert.deepEqual(await rig.ask('steward.leased', { cids: [needed.cid, garbage.cid] }), {
+    leased: [false, true],
+  });
+  rig.time += 2 * budget.leaseMs;
+  await rig.beat();
+  rig.fresh = false;
+  assert.match((await young())[1] ?? '', /the log is away/);
+  rig.fresh = true;
+  await rig.beatUntil('awake', () => status().nodes.every(({ liveness }) => liveness === 'up'));
+  assert.equal((await young())[1], '');
+  assert.deepEqual(rig.copies(garbage.cid), []);
+  assert.equal(rig.copies(needed.cid).length, 3);
 });
 
 test('leases and orders are for doors', async (t) => {

@@ -20,7 +20,7 @@ import { IndexReader } from './index-reader.ts';
 import type { LedgerStore } from './ledger-level.ts';
 import { NodeWatch, type StewardMember } from './node-watch.ts';
 import { Notices } from './notices.ts';
-import { type Plan, plan, type PlanAction, type PlanView } from './plan.ts';
+import { collectProblem, type Plan, plan, type PlanAction, type PlanView } from './plan.ts';
 import { Prover } from './prover.ts';
 import { objectReport } from './report.ts';
 import { defaultStewardSettings, type StewardSettings } from './settings.ts';
@@ -54,6 +54,8 @@ const passingMs = 1 * minute;
 const beaconPatienceMs = 10 * second;
 /** Blocks that one call may lease. */
 const stagedCidsMax = 1024;
+/** Blocks that one order may collect: the answer has a sentence for each. */
+const collectedCidsMax = 256;
 
 export class Steward implements AsyncDisposable {
   readonly #ports: StewardPorts;
@@ -165,6 +167,50 @@ export class Steward implements AsyncDisposable {
     const until = now + stagedMs;
     for (const cid of cids) this.#view.ledger.stage(cid, until, now);
     return until;
+  }
+
+  /** Whether something leases each block: an upload, or a person. */
+  leased(cids: readonly CID[]): boolean[] {
+    const { ledger } = this.#view;
+    const now = this.#ports.clock.now();
+    return cids.map((cid) => {
+      const slot = ledger.find(cid);
+      return slot >= 0 && ledger.stagedUntil(slot) > now;
+    });
+  }
+
+  /**
+   * Deletes blocks that no object needs, by order and by the planner's rules. Returns for each why it is still
+   * there, else ''.
+   */
+  async collect(cids: readonly CID[]): Promise<string[]> {
+    await this.#follower.follow();
+    const { ledger } = this.#view;
+    const now = this.#ports.clock.now();
+    const view = this.#planView();
+    const problems = cids.map((cid) => collectProblem(view, ledger.find(cid), now, this.#settings.budget));
+    const actions = cids.flatMap((cid, index) =>
+      problems[index] === '' ? this.#collectActions(cid, now) : [],
+    );
+    await this.#healer.deleteNow(actions);
+    return cids.map((cid, index) => problems[index] || this.#remaining(cid));
+  }
+
+  #collectActions(cid: CID, since: number): PlanAction[] {
+    const { ledger } = this.#view;
+    const slot = ledger.find(cid);
+    const common = { kind: 'collect', slot, cid, sizeBytes: ledger.sizeBytes(slot), since } as const;
+    return ledger
+      .holderNodes(slot)
+      .filter((target) => this.#watch.nodes[target]?.state === 'up')
+      .map((target) => ({ ...common, target, urgency: ledger.class(slot), reason: 'ordered by an audit' }));
+  }
+
+  #remaining(cid: CID): string {
+    const { ledger } = this.#view;
+    const slot = ledger.find(cid);
+    const nodes = slot < 0 ? [] : ledger.holderNodes(slot).map((node) => this.#watch.nodes[node]?.name);
+    return nodes.length === 0 ? '' : `${nodes.join(', ')} could not be told to delete it`;
   }
 
   /** Holders of each block, in the order asked. */
@@ -406,6 +452,13 @@ export class Steward implements AsyncDisposable {
     server.handle('steward.staged', async ({ head }, { peer }) => {
       this.#allow(peer, 'steward.staged');
       return { head: { until: this.stage(readCids(head, stagedCidsMax)) } };
+    });
+    server.handle('steward.leased', async ({ head }) => ({
+      head: { leased: this.leased(readCids(head, stagedCidsMax)) },
+    }));
+    server.handle('steward.collect', async ({ head }, { peer }) => {
+      this.#allow(peer, 'steward.collect');
+      return { head: { problems: await this.collect(readCids(head, collectedCidsMax)) } };
     });
   }
 

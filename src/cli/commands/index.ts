@@ -1,6 +1,7 @@
 // All commands, in the order of the help.
 
 import type { Command } from '../command.ts';
+import { auditStranded } from './audit.ts';
 import { beaconExport, beaconImport, beaconRebuild, beaconVerify } from './beacon.ts';
 import { custodian } from './custodian.ts';
 import { custodyCommands } from './custody.ts';
@@ -34,6 +35,7 @@ export const commands: readonly Command[] = [
   ...custodyCommands,
   ...migrateCommands,
   ...recoveryCommands,
+  auditStranded,
   beaconVerify,
   beaconRebuild,
   beaconExport,
