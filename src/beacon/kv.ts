@@ -27,6 +27,24 @@ export interface KeyRange {
 export type KvRow = readonly [key: string, value: Uint8Array];
 export type KvChanges = ReadonlyMap<string, Uint8Array | null>;
 
+/** What only reads. */
+export type KvReader = Pick<Kv, 'get' | 'getMany' | 'range'>;
+
+/** Reads of `kv`, each of which ends with what `check` throws. */
+export function guarded(kv: Kv, check: () => void): KvReader {
+  const checked = <Value>(value: Value): Value => {
+    check();
+    return value;
+  };
+  return {
+    get: async (key) => checked(await checked(kv).get(key)),
+    getMany: async (keys) => checked(await checked(kv).getMany(keys)),
+    async *range(range) {
+      for await (const row of checked(kv).range(range)) yield checked(row);
+    },
+  };
+}
+
 /** The range of all keys that start with `prefix`, which must end in an ASCII character below DEL. */
 export function prefixRange(prefix: string): { readonly from: string; readonly to: string } {
   const last = prefix.codePointAt(prefix.length - 1) ?? 0;

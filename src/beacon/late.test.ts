@@ -1,19 +1,29 @@
 // Records folded in on trust are opened properly afterwards, and a false one does not stay unnoticed.
 
 import assert from 'node:assert/strict';
-import { it } from 'node:test';
-import { putAppend, someAddress, someId, someManifest } from '../../test/suites/beacon-records.ts';
+import { describe, it } from 'node:test';
+import {
+  contentOf,
+  objectOf,
+  putAppend,
+  someAddress,
+  someId,
+  someManifest,
+  writer,
+} from '../../test/suites/beacon-records.ts';
 import { encodeCbor } from '../core/block.ts';
 import type { KvChanges } from './kv.ts';
-import type { Append } from './log.ts';
+import { HoldfastError } from '../core/errors.ts';
+import { parsePattern } from '../ucxl/match.ts';
+import type { Append, BeaconLog } from './log.ts';
 import { MemoryLog } from './memory.ts';
 import { BeaconView, type ViewOptions } from './view.ts';
 import { MemoryKv } from './view-memory.ts';
 
 const bk = someId('bk');
-const appends = Array.from({ length: 40 }, (_, index) =>
-  putAppend(someManifest(someAddress(`l/${index}`)), bk),
-);
+/** Entries that a view which is behind folds in at a time. */
+const groupSize = 512;
+const appends = someAppends(40);
 
 it('verifies after the fold what it folded in on trust, and holds the same rows as a view that verified before', async () => {
   const kv = new WatchedKv();
@@ -61,10 +71,138 @@ it('goes on verifying where it was when it was closed', async () => {
   await following;
 });
 
+it('verifies what it holds although the log announces more than it ever delivers', async () => {
+  const kv = new MemoryKv();
+  await using log = await logOf(someAppends(groupSize));
+  const lying = promising(log, 1_000_000);
+  await using view = await BeaconView.open(kv, { signatures: 'after' });
+  const stop = new AbortController();
+  const following = view.follow(lying, stop.signal);
+  await view.waitFor(groupSize, AbortSignal.timeout(10_000));
+  assert(view.position().revision < (view.health().logRevision ?? 0), 'it is behind for ever');
+  await until(async () => (await kv.get('sig')) === undefined);
+  stop.abort();
+  await following;
+});
+
+it('verifies what it holds although the log was lost in the middle', async () => {
+  const kv = new MemoryKv();
+  await using log = await logOf(
+    someAppends(groupSize).map((append, index) => (index === 30 ? withFalseSignature(append) : append)),
+  );
+  const dying = promising(log, 1_000_000, { dies: true });
+  await using view = await BeaconView.open(kv, { signatures: 'after', retryMsMax: 5 });
+  await view.follow(dying, AbortSignal.timeout(10_000));
+  assert.match(view.health().reason, /log entry 31 .*signature/s);
+});
+
+it('goes on verifying after its own rows could not be written for a while', async () => {
+  const kv = new WatchedKv();
+  await using log = await logOf(appends);
+  await using view = await BeaconView.open(kv, { signatures: 'after', retryMsMax: 5 });
+  const stop = new AbortController();
+  kv.failures = 3;
+  const following = view.follow(log, stop.signal);
+  await until(async () => kv.failures === 0 && (await kv.get('sig')) === undefined);
+  assert.equal(view.position().revision, appends.length);
+  assert.equal(view.health().state, 'following');
+  stop.abort();
+  await following;
+});
+
+describe('a record that nobody has opened yet', () => {
+  const forgedAt = 25;
+  const forged = appends.map((append, index) => (index === forgedAt ? withFalseSignature(append) : append));
+  const where = someAddress(`l/${forgedAt}`);
+  const pattern = parsePattern('ucxl://any:any@holdfast:beacon/*^/l/25');
+  const questions: Readonly<Record<string, (view: BeaconView) => Promise<unknown>>> = {
+    head: (view) => view.head(where),
+    version: (view) => view.version(where, 1),
+    at: (view) => view.at(where, 9e12),
+    versions: (view) => view.versions(where),
+    'query by path': (view) => view.query(parsePattern('ucxl://any:writer@holdfast:beacon/*^/l/25')),
+    'query by address': (view) => view.query(pattern, { removed: true }),
+    tagged: (view) => view.tagged('late'),
+    writtenBy: (view) => view.writtenBy(writer.publicKey),
+    byCid: (view) => view.byCid(contentOf(where, 1)),
+    envelope: (view) => view.envelope(objectOf(where, 1)),
+    wrappedObject: (view) => view.wrappedObject(objectOf(where, 1)),
+    objectsOfBranchKey: (view) => view.objectsOfBranchKey(bk),
+    changesSince: (view) => Array.fromAsync(view.changesSince(1)),
+    catalogueOf: (view) => Array.fromAsync(view.catalogueOf(where)),
+    keyBlocks: (view) => Array.fromAsync(view.keyBlocks()),
+  };
+  for (const [name, ask] of Object.entries(questions))
+    it(`is opened before an answer names it: ${name}`, async () => {
+      const entries =
+        name === 'keyBlocks'
+          ? appends.map((append, at) => (at === 0 ? withFalseSignature(append, 2) : append))
+          : forged;
+      await using view = await heldOnTrust(entries);
+      await assert.rejects(ask(view), { code: 'RECORD_CORRUPT', message: /is false/ });
+      // It condemns the view: what may follow from it is not told either.
+      assert.equal(view.health().state, 'damaged');
+      await view.condemned;
+      await assert.rejects(view.head(someAddress('l/1')), { code: 'RECORD_CORRUPT', message: /is false/ });
+      await assert.rejects(view.waitFor(1, AbortSignal.timeout(1000)), { code: 'RECORD_CORRUPT' });
+      await assert.rejects(view.apply([]), { code: 'RECORD_CORRUPT' });
+    });
+
+  it('does not keep others from being told of those that are true', async () => {
+    await using view = await heldOnTrust(forged);
+    assert.equal((await view.head(someAddress('l/1')))?.version, 1);
+    assert.equal((await view.byCid(contentOf(someAddress('l/2'), 1))).items.length, 1);
+    assert.notEqual(view.health().state, 'damaged');
+  });
+});
+
+/** A view that has folded `entries` in on trust and has not verified any since. */
+async function heldOnTrust(entries: readonly Append[]): Promise<BeaconView> {
+  const kv = new MemoryKv();
+  await using log = await logOf(entries);
+  {
+    const view = await BeaconView.open(kv, { signatures: 'after' });
+    const stop = new AbortController();
+    const following = view.follow(log, stop.signal);
+    await view.waitFor(entries.length, AbortSignal.timeout(10_000)).catch(() => undefined);
+    stop.abort();
+    await following;
+  }
+  // Whatever was verified meanwhile is forgotten again.
+  await kv.write(new Map([['sig', encodeCbor({ next: 1, problem: '' })]]));
+  return BeaconView.open(kv);
+}
+
+/** `log`, which says that it has come to `revision`; with `dies` it breaks off where it really ends. */
+function promising(log: MemoryLog, revision: number, { dies = false } = {}): BeaconLog {
+  return {
+    append: (append) => log.append(append),
+    read: (from) => log.read(from),
+    async *watch(from, options) {
+      yield* dies ? log.read(from) : log.watch(from, options);
+      if (dies) throw new HoldfastError('PEER_UNREACHABLE', 'the other end is gone');
+    },
+    head: async () => ({ revision, chain: new Uint8Array(32) }),
+    [Symbol.asyncDispose]: async () => undefined,
+  };
+}
+
+function someAppends(count: number): Append[] {
+  return Array.from({ length: count }, (_, index) =>
+    putAppend(someManifest(someAddress(`l/${index}`), { tags: ['late'] }), bk),
+  );
+}
+
 class WatchedKv extends MemoryKv {
   wasLate = false;
+  /** Writes of the row of late signatures that fail from now on. */
+  failures = 0;
 
   override async write(changes: KvChanges): Promise<void> {
+    if (this.failures > 0 && changes.get('sig') === null) {
+      this.failures--;
+      throw new HoldfastError('DISK_FULL', 'no room', { details: { readOnly: true } });
+    }
     this.wasLate ||= changes.get('sig') instanceof Uint8Array;
     await super.write(changes);
   }
@@ -91,18 +229,19 @@ async function followed(
   return view;
 }
 
-function withFalseSignature(append: Append): Append {
-  const [record, ...others] = append.records;
-  if (record === undefined) throw new RangeError('an append without records');
-  const bytes = record.bytes.slice();
-  bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
-  return { ...append, records: [{ key: record.key, bytes }, ...others] };
+function withFalseSignature(append: Append, which = 0): Append {
+  const records = append.records.map((record, index) => {
+    const bytes = record.bytes.slice();
+    if (index === which) bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
+    return { key: record.key, bytes };
+  });
+  return { ...append, records };
 }
 
 async function until(isSo: () => Promise<boolean>): Promise<void> {
   const giveUpAt = performance.now() + 20_000;
   while (!(await isSo())) {
     assert(performance.now() < giveUpAt, 'it did not come to pass');
-    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }

@@ -3,14 +3,17 @@
 // A blank view that catches up with a log folds what the log's own process opened before it took the append. To
 // verify two signatures per entry again takes three times as long as all the rest, and whoever opens an object
 // verifies its records anyway (flows/get.ts). So such entries are folded at once, and their records are opened
-// properly afterwards, a few at a time, from the view's own copy of the log. A row remembers how far that has come.
-// A record that turns out to be false condemns the view: the row says so, and the next open throws.
+// properly afterwards, a few at a time, from the view's own copy of the log, whatever the log does meanwhile. A row
+// remembers how far that has come. Who asks before that for what such an entry brought has it opened first.
+// A record that turns out to be false condemns the view: nothing is answered any more, the row says so, and the next
+// open throws.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { decodeCbor, encodeCbor } from '../core/block.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { Kv, KvRow } from './kv.ts';
 import type { LogEntry } from './log.ts';
+import { Lru } from './lru.ts';
 import { openRecords } from './records.ts';
 import { rowKey } from './rows.ts';
 import { corrupt } from './seal.ts';
@@ -22,6 +25,8 @@ export class LateSignatures {
   readonly #kv: Kv;
   #next: number | undefined;
   #problem = '';
+  /** Entries behind `next` that a read had opened. */
+  readonly #openedAhead = new Lru<true>(openedAheadMax);
 
   private constructor(kv: Kv, next: number | undefined) {
     this.#kv = kv;
@@ -30,11 +35,18 @@ export class LateSignatures {
 
   /** Throws RECORD_CORRUPT when a false record was found before. */
   static async open(kv: Kv): Promise<LateSignatures> {
-    const row = await kv.get(lateKey);
-    if (row === undefined) return new LateSignatures(kv, undefined);
-    const { next, problem } = readRow(row);
-    if (problem !== '') throw corrupt(problem, 'was folded in and is false');
-    return new LateSignatures(kv, next);
+    const late = new LateSignatures(kv, undefined);
+    await late.reload();
+    late.check();
+    return late;
+  }
+
+  /** Goes by the row again, after a write of which nobody knows whether it was kept. What was found stays found. */
+  async reload(): Promise<void> {
+    const row = await this.#kv.get(lateKey);
+    const { next, problem } = row === undefined ? { next: undefined, problem: '' } : readRow(row);
+    this.#next = next;
+    if (this.#problem === '') this.#problem = problem;
   }
 
   /** First revision whose records nobody has opened properly; undefined when there is none. */
@@ -47,6 +59,11 @@ export class LateSignatures {
     return this.#problem;
   }
 
+  /** Throws RECORD_CORRUPT once a false record was found: what follows from it may be anywhere in the rows. */
+  check(): void {
+    if (this.#problem !== '') throw falseRecord(this.#problem);
+  }
+
   /** The row to write in the batch that folds in `revision` unverified; undefined when it is there already. */
   rowFor(revision: number): KvRow | undefined {
     return this.#next === undefined ? [lateKey, encodeRow(revision, '')] : undefined;
@@ -57,15 +74,34 @@ export class LateSignatures {
     this.#next ??= revision;
   }
 
+  /** True when nobody has opened the records of that entry properly. */
+  isUnopened(revision: number): boolean {
+    return this.#next !== undefined && revision >= this.#next && !this.#openedAhead.has(String(revision));
+  }
+
   /**
-   * Opens the records of `entries`, which begin at `next`, in slices with a pause as long as each took, so that
-   * others get their turn. Stops at the first false one.
+   * Opens the records of one entry ahead of its turn, because somebody is about to be told of them.
+   * Throws RECORD_CORRUPT when one is false: that condemns the view.
    */
-  async verify(entries: AsyncIterable<LogEntry>, signal: AbortSignal): Promise<void> {
+  async openAhead(entry: LogEntry): Promise<void> {
+    await this.#verifyOne(entry);
+    this.check();
+    this.#openedAhead.set(String(entry.revision), true);
+  }
+
+  /**
+   * Opens the records of `entries`, which begin at `next`, in slices with a pause of `pauseFactor()` times what each
+   * took, so that others get their turn. Stops at the first false one.
+   */
+  async verify(
+    entries: AsyncIterable<LogEntry>,
+    pauseFactor: () => number,
+    signal: AbortSignal,
+  ): Promise<void> {
     let sliceBegan = performance.now();
     let saved = this.#next ?? 0;
     for await (const entry of entries) {
-      await this.#verifyOne(entry);
+      if (this.isUnopened(entry.revision)) await this.#verifyOne(entry);
       if (this.#problem !== '') return;
       this.#next = entry.revision + 1;
       const tookMs = performance.now() - sliceBegan;
@@ -74,15 +110,16 @@ export class LateSignatures {
         await this.#save();
         saved = this.#next;
       }
-      await delay(tookMs, undefined, { signal });
+      await delay(tookMs * pauseFactor(), undefined, { signal });
       sliceBegan = performance.now();
     }
   }
 
-  /** Everything folded in was verified: the row goes. */
+  /** Everything folded in was verified: the row goes. Not while entries are being folded in. */
   async finish(): Promise<void> {
-    this.#next = undefined;
     await this.#kv.write(new Map([[lateKey, null]]));
+    this.#next = undefined;
+    this.#openedAhead.clear();
   }
 
   async #verifyOne(entry: LogEntry): Promise<void> {
@@ -101,6 +138,8 @@ export class LateSignatures {
 
 /** Short enough that a request behind it does not notice. */
 const sliceMs = 4;
+/** Entries that reads opened before their turn, remembered so that asking twice costs nothing. About 100 B each. */
+const openedAheadMax = 16_384;
 /** After a crash at most so many entries are verified twice. */
 const savedEvery = 4096;
 

@@ -18,6 +18,10 @@ export class Lru<Value> {
     return found.value;
   }
 
+  has(key: string): boolean {
+    return this.#values.has(key);
+  }
+
   set(key: string, value: Value, weight = 1): void {
     this.delete(key);
     this.#values.set(key, { value, weight });

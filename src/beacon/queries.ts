@@ -10,7 +10,7 @@ import type { RecordBody, RecordKind, SignedRecord } from '../manifest/record.ts
 import type { AddressPattern } from '../ucxl/match.ts';
 import type { LogEntry, LogPosition } from './log.ts';
 
-/** One version of one record, as the registry holds it. Its signature was verified when it was folded in. */
+/** One version of one record, as the registry holds it. Its signature was verified, at the latest when it was asked for. */
 export interface Registered<Body extends RecordBody> {
   readonly version: number;
   /** Revision of the log entry that brought it. */
@@ -135,7 +135,8 @@ export interface Page<Item> {
 export interface ViewHealth {
   /**
    * `following`: in step with the log, or catching up. `connecting`: the log cannot be reached. `diverged`: the log
-   * lost or rewrote entries that this view holds; it is not followed. `damaged`: own rows fail their checksums.
+   * lost or rewrote entries that this view holds; it is not followed. `damaged`: own rows fail their checksums, or a
+   * record that was folded in on trust is false: then no query is answered.
    * `read-only`: own rows cannot be written; what is there is served, and writing is tried again.
    * `idle`: nobody called `follow`.
    */
@@ -233,7 +234,7 @@ export interface BeaconQueries {
   /** Revision of the last append with this subject, skipped ones too: the `expected` of the next one. */
   subjectRevision(subject: string): Promise<number>;
   rejected(page?: PageOptions): Promise<Page<RejectedEntry>>;
-  /** Log entries from `revision` (inclusive), out of this view's own copy. */
+  /** Log entries from `revision` (inclusive), out of this view's own copy, as the log gave them. */
   entriesSince(revision: number, options?: { readonly signal?: AbortSignal }): AsyncIterable<LogEntry>;
   /** What happened from `revision` (inclusive) on, so that nobody need scan the catalogue twice. */
   changesSince(revision: number, options?: { readonly signal?: AbortSignal }): AsyncIterable<RegistryChange>;

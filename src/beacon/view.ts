@@ -36,7 +36,7 @@ import {
   prepareEntry,
   stateRow,
 } from './fold.ts';
-import { type KeyRange, type Kv, type KvRow, prefixRange } from './kv.ts';
+import { guarded, type KeyRange, type Kv, type KvReader, type KvRow, prefixRange } from './kv.ts';
 import {
   type Append,
   type BeaconLog,
@@ -99,19 +99,26 @@ export interface ViewOptions {
 
 export class BeaconView implements BeaconQueries, AsyncDisposable {
   readonly #kv: Kv;
+  /** Reads of the rows, none of which is answered once the view is condemned. */
+  readonly #rows: KvReader;
   readonly #options: Required<ViewOptions>;
   readonly #heads: Lru<RegisteredVersion>;
   readonly #bell = new Bell();
-  #late: LateSignatures;
+  readonly #late: LateSignatures;
+  readonly #condemned = Promise.withResolvers<void>();
   #state: ViewState;
-  #follow: { readonly state: ViewHealth['state']; readonly reason: string } = { state: 'idle', reason: '' };
+  #follow: FollowState = { state: 'idle', reason: '' };
   #logRevision: number | undefined;
+  /** What keeps records that were folded in on trust from being opened. */
+  #lateTrouble: FollowState | undefined;
+  #appliedAtMs = -Infinity;
   #applying: Promise<unknown> = Promise.resolve();
   /** A write failed: it is unknown whether its rows were kept. */
   #isUncertain = false;
 
   private constructor(kv: Kv, state: ViewState, late: LateSignatures, options: ViewOptions) {
     this.#kv = kv;
+    this.#rows = guarded(kv, () => late.check());
     this.#state = state;
     this.#late = late;
     this.#options = {
@@ -136,6 +143,11 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     }
   }
 
+  /** Resolves once a false record was found among those folded in on trust: from then on nothing is answered. */
+  get condemned(): Promise<void> {
+    return this.#condemned.promise;
+  }
+
   position(): LogPosition {
     return this.#state.position;
   }
@@ -145,7 +157,9 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   health(): ViewHealth {
-    const health = { ...this.#follow, revision: this.#state.position.revision };
+    const { problem } = this.#late;
+    const state = problem === '' ? (this.#lateTrouble ?? this.#follow) : followState(falseRecord(problem));
+    const health = { ...state, revision: this.#state.position.revision };
     return this.#logRevision === undefined ? health : { ...health, logRevision: this.#logRevision };
   }
 
@@ -158,8 +172,13 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   async #apply(entries: readonly LogEntry[], signatures: 'before' | 'after'): Promise<void> {
-    const run = this.#applying.then(() => this.#applyNow(entries, signatures));
-    this.#applying = run.catch(() => undefined); // one at a time; the failure is the caller's
+    await this.#alone(() => this.#applyNow(entries, signatures));
+  }
+
+  /** One at a time; the failure is the caller's. */
+  async #alone(work: () => Promise<void>): Promise<void> {
+    const run = this.#applying.then(work);
+    this.#applying = run.catch(() => undefined);
     await run;
   }
 
@@ -169,9 +188,11 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
    */
   async follow(log: BeaconLog, signal: AbortSignal): Promise<void> {
     const ended = new AbortController();
-    const verifying = this.#verifyLate(AbortSignal.any([signal, ended.signal]));
+    void this.condemned.then(() => ended.abort());
+    const running = AbortSignal.any([signal, ended.signal]);
+    const verifying = this.#verifyLate(running);
     try {
-      await this.#followUntil(log, signal);
+      await this.#followUntil(log, running);
     } finally {
       ended.abort();
       await verifying;
@@ -187,7 +208,6 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
         if (signal.aborted) break;
         this.#follow = followState(error);
       }
-      if (this.#late.problem !== '') return;
       if (this.position().revision > before) pauseMs = 100;
       await delay(pauseMs * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
     }
@@ -198,18 +218,21 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     for (;;) {
       signal.throwIfAborted();
       const changed = this.#bell.next();
+      this.#late.check();
       if (this.position().revision >= revision) return;
       await eventOrAbort(changed, signal);
     }
   }
 
   async head(address: string): Promise<RegisteredVersion | undefined> {
+    this.#late.check();
     const cached = this.#heads.get(address);
     if (cached !== undefined) return cached;
     const { revision } = this.position();
     const head = await this.#headOf(`addr/${address}`);
     if (head === undefined) return undefined;
     const found = registeredVersion(address, head, head.bytes, head.keptFrom);
+    await this.#open([head.revision]);
     // Not when the view moved on meanwhile: this may be the version before.
     if (revision === this.position().revision) this.#heads.set(address, found, 2 * head.bytes.length + 512);
     return found;
@@ -219,6 +242,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const head = await this.#headOf(`addr/${address}`);
     if (head === undefined || !isVersion(version) || version > head.version) return undefined;
     const pointer = await this.#pointer(`addr/${address}`, version);
+    await this.#open([pointer.revision]);
     if (pointer.type === 'missing') return undefined;
     return registeredVersion(address, pointer, await this.#bytesAt(pointer), head.keptFrom);
   }
@@ -243,10 +267,11 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     page: PageOptions & { readonly reverse?: boolean } = {},
   ): Promise<Page<VersionLine>> {
     const prefix = rowPrefix('vers', `addr/${address}`);
-    return this.#page(prefix, prefix, page, (_key, value) => {
+    const found = await this.#page(prefix, prefix, page, (_key, value) => {
       const { version, revision, at, type, cid } = decodeHead(value);
       return { version, revision, at, type, manifestCid: cid };
     });
+    return this.#opened(found);
   }
 
   async query(
@@ -268,17 +293,24 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     page: PageOptions = {},
   ): Promise<Page<{ readonly address: string; readonly version: number }>> {
     const prefix = rowPrefix('wrtr', toHex(writer));
-    return this.#page(prefix, prefix, page, (key) => addressAndVersion(key.slice(prefix.length)));
+    const found = await this.#page(prefix, prefix, page, (key) =>
+      addressAndVersion(key.slice(prefix.length)),
+    );
+    await this.#openVersions(found.items.map(({ address, version }) => [`addr/${address}`, version]));
+    return found;
   }
 
   async byCid(cid: CID, page: PageOptions = {}): Promise<Page<CidUse>> {
     const prefix = rowPrefix('cid', cid.toString());
-    return this.#page(prefix, prefix, page, (key) => cidUse(key.slice(prefix.length)));
+    const found = await this.#page(prefix, prefix, page, (key) => cidUse(key.slice(prefix.length)));
+    await this.#openVersions(found.items.map(({ as, id, version }) => [chainOfUse[as] + id, version]));
+    return found;
   }
 
   async objectsOfBranchKey(bkId: Uint8Array, page: PageOptions = {}): Promise<Page<WrappedObject>> {
     const prefix = rowPrefix('bkob', toHex(bkId));
     const found = await this.#page(prefix, prefix, page, (key) => key.slice(prefix.length));
+    await this.#openHeads(found.items.map((objId) => `env/${objId}`));
     const items = await Promise.all(found.items.map((objId) => this.#wrappedObject(objId)));
     return { ...found, items };
   }
@@ -305,6 +337,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
       if (body.kind !== 'envelope' || body.mode !== 'direct') return undefined;
       return registered<DirectEnvelope>(head, head.bytes, 'envelope');
     });
+    await this.#opened(found);
     return found.next === undefined && !inEnvelopes ? { ...found, next: 'env/' } : found;
   }
 
@@ -317,10 +350,11 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   async #currentKek(group: string): Promise<Registered<KekBody> | undefined> {
     const versions: Registered<KekBody>[] = [];
-    for await (const [, value] of this.#kv.range(prefixRange(`${rowPrefix('head')}kek/${group}/`))) {
+    for await (const [, value] of this.#rows.range(prefixRange(`${rowPrefix('head')}kek/${group}/`))) {
       const head = decodeHead(value);
       versions.push(registered<KekBody>(head, head.bytes, 'kek'));
     }
+    await this.#open(versions.map(({ revision }) => revision));
     const rising = versions.toSorted((a, b) => a.record.body.ver - b.record.body.ver);
     return rising.findLast(({ record }) => record.body.state === 'active') ?? rising.at(-1);
   }
@@ -365,9 +399,10 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const from = `${rowKey('cust', since.revision, since.index)}\0`; // the first key behind it
     const records: CustodyRecord[] = [];
     let sizeBytes = 0;
-    for await (const [key] of this.#kv.range({ ...prefixRange(prefix), from })) {
+    for await (const [key] of this.#rows.range({ ...prefixRange(prefix), from })) {
       const [revision, index] = key.slice(prefix.length).split('\0').map(partNumber);
       if (revision === undefined || index === undefined || revision > head) break;
+      await this.#open([revision]);
       const record = (await this.#entry(revision)).records[index];
       if (record === undefined) throw this.#damaged(`record ${index} of log entry ${revision}`);
       sizeBytes += record.bytes.length;
@@ -380,14 +415,15 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   async keks(page: PageOptions = {}): Promise<Page<Registered<KekBody>>> {
     const prefix = rowPrefix('head');
-    return this.#page(`${prefix}kek/`, prefix, page, (_key, value) => {
+    const found = await this.#page(`${prefix}kek/`, prefix, page, (_key, value) => {
       const head = decodeHead(value);
-      return registered(head, head.bytes, 'kek');
+      return registered<KekBody>(head, head.bytes, 'kek');
     });
+    return this.#opened(found);
   }
 
   async subjectRevision(subject: string): Promise<number> {
-    const row = await this.#kv.get(rowKey('sub', subject));
+    const row = await this.#rows.get(rowKey('sub', subject));
     return row === undefined ? 0 : decodeRevision(row);
   }
 
@@ -427,8 +463,9 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     options: { readonly signal?: AbortSignal } = {},
   ): AsyncGenerator<RegistryChange> {
     for await (const entry of this.entriesSince(revision, options)) {
+      await this.#open([entry.revision]);
       const keys = entry.records.map(({ key }) => key);
-      const reason = await this.#kv.get(rowKey('rejt', entry.revision));
+      const reason = await this.#rows.get(rowKey('rejt', entry.revision));
       yield reason === undefined
         ? { revision: entry.revision, keys }
         : { revision: entry.revision, keys, rejected: asBuffer(reason).toString() };
@@ -438,7 +475,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   async *catalogue(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<CatalogueEntry> {
     const prefix = rowPrefix('head');
     const branchKeys = new Lru<readonly CID[]>(branchKeysCached);
-    for await (const [key, value] of this.#kv.range(prefixRange(`${prefix}addr/`))) {
+    for await (const [key, value] of this.#rows.range(prefixRange(`${prefix}addr/`))) {
       options.signal?.throwIfAborted();
       yield* this.#catalogueEntries(key.slice(prefix.length + 'addr/'.length), decodeHead(value), branchKeys);
     }
@@ -480,8 +517,9 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   async *#blocksOf(prefixes: readonly string[]): AsyncGenerator<CID> {
     for (const prefix of prefixes) {
-      for await (const [, value] of this.#kv.range(prefixRange(rowPrefix('vers') + prefix))) {
-        const { cid } = decodeHead(value);
+      for await (const [, value] of this.#rows.range(prefixRange(rowPrefix('vers') + prefix))) {
+        const { cid, revision } = decodeHead(value);
+        await this.#open([revision]);
         if (cid !== null) yield cid;
       }
     }
@@ -505,12 +543,13 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   async #applyNow(entries: readonly LogEntry[], signatures: 'before' | 'after'): Promise<void> {
+    this.#late.check();
     const fresh = this.#isUncertain ? await this.#takeUp(entries) : entries;
     const [first] = fresh;
     if (first === undefined) return;
     checkContinues(this.position(), fresh);
     const isLate = signatures === 'after';
-    const prepared = fresh.map((entry) => prepareEntry(entry, isLate ? readRegistryRecord : undefined));
+    const prepared = fresh.map((entry) => (isLate ? prepareOnTrust(entry) : prepareEntry(entry)));
     const fetched = await this.#reader(prepared);
     const staged = new Map<string, Uint8Array | null>();
     const read = (key: string): Uint8Array | undefined => {
@@ -534,6 +573,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     }
     if (isLate) this.#late.folded(first.revision);
     this.#state = state;
+    this.#appliedAtMs = performance.now();
     for (const key of staged.keys())
       if (key.startsWith(headAddress)) this.#heads.delete(key.slice(headAddress.length));
     this.#bell.ring();
@@ -542,9 +582,10 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   /** Goes on from what the rows on the disk say. Returns which of `entries` they do not hold. */
   async #takeUp(entries: readonly LogEntry[]): Promise<readonly LogEntry[]> {
     await this.#kv.reopen?.();
-    const row = await this.#kv.get(positionKey);
+    const row = await this.#rows.get(positionKey);
     this.#state = row === undefined ? emptyState : decodeState(row);
-    this.#late = await LateSignatures.open(this.#kv);
+    await this.#late.reload();
+    this.#late.check();
     this.#heads.clear();
     this.#isUncertain = false;
     return entries.filter(({ revision }) => revision > this.position().revision);
@@ -552,7 +593,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   async #reader(prepared: readonly PreparedEntry[]): Promise<(key: string) => Uint8Array | undefined> {
     const keys = [...new Set(prepared.flatMap(({ reads }) => reads))];
-    const values = await this.#kv.getMany(keys);
+    const values = await this.#rows.getMany(keys);
     const rows = new Map(keys.map((key, index) => [key, values[index]]));
     return (key) => rows.get(key);
   }
@@ -586,21 +627,36 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     if (!signal.aborted) throw new HoldfastError('PEER_UNREACHABLE', 'the log ended its watch');
   }
 
-  /** Opens properly what was folded in on trust, whenever there is something. */
+  /**
+   * Opens properly what was folded in on trust, whenever there is something: while the view catches up with a small
+   * share of the time, and otherwise with half of it, whether the log goes on, stands still or is gone.
+   */
   async #verifyLate(signal: AbortSignal): Promise<void> {
-    try {
-      while (!signal.aborted && this.#late.problem === '') {
-        const changed = this.#bell.next();
-        const { next } = this.#late;
-        const isBehind = this.position().revision < (this.#logRevision ?? 0);
-        if (next === undefined || isBehind) await eventOrAbort(changed, signal);
-        else if (next > this.position().revision) await this.#late.finish();
-        else await this.#late.verify(this.entriesSince(next, { signal }), signal);
+    const pauseFactor = (): number => (this.#isCatchingUp() ? catchUpPauseFactor : 1);
+    while (!signal.aborted && this.#late.problem === '') {
+      const changed = this.#bell.next();
+      const { next } = this.#late;
+      try {
+        if (next === undefined) await eventOrAbort(changed, signal);
+        else if (next > this.position().revision) await this.#alone(() => this.#finishLate());
+        else await this.#late.verify(this.entriesSince(next, { signal }), pauseFactor, signal);
+        this.#lateTrouble = undefined;
+      } catch (error) {
+        if (signal.aborted || this.#late.problem !== '') break;
+        this.#lateTrouble = followState(error);
+        await delay(this.#options.retryMsMax, undefined, { signal }).catch(() => undefined);
       }
-    } catch (error) {
-      if (!signal.aborted) this.#follow = followState(error);
     }
-    if (this.#late.problem !== '') this.#follow = followState(falseRecord(this.#late.problem));
+    if (this.#late.problem !== '') this.#condemn();
+  }
+
+  async #finishLate(): Promise<void> {
+    if ((this.#late.next ?? 0) > this.position().revision) await this.#late.finish();
+  }
+
+  #isCatchingUp(): boolean {
+    const isMoving = performance.now() - this.#appliedAtMs < second;
+    return isMoving && this.position().revision < (this.#logRevision ?? 0);
   }
 
   async #applyFollowed(group: readonly LogEntry[], signatures: 'before' | 'after'): Promise<void> {
@@ -620,12 +676,12 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     this.#follow = { state: 'following', reason: '' };
   }
 
-  /** What cannot even be read without a check is checked: then the fold says what is wrong with it. */
+  /** What cannot even be folded without a check is checked: then the fold says what is wrong with it. */
   async #applyOnTrust(entries: readonly LogEntry[], signatures: 'before' | 'after'): Promise<void> {
     try {
       await this.#apply(entries, signatures);
     } catch (error) {
-      if (signatures === 'before' || !(error instanceof TypeError)) throw error;
+      if (signatures === 'before' || isHoldfastError(error)) throw error;
       await this.#apply(entries, 'before');
     }
   }
@@ -634,22 +690,22 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   async #headOf(chainId: string): Promise<Head | undefined> {
     for (;;) {
       const { revision } = this.position();
-      const row = await this.#kv.get(rowKey('head', chainId));
+      const row = await this.#rows.get(rowKey('head', chainId));
       if (row !== undefined) return decodeHead(row);
-      const version = await first(this.#kv.range({ ...prefixRange(rowPrefix('vers', chainId)), limit: 1 }));
+      const version = await first(this.#rows.range({ ...prefixRange(rowPrefix('vers', chainId)), limit: 1 }));
       if (version === undefined) return undefined;
       if (revision === this.position().revision) throw this.#damaged(`the current version of ${chainId}`);
     }
   }
 
   async #pointer(chainId: string, version: number): Promise<Head> {
-    const row = await this.#kv.get(rowKey('vers', chainId, version));
+    const row = await this.#rows.get(rowKey('vers', chainId, version));
     if (row === undefined) throw this.#damaged(`version ${version} of ${chainId}`);
     return decodeHead(row);
   }
 
   async #entry(revision: number): Promise<LogEntry> {
-    const row = await this.#kv.get(rowKey('log', revision));
+    const row = await this.#rows.get(rowKey('log', revision));
     if (row === undefined) throw this.#damaged(`the view's copy of log entry ${revision}`);
     return decodeEntryRow(revision, row);
   }
@@ -672,9 +728,13 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   ): Promise<Registered<Body> | undefined> {
     const head = await this.#headOf(chainId);
     if (head === undefined) return undefined;
-    if (version === undefined || version === head.version) return registered<Body>(head, head.bytes, kind);
+    if (version === undefined || version === head.version) {
+      await this.#open([head.revision]);
+      return registered<Body>(head, head.bytes, kind);
+    }
     if (!isVersion(version) || version > head.version) return undefined;
     const pointer = await this.#pointer(chainId, version);
+    await this.#open([pointer.revision]);
     return pointer.type === 'missing'
       ? undefined
       : registered<Body>(pointer, await this.#bytesAt(pointer), kind);
@@ -683,9 +743,10 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   async #wrappedObject(objId: string): Promise<WrappedObject> {
     const prefix = rowPrefix('objt', objId);
     const uses: { address: string; version: number }[] = [];
-    for await (const [key] of this.#kv.range({ ...prefixRange(prefix), limit: usesMax })) {
+    for await (const [key] of this.#rows.range({ ...prefixRange(prefix), limit: usesMax })) {
       uses.push(addressAndVersion(key.slice(prefix.length)));
     }
+    await this.#openVersions(uses.map(({ address, version }) => [`addr/${address}`, version]));
     return { objId: Buffer.from(objId, 'hex'), uses };
   }
 
@@ -693,13 +754,14 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     pattern: AddressPattern,
     page: PageOptions & { readonly removed?: boolean },
   ): Promise<Page<RegisteredVersion>> {
-    return this.#page(headAddress + keyPrefix(pattern), headAddress, page, (key, value) => {
+    const found = await this.#page(headAddress + keyPrefix(pattern), headAddress, page, (key, value) => {
       const address = key.slice(headAddress.length);
       if (!matches(pattern, address)) return undefined;
       const head = decodeHead(value);
       if (head.type === 'tombstone' && page.removed !== true) return undefined;
       return registeredVersion(address, head, head.bytes, head.keptFrom);
     });
+    return this.#opened(found);
   }
 
   async #queryByPath(pattern: AddressPattern, page: PageOptions): Promise<Page<RegisteredVersion>> {
@@ -717,6 +779,50 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     return heads.filter((head) => head !== undefined);
   }
 
+  /** Nobody is told of a record before it was opened properly. Throws RECORD_CORRUPT when one turns out to be false. */
+  async #open(revisions: Iterable<number>): Promise<void> {
+    let sliceBegan = performance.now();
+    for (const revision of new Set(revisions)) {
+      if (!this.#late.isUnopened(revision)) continue;
+      const entry = await this.#entry(revision);
+      try {
+        await this.#late.openAhead(entry);
+      } finally {
+        if (this.#late.problem !== '') this.#condemn();
+      }
+      if (performance.now() - sliceBegan < sliceMs) continue;
+      await yieldToOthers();
+      sliceBegan = performance.now();
+    }
+  }
+
+  async #opened<Items extends Page<{ readonly revision: number }>>(page: Items): Promise<Items> {
+    await this.#open(page.items.map(({ revision }) => revision));
+    return page;
+  }
+
+  /** As `#open`, for rows that name versions of chains without saying where these came from. */
+  async #openVersions(versions: readonly (readonly [chainId: string, version: number])[]): Promise<void> {
+    if (this.#late.next === undefined) return;
+    await this.#openRows(versions.map(([chainId, version]) => rowKey('vers', chainId, version)));
+  }
+
+  async #openHeads(chainIds: readonly string[]): Promise<void> {
+    if (this.#late.next === undefined) return;
+    await this.#openRows(chainIds.map((chainId) => rowKey('head', chainId)));
+  }
+
+  async #openRows(keys: readonly string[]): Promise<void> {
+    const rows = await this.#rows.getMany(keys);
+    await this.#open(rows.flatMap((row) => (row === undefined ? [] : [decodeHead(row).revision])));
+  }
+
+  #condemn(): void {
+    this.#heads.clear();
+    this.#condemned.resolve();
+    this.#bell.ring();
+  }
+
   /**
    * A page of what `convert` makes of the rows under `prefix`, without those of which it makes undefined.
    * Tokens are keys without `base`, which all keys here begin with. Looks at no more than `rowsPerPageMax` rows,
@@ -732,7 +838,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const itemsMax = pageLimit(limit);
     let looked = 0;
     let last: string | undefined;
-    for await (const [key, value] of this.#kv.range(pageRange(prefix, base, after, reverse))) {
+    for await (const [key, value] of this.#rows.range(pageRange(prefix, base, after, reverse))) {
       if (items.length >= itemsMax || looked >= rowsPerPageMax)
         return { items, next: (last ?? key).slice(base.length) };
       const item = convert(key, value);
@@ -752,6 +858,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
       const isHead = version === head.version;
       const pointer = isHead ? head : await this.#pointer(`addr/${address}`, version);
       if (pointer.cid === null) continue;
+      await this.#open([pointer.revision]);
       const bytes = isHead ? head.bytes : await this.#bytesAt(pointer);
       const { record, retained } = registeredVersion(address, pointer, bytes, head.keptFrom);
       const { cid: manifestCid, body: manifest } = record;
@@ -792,7 +899,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   async #chainCids(chainId: string): Promise<CID[]> {
     const cids: CID[] = [];
-    for await (const [, value] of this.#kv.range(prefixRange(rowPrefix('vers', chainId)))) {
+    for await (const [, value] of this.#rows.range(prefixRange(rowPrefix('vers', chainId)))) {
       const { cid } = decodeHead(value);
       if (cid !== null) cids.push(cid);
     }
@@ -872,7 +979,12 @@ const tailBytes = 16 * 1024 * 1024;
 const groupEntriesMax = 512;
 const groupBytesMax = 4 * 1024 * 1024;
 
-function followState(error: unknown): { readonly state: ViewHealth['state']; readonly reason: string } {
+interface FollowState {
+  readonly state: ViewHealth['state'];
+  readonly reason: string;
+}
+
+function followState(error: unknown): FollowState {
   const reason = describeError(error);
   if (error instanceof HoldfastError && error.details['readOnly'] === true)
     return { state: 'read-only', reason };
@@ -889,6 +1001,22 @@ function diverged(problem: string): HoldfastError {
 function isBroken(error: unknown): boolean {
   return isHoldfastError(error, 'RECORD_CORRUPT') && error.details['problem'] === discontinuity;
 }
+
+/** What cannot be read without a check is checked, so that the fold says of it what it says everywhere. */
+function prepareOnTrust(entry: LogEntry): PreparedEntry {
+  const prepared = prepareEntry(entry, readRegistryRecord);
+  return typeof prepared.records === 'string' ? prepareEntry(entry) : prepared;
+}
+
+/** Lets whatever waits have its turn. */
+function yieldToOthers(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** Longest work on signatures in one turn, ms. */
+const sliceMs = 4;
+/** While a view catches up, opening records afterwards takes one part in so many and one of the time. */
+const catchUpPauseFactor = 9;
 
 const discontinuity = 'does not continue the chain';
 
@@ -999,6 +1127,18 @@ function cidUse(text: string): CidUse {
   if (!isUse(as)) throw corrupt('a CID row', `names the use ${as}`);
   return { as, id, version: partNumber(version) };
 }
+
+/** What stands before the id in the chain id of a use. */
+const chainOfUse: Readonly<Record<CidUse['as'], string>> = {
+  content: 'addr/',
+  manifest: 'addr/',
+  envelope: 'env/',
+  'branch-key': 'bk/',
+  kek: 'kek/',
+  policy: 'pol/',
+  revocation: 'rev/',
+  certificate: 'cert/',
+};
 
 const uses = [
   'content',
