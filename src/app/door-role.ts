@@ -78,6 +78,7 @@ class Door {
   readonly #registry: DoorRegistry;
   readonly #tempo = new DoorTempo(systemClock);
   readonly #followed: FollowedLog;
+  readonly #stop = new AbortController();
   #custody: DoorCustody | undefined;
   #sealing: Sealing | undefined;
   #kekPolicy: () => string = () => 'unknown';
@@ -91,7 +92,7 @@ class Door {
     this.#log = new RemoteLog(member.peer.rpc, () => this.#steward.peer());
     this.blocks = new DoorBlocks(member.peer, this.#steward);
     this.#registry = new DoorRegistry(view, this.#log, this.blocks);
-    this.#followed = doorView.over(this.#log);
+    this.#followed = doorView.over(this.#log, this.#stop.signal);
     member.peer.rpc.handle('door.beat', async ({ head }, { peer }) => {
       if (!memberOf(member.peer.membership(), peer)?.roles.includes('steward'))
         throw new HoldfastError('FORBIDDEN', `${peer} is no steward`);
@@ -103,10 +104,9 @@ class Door {
   }
 
   followBeacon(stack: AsyncDisposableStack): void {
-    const stop = new AbortController();
-    const following = this.#view.follow(this.#followed, stop.signal);
+    const following = this.#view.follow(this.#followed, this.#stop.signal);
     stack.defer(async () => {
-      stop.abort();
+      this.#stop.abort();
       await this.#log[Symbol.asyncDispose]();
       await following;
     });

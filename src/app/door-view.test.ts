@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { describe, test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { someAppend } from '../../test/suites/beacon-log.suite.ts';
+import { putAppend, someAddress, someId, someManifest } from '../../test/suites/beacon-records.ts';
 import { Loopback } from '../../test/support/loopback-rpc.ts';
 import { namedLog } from '../../test/support/named-log.ts';
 import { lineageOf } from '../beacon/lineage.ts';
-import type { LogLineage } from '../beacon/log.ts';
+import type { Append, LogLineage } from '../beacon/log.ts';
 import { MemoryLog } from '../beacon/memory.ts';
 import { RemoteLog } from '../beacon/remote.ts';
 import { serveBeacon } from '../beacon/serve.ts';
@@ -15,6 +17,7 @@ import { DoorView } from './door-view.ts';
 
 const first = lineageOf('11'.repeat(16));
 const second = lineageOf('22'.repeat(16), first);
+const third = lineageOf('33'.repeat(16), second);
 
 test('after a rebuild every door sets its copy aside and folds the new log, whichever asked for it', async (t) => {
   t.mock.method(console, 'error', () => undefined);
@@ -73,6 +76,106 @@ test('without its note the copy is kept, and followed on where its chain goes on
   await after.stop();
 });
 
+describe('a log that names ours among those it replaces', () => {
+  const bk = someId('bk');
+  const [a, b, c] = ['a', 'b', 'c'].map((name) => putAppend(someManifest(someAddress(name)), bk)) as [
+    Append,
+    Append,
+    Append,
+  ];
+  const other = putAppend(someManifest(someAddress('b'), { salt: 'other' }), bk);
+
+  for (const [name, entries, reason] of [
+    ['lacks a record', [a, c], /version 1 of addr\/.*\/b is not in it/],
+    ['has another one in its place', [a, other, c], /version 1 of addr\/.*\/b is another one in it/],
+    ['is empty', [], /is not in it/],
+  ] as const)
+    test(`is not followed when it ${name}, and nothing of ours is given up`, async (t) => {
+      t.mock.method(console, 'error', () => undefined);
+      const steward = new Steward();
+      await steward.putInForce([a, b], first);
+      const dir = await directory(t);
+      const door = await steward.door(dir);
+      await door.copy.view.waitFor(2, t.signal);
+      let isReplaced = false;
+      void door.copy.replaced.then(() => (isReplaced = true));
+      await steward.putInForce(entries, second);
+      await untilDiverged(door.copy, reason, t.signal);
+      assert.equal((await door.copy.view.head(someAddress('b')))?.version, 1);
+      assert.equal(isReplaced, false);
+      await door.stop();
+      // Started again it thinks the same, and follows one that holds everything, in whatever order.
+      const again = await steward.door(dir);
+      await untilDiverged(again.copy, reason, t.signal);
+      await again.stop();
+      await steward.putInForce([c, b, a], third);
+      const then = await steward.door(dir);
+      await then.copy.replaced;
+      await then.stop();
+      const last = await steward.door(dir);
+      assert.equal(last.copy.view.position().revision, 3, 'what was folded to compare is not folded again');
+      await last.stop();
+      assert.deepEqual((await readdir(dir)).sort(), ['view', 'view-log', `view.replaced-${first.id}`]);
+    });
+
+  test('leaves one copy of the past behind, however often that happens', async (t) => {
+    t.mock.method(console, 'error', () => undefined);
+    const steward = new Steward();
+    const dir = await directory(t);
+    await steward.putInForce([a], first);
+    for (const [entries, lineage] of [
+      [[b, a], second],
+      [[c, b, a], third],
+    ] as const) {
+      const door = await steward.door(dir);
+      await door.copy.view.waitFor(1, t.signal);
+      await steward.putInForce(entries, lineage);
+      await door.copy.replaced;
+      await door.stop();
+    }
+    const door = await steward.door(dir);
+    await door.copy.view.waitFor(3, t.signal);
+    await door.stop();
+    assert.deepEqual((await readdir(dir)).sort(), ['view', 'view-log', `view.replaced-${second.id}`]);
+  });
+});
+
+test('a copy with a false record is given up, and folded again with every signature checked first', async (t) => {
+  t.mock.method(console, 'error', () => undefined);
+  const bk = someId('bk');
+  const appends = ['a', 'b', 'c'].map((name) => putAppend(someManifest(someAddress(name)), bk));
+  const forged = appends.map((append, index) => (index === 1 ? withFalseSignature(append) : append));
+  const steward = new Steward();
+  await steward.putInForce(forged, first);
+  const dir = await directory(t);
+  const door = await steward.door(dir);
+  await door.copy.replaced;
+  await assert.rejects(door.copy.view.head(someAddress('a')), { code: 'RECORD_CORRUPT' });
+  await door.stop();
+  for (let start = 0; start < 2; start++) {
+    const again = await steward.door(dir);
+    await again.copy.view.waitFor(3, t.signal);
+    assert.equal(await again.copy.view.head(someAddress('b')), undefined);
+    assert.equal((await again.copy.view.head(someAddress('c')))?.version, 1);
+    await again.stop();
+  }
+  assert.deepEqual((await readdir(dir)).sort(), ['view', 'view-log', 'view.damaged']);
+  assert.match(await readFile(join(dir, 'view-log'), 'utf8'), /"checked":true/);
+});
+
+async function untilDiverged(copy: DoorView, reason: RegExp, signal: AbortSignal): Promise<void> {
+  while (copy.view.health().state !== 'diverged') await sleep(5, undefined, { signal });
+  assert.match(copy.view.health().reason, reason);
+}
+
+function withFalseSignature(append: Append): Append {
+  const [record, ...others] = append.records;
+  if (record === undefined) throw new RangeError('an append without records');
+  const bytes = record.bytes.slice();
+  bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
+  return { ...append, records: [{ key: record.key, bytes }, ...others] };
+}
+
 async function directory(t: TestContext): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'holdfast-door-view-'));
   t.after(() => rm(dir, { recursive: true }));
@@ -84,10 +187,11 @@ class Steward {
   readonly #rpc = new Loopback();
   #log: MemoryLog | undefined;
 
-  async putInForce(subjects: readonly string[], lineage: LogLineage): Promise<void> {
+  async putInForce(entries: readonly (string | Append)[], lineage: LogLineage): Promise<void> {
     const before = this.#log;
     this.#log = new MemoryLog();
-    for (const subject of subjects) await this.append(subject);
+    for (const entry of entries)
+      await this.#log.append(typeof entry === 'string' ? someAppend(entry) : entry);
     serveBeacon(this.#rpc, namedLog(this.#log, lineage), { idleMs: 5 });
     await before?.[Symbol.asyncDispose]();
   }
@@ -100,7 +204,7 @@ class Steward {
     const copy = await DoorView.open(dir);
     const log = new RemoteLog(this.#rpc, () => 'steward');
     const ended = new AbortController();
-    const following = copy.view.follow(copy.over(log), ended.signal);
+    const following = copy.view.follow(copy.over(log, ended.signal), ended.signal);
     return {
       copy,
       stop: async () => {

@@ -1,15 +1,22 @@
 // A door's own copy of the registry, on its disk, and which log it was folded from.
 //
 //   view/                the copy
-//   view-log             {follows, next}: the id of its log, and that of the log which has taken its place
-//   view.replaced-<id>   a copy of a log that is not in force any more; kept until a person deletes it
+//   view-log             {follows, next, checked}: the id of its log; that of the log which takes its place at the next
+//                        start; true once the log brought a false record, and is never folded on trust again
+//   view.next-<id>       a copy of a log that says it takes the place of ours, while that is looked into
+//   view.replaced-<id>   the copy before this one; all that it holds is in this one too
+//   view.damaged         the copy that was found damaged or false last
 
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FollowedLog } from '../beacon/followed.ts';
+import type { LogLineage } from '../beacon/lineage.ts';
+import type { LogPosition } from '../beacon/log.ts';
 import type { RemoteLog } from '../beacon/remote.ts';
-import { BeaconView } from '../beacon/view.ts';
+import { foldUpTo, lostIn } from '../beacon/successor.ts';
+import { BeaconView, diverged, type ViewOptions } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
+import { minute, second } from '../core/clock.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import { errnoOf, fileError, readIfThere, syncDirectory, writeWhole } from '../files/whole.ts';
@@ -17,14 +24,32 @@ import { errnoOf, fileError, readIfThere, syncDirectory, writeWhole } from '../f
 interface ViewLog {
   readonly follows?: string;
   readonly next?: string;
+  readonly checked?: boolean;
 }
+
+/** A log that claimed our place and does not hold what we have. */
+interface Refused {
+  readonly id: string;
+  readonly revision: number;
+  readonly atMs: number;
+  readonly error: unknown;
+}
+
+/** A log that may take the place of ours and gives nothing for so long is asked again later. */
+const stallMs = 10 * second;
+/** One that lost something, and has grown since, is looked at again after so long. */
+const againMs = minute;
 
 export class DoorView implements AsyncDisposable {
   readonly view: BeaconView;
-  /** Resolves once another log is in force: the process is to start again, and folds that one. */
+  /**
+   * Resolves once the process is to start again: on a copy of another log, which has taken the place of ours, or from
+   * nothing, because what we hold turned out to be false.
+   */
   readonly replaced: Promise<void>;
   readonly #dataDir: string;
   #log: ViewLog;
+  #refused: Refused | undefined;
   #replace: () => void = () => undefined;
 
   private constructor(dataDir: string, view: BeaconView, log: ViewLog) {
@@ -34,23 +59,27 @@ export class DoorView implements AsyncDisposable {
     this.replaced = new Promise((resolve) => {
       this.#replace = resolve;
     });
+    void view.condemned.then(() => this.#onCondemned());
   }
 
   /** Opens the copy below `dataDir`; one that cannot be opened is fetched again, one of a replaced log set aside. */
   static async open(dataDir: string): Promise<DoorView> {
     const log = await settled(dataDir, await readViewLog(dataDir));
-    return new DoorView(dataDir, await openView(join(dataDir, 'view')), log);
+    return new DoorView(dataDir, await openView(join(dataDir, 'view'), log), log);
   }
 
   /** `log` for this view to follow: notices when another one has taken its place. */
-  over(log: RemoteLog): FollowedLog {
+  over(log: RemoteLog, signal: AbortSignal): FollowedLog {
     return new FollowedLog(log, {
       position: () => this.view.position(),
       followed: () => this.#log.follows,
-      onFollowed: (id) => this.#remember({ follows: id }),
-      onReplaced: async ({ id }) => {
-        console.error(`log ${id} has taken the place of the one that this view follows; it is folded anew`);
-        await this.#remember({ ...this.#log, next: id });
+      onFollowed: (id) => this.#remember({ ...this.#log, follows: id }),
+      onReplaced: async (by, head) => {
+        await this.#prove(by, head, log, signal);
+        console.error(
+          `log ${by.id} has taken the place of the one that this view follows, and holds all of it`,
+        );
+        await this.#remember({ ...this.#log, next: by.id });
         this.#replace();
       },
     });
@@ -60,39 +89,111 @@ export class DoorView implements AsyncDisposable {
     await this.view[Symbol.asyncDispose]();
   }
 
+  /** Folds the other log beside ours, which goes on being served, and compares. Throws when it lost something. */
+  async #prove({ id }: LogLineage, head: LogPosition, log: RemoteLog, signal: AbortSignal): Promise<void> {
+    const before = this.#refused;
+    const isKnown = before?.id === id && before.revision === head.revision;
+    if (before !== undefined && (isKnown || performance.now() - before.atMs < againMs)) throw before.error;
+    const directory = nextPath(this.#dataDir, id);
+    await removeSiblings(this.#dataDir, 'view.next-', (name) => directory.endsWith(name));
+    const problem = await this.#problemOf(directory, head, log, signal);
+    if (problem === undefined) return;
+    const error = diverged(`log ${id} says that it replaces the log of this view, and ${problem}`);
+    this.#refused = { id, revision: head.revision, atMs: performance.now(), error };
+    throw error;
+  }
+
+  async #problemOf(
+    directory: string,
+    head: LogPosition,
+    log: RemoteLog,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    await using next = await openView(directory, this.#log);
+    try {
+      await foldUpTo(next, log, head.revision, { signal, stallMs });
+    } catch (error) {
+      // Next time it is folded with every signature checked first.
+      if (isHoldfastError(error, 'RECORD_CORRUPT')) return error.message;
+      throw error;
+    }
+    return await lostIn(this.view, next, signal);
+  }
+
+  /** What we hold is of no use any more; the next copy is folded with every signature checked first. */
+  async #onCondemned(): Promise<void> {
+    console.error(`the Beacon view is not served any more: ${this.view.health().reason}`);
+    try {
+      await this.#remember({ ...this.#log, checked: true });
+    } catch (error) {
+      console.error(error); // the rows say that they are false too
+    }
+    this.#replace();
+  }
+
   async #remember(log: ViewLog): Promise<void> {
     await writeWhole(viewLogPath(this.#dataDir), `${JSON.stringify(log)}\n`, 0o600);
     this.#log = log;
   }
 }
 
-/** Sets a copy of a replaced log aside. Before the new id is written, so that a crash in between repeats it. */
+/** Puts the copy of the log that takes our place there. The new id is written last: a crash in between repeats it. */
 async function settled(dataDir: string, log: ViewLog): Promise<ViewLog> {
   if (log.next === undefined) return log;
   const path = join(dataDir, 'view');
-  try {
-    await rename(path, `${path}.replaced-${log.follows ?? 'unknown'}`);
+  const next = nextPath(dataDir, log.next);
+  const aside = `view.replaced-${log.follows ?? 'unknown'}`;
+  if (await isThere(next)) {
+    // The copies before the last one go: what they hold is in the last one, and in the one that comes.
+    await removeSiblings(dataDir, 'view.replaced-', (name) => name === aside);
+    await moveIfThere(path, join(dataDir, aside));
+    await moveIfThere(next, path);
     await syncDirectory(dataDir);
-  } catch (cause) {
-    if (errnoOf(cause) !== 'ENOENT') throw fileError(path, 'cannot be set aside', cause);
   }
   const now = { follows: log.next };
   await writeWhole(viewLogPath(dataDir), `${JSON.stringify(now)}\n`, 0o600);
   return now;
 }
 
-async function openView(directory: string): Promise<BeaconView> {
+async function openView(directory: string, { checked = false }: ViewLog): Promise<BeaconView> {
+  // The steward's process opened every record before its log took it, and who is told of one has it opened first.
+  const options: ViewOptions = { signatures: checked ? 'before' : 'after' };
   await mkdir(directory, { recursive: true });
   try {
-    // The steward's process opened every record before its log took it, and clients open what they read.
-    return await BeaconView.open(await LevelKv.open(directory), { signatures: 'after' });
+    return await BeaconView.open(await LevelKv.open(directory), options);
   } catch (error) {
     if (!isHoldfastError(error) || !['DATA_DIR_DAMAGED', 'RECORD_CORRUPT'].includes(error.code)) throw error;
-    console.error(`the Beacon view is damaged and fetched again: ${error.message}`);
-    await rm(directory, { recursive: true, force: true });
+    const aside = `${directory}.damaged`;
+    console.error(`the Beacon view is damaged, now at ${aside}, and fetched again: ${error.message}`);
+    await rm(aside, { recursive: true, force: true });
+    await moveIfThere(directory, aside);
     await mkdir(directory, { recursive: true });
-    return BeaconView.open(await LevelKv.open(directory));
+    return BeaconView.open(await LevelKv.open(directory), { signatures: 'before' });
   }
+}
+
+async function moveIfThere(from: string, to: string): Promise<void> {
+  try {
+    await rename(from, to);
+  } catch (cause) {
+    if (errnoOf(cause) !== 'ENOENT') throw fileError(from, 'cannot be set aside', cause);
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  const parent = await readdir(join(path, '..'));
+  return parent.some((name) => path.endsWith(`/${name}`));
+}
+
+/** Removes what begins with `prefix` below `directory`, but for what `isKept`. */
+async function removeSiblings(
+  directory: string,
+  prefix: string,
+  isKept: (name: string) => boolean,
+): Promise<void> {
+  for (const name of await readdir(directory))
+    if (name.startsWith(prefix) && !isKept(name))
+      await rm(join(directory, name), { recursive: true, force: true });
 }
 
 /** What cannot be read says nothing: the view then proves by its chain whether it follows the right log. */
@@ -102,6 +203,7 @@ async function readViewLog(dataDir: string): Promise<ViewLog> {
     const value: unknown = JSON.parse(text ?? '{}');
     const [follows, next] = [fieldOf(value, 'follows'), fieldOf(value, 'next')];
     return {
+      ...(fieldOf(value, 'checked') === true ? { checked: true } : {}),
       ...(typeof follows === 'string' ? { follows } : {}),
       ...(typeof next === 'string' ? { next } : {}),
     };
@@ -109,6 +211,10 @@ async function readViewLog(dataDir: string): Promise<ViewLog> {
     console.error(`${viewLogPath(dataDir)} is damaged:`, error);
     return {};
   }
+}
+
+function nextPath(dataDir: string, id: string): string {
+  return join(dataDir, `view.next-${id}`);
 }
 
 function viewLogPath(dataDir: string): string {

@@ -2,7 +2,8 @@
 //
 //   same id                        go on
 //   another id, our history        go on, and remember the id (a log restored from a copy)
-//   another id that replaces ours  the view is of the past: it is told, and follows no further
+//   another id that replaces ours  whoever keeps the view looks whether it holds what ours does (successor.ts), and if
+//                                  so follows it from the next start on
 //   any other                      the view finds out by the chain and says `diverged`; a person decides
 
 import { sameBytes } from '../core/bytes.ts';
@@ -16,8 +17,12 @@ export interface FollowerPorts {
   followed(): string | undefined;
   /** The view is a fold of the log with this id. On disk when it resolves. */
   onFollowed(id: string): Promise<void>;
-  /** Another log is in force, and its history is not the view's. On disk when it resolves. */
-  onReplaced(by: LogLineage): Promise<void>;
+  /**
+   * Another log, which now ends at `head`, says that it has taken the place of the view's, and tells another history.
+   * Resolves when that is proven and on disk that it will be followed. Throws when it is not, with `diverged` when
+   * it lost something.
+   */
+  onReplaced(by: LogLineage, head: LogPosition): Promise<void>;
 }
 
 export class FollowedLog implements BeaconLog {
@@ -66,7 +71,7 @@ export class FollowedLog implements BeaconLog {
     if (await this.#continues(head)) return this.#ports.onFollowed(lineage.id);
     const followed = this.#ports.followed();
     if (followed === undefined || !lineage.replaces.includes(followed)) return;
-    await this.#ports.onReplaced(lineage);
+    await this.#ports.onReplaced(lineage, head);
     throw new HoldfastError('BEACON_UNAVAILABLE', 'another log has been put in the place of this one', {
       details: { id: lineage.id },
     });

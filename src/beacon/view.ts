@@ -97,6 +97,13 @@ export interface ViewOptions {
   readonly signatures?: 'before' | 'after';
 }
 
+/** One version of a chain (records.ts). */
+export interface ChainVersion {
+  readonly chainId: string;
+  readonly version: number;
+  readonly cid: CID;
+}
+
 export class BeaconView implements BeaconQueries, AsyncDisposable {
   readonly #kv: Kv;
   /** Reads of the rows, none of which is answered once the view is condemned. */
@@ -523,6 +530,24 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
         if (cid !== null) yield cid;
       }
     }
+  }
+
+  /** Every version of every chain that there is a record of, in key order. */
+  async *allVersions(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<ChainVersion> {
+    const prefix = rowPrefix('vers');
+    for await (const [key, value] of this.#rows.range(prefixRange(prefix))) {
+      options.signal?.throwIfAborted();
+      const { cid, version } = decodeHead(value);
+      const [chainId = ''] = key.slice(prefix.length).split('\0');
+      if (cid !== null) yield { chainId, version, cid };
+    }
+  }
+
+  /** The CID of each of these versions here; undefined of one that is not here. */
+  async cidsOf(versions: readonly Omit<ChainVersion, 'cid'>[]): Promise<(CID | undefined)[]> {
+    const keys = versions.map(({ chainId, version }) => rowKey('vers', chainId, version));
+    const rows = await this.#rows.getMany(keys);
+    return rows.map((row) => (row === undefined ? undefined : (decodeHead(row).cid ?? undefined)));
   }
 
   /** All rows in key order, as they are: what `beacon verify` compares. */
@@ -994,7 +1019,8 @@ function followState(error: unknown): FollowState {
   return { state: isHoldfastError(error, 'RECORD_CORRUPT') ? 'damaged' : 'connecting', reason };
 }
 
-function diverged(problem: string): HoldfastError {
+/** The state in which a view does not follow its log, because that has lost or changed what was acknowledged. */
+export function diverged(problem: string): HoldfastError {
   return new HoldfastError('BEACON_UNAVAILABLE', problem, { details: { diverged: true } });
 }
 
