@@ -2,7 +2,7 @@
 
 import type { BeatAnswer, HealthCheck } from '../api/types.ts';
 import type { ViewHealth } from '../beacon/queries.ts';
-import { describeError } from '../core/errors.ts';
+import { tellable, withoutPaths } from '../http/envelope.ts';
 import type { BeaconReport, StewardStatus } from '../steward/status.ts';
 
 export interface HealthFacts {
@@ -43,7 +43,7 @@ function nodesCheck({ nodes: { total, reachable } }: HealthFacts): HealthCheck {
 
 function beaconCheck({ view }: HealthFacts): HealthCheck {
   const status = view.state === 'following' ? 'ok' : view.state === 'connecting' ? 'degraded' : 'failed';
-  const reason = view.reason === '' ? '' : `: ${view.reason}`;
+  const reason = view.reason === '' ? '' : `: ${withoutPaths(view.reason)}`;
   return { name: 'beacon', status, text: `view at revision ${view.revision}, ${view.state}${reason}` };
 }
 
@@ -79,7 +79,7 @@ async function stewardChecks(facts: HealthFacts): Promise<HealthCheck[]> {
       ...alarms.map(({ name, text }): HealthCheck => ({ name: `alarm:${name}`, status: 'degraded', text })),
     ];
   } catch (error) {
-    return [{ name: 'steward', status: 'degraded', text: `does not answer: ${describeError(error)}` }];
+    return [{ name: 'steward', status: 'degraded', text: `does not answer: ${tellable(error)}` }];
   }
 }
 

@@ -6,7 +6,7 @@
 
 import type { CID } from '../core/block.ts';
 import { sameBytes, toHex } from '../core/bytes.ts';
-import { describeError, isHoldfastError } from '../core/errors.ts';
+import { isHoldfastError } from '../core/errors.ts';
 import type { Kv, KvRow } from './kv.ts';
 import type { BeaconLog, LogEntry, LogPosition } from './log.ts';
 import type { RegistryCounts } from './queries.ts';
@@ -88,7 +88,7 @@ async function refold(
   } catch (error) {
     signal?.throwIfAborted();
     if (!isHoldfastError(error)) throw error;
-    problems.add(`the log after revision ${again.position().revision}: ${describeError(error)}`);
+    problems.add(`the log after revision ${again.position().revision}: ${error.message}`);
   }
 }
 
@@ -130,7 +130,7 @@ async function compareRows(
     }
   } catch (error) {
     if (!isHoldfastError(error)) throw error;
-    problems.add(`the view after ${count} rows: ${describeError(error)}`);
+    problems.add(`the view after ${count} rows: ${error.message}`);
   }
   return count;
 }
@@ -178,7 +178,7 @@ async function checkKeys({ view, signal }: VerifyPorts, problems: Problems): Pro
   } catch (error) {
     signal?.throwIfAborted();
     if (!isHoldfastError(error)) throw error;
-    problems.add(`the key records: ${describeError(error)}`);
+    problems.add(`the key records: ${error.message}`);
   }
 }
 
@@ -209,7 +209,7 @@ async function checkBlocks({ view, hasBlock, signal }: VerifyPorts, problems: Pr
   } catch (error) {
     signal?.throwIfAborted();
     if (!isHoldfastError(error)) throw error;
-    problems.add(`the catalogue: ${describeError(error)}`);
+    problems.add(`the catalogue: ${error.message}`);
   }
   return count;
 }

@@ -1,11 +1,12 @@
 // Work on the registry as a whole: prove it, make it again from the blocks, copy it out and in.
 
 import { utf8 } from '../core/bytes.ts';
-import { describeError, HoldfastError } from '../core/errors.ts';
+import { HoldfastError } from '../core/errors.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { plainJson } from './facts.ts';
+import { tellable } from './envelope.ts';
 import { schemas } from './schemas.ts';
-import type { Route } from './server.ts';
+import type { Request, Route } from './server.ts';
 
 /** Largest log that an import takes. */
 const importBytesMax = 1024 * 1024 * 1024 * 1024;
@@ -74,17 +75,22 @@ function longWork(
     handle: async (request) => ({
       status: 200,
       headers: { 'content-type': 'application/jsonl' },
-      bytes: jsonLines(work(request.signal)),
+      bytes: jsonLines(work(request.signal), request),
     }),
   };
 }
 
-/** One JSON value a line; the last says what went wrong, if anything did. */
-export async function* jsonLines(items: AsyncIterable<unknown>): AsyncGenerator<Uint8Array, void, undefined> {
+/** One JSON value a line; the last says what went wrong, if anything did: what a caller is told of it (envelope.ts). */
+export async function* jsonLines(
+  items: AsyncIterable<unknown>,
+  request: Pick<Request, 'requestId' | 'onFault'>,
+): AsyncGenerator<Uint8Array, void, undefined> {
   try {
     for await (const item of items) yield utf8(`${JSON.stringify(plainJson(item))}\n`);
   } catch (error) {
+    request.onFault(error);
     const reason = error instanceof HoldfastError ? error.code : 'INTERNAL';
-    yield utf8(`${JSON.stringify({ error: { reason, message: describeError(error) } })}\n`);
+    const told = { reason, message: tellable(error), request_id: request.requestId };
+    yield utf8(`${JSON.stringify({ error: told })}\n`);
   }
 }

@@ -80,7 +80,7 @@ export function custodyRoutes(ports: DoorPorts): Route[] {
         return {
           status: 200,
           headers: { 'content-type': 'application/jsonl' },
-          bytes: jsonLines(custodyOf(ports).order(order, request.signal)),
+          bytes: jsonLines(custodyOf(ports).order(order, request.signal), request),
         };
       },
     },

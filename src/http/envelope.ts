@@ -63,19 +63,49 @@ export function errorEnvelope(error: unknown, facts: RequestFacts): { status: nu
       ? error
       : new HoldfastError('INTERNAL', 'a fault in this program', { cause: error });
   const row = errorCatalogue[known.code];
+  const details = namesOurOwn(known) ? tellableDetails(known.details) : known.details;
   return {
     status: row.status,
     body: {
       error: {
         code: row.ucxl,
-        message: known.message,
-        details: { ...known.details, reason: known.code },
+        message: tellable(known),
+        details: { ...details, reason: known.code },
         source: 'holdfast/door',
         path: facts.path,
         request_id: facts.requestId,
         timestamp: new Date(facts.nowMs).toISOString(),
-        ...(known.cause instanceof HoldfastError ? { cause: known.cause.message } : {}),
+        ...(known.cause instanceof HoldfastError ? { cause: withoutPaths(known.cause.message) } : {}),
       },
     },
   };
+}
+
+/**
+ * What a caller is told of an error: what we say of it ourselves, without what caused it and without the names of this
+ * machine's files. The log has all of it, under the same request id.
+ */
+export function tellable(error: unknown): string {
+  if (!(error instanceof HoldfastError)) return errorCatalogue.INTERNAL.text;
+  return namesOurOwn(error) ? withoutPaths(error.message) : error.message;
+}
+
+/** True when a path in its text may be one of ours. Of the others it is the one that the caller asked for. */
+function namesOurOwn({ code }: HoldfastError): boolean {
+  return code !== 'NOT_FOUND' && code !== 'METHOD_NOT_ALLOWED';
+}
+
+/** `text` without absolute paths of files. Addresses (`ucxl://…`) and URLs stay. */
+export function withoutPaths(text: string): string {
+  return text.replace(absolutePath, '(a file of the server)');
+}
+
+/** Two names or more behind a slash that belongs to no word, URL or other path. */
+const absolutePath = /(?<![\w:/.>*^-])\/(?:[^\s/'":,;()]+\/)+[^\s/'":,;()]*/g;
+
+function tellableDetails(details: ErrorDetails): ErrorDetails {
+  const entries = Object.entries(details);
+  return Object.fromEntries(
+    entries.map(([name, value]) => [name, typeof value === 'string' ? withoutPaths(value) : value]),
+  );
 }

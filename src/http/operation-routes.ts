@@ -2,9 +2,10 @@
 
 import type { DoorStatus, StatusAnswer } from '../api/types.ts';
 import { utf8 } from '../core/bytes.ts';
-import { describeError, HoldfastError } from '../core/errors.ts';
+import { HoldfastError } from '../core/errors.ts';
 import type { StewardStatus } from '../steward/status.ts';
 import type { DoorPorts } from './door-ports.ts';
+import { tellable, withoutPaths } from './envelope.ts';
 import { schemas } from './schemas.ts';
 import type { Route } from './server.ts';
 
@@ -75,7 +76,7 @@ async function status(ports: DoorPorts): Promise<StatusAnswer<StewardStatus>> {
   try {
     return { ...common, steward: await ports.steward.status() };
   } catch (error) {
-    return { ...common, steward: null, stewardError: describeError(error) };
+    return { ...common, steward: null, stewardError: tellable(error) };
   }
 }
 
@@ -86,7 +87,17 @@ function doorStatus(ports: DoorPorts): DoorStatus {
     sealing: ports.sealing !== undefined,
     sealingText: ports.sealing?.text ?? 'ciphertext only',
     peersConnected: ports.peersConnected(),
-    beacon: { state, reason, revision, addresses, removed, versions, sizeBytes, rejected, missing },
+    beacon: {
+      state,
+      reason: withoutPaths(reason),
+      revision,
+      addresses,
+      removed,
+      versions,
+      sizeBytes,
+      rejected,
+      missing,
+    },
   };
 }
 

@@ -2,10 +2,11 @@
 
 import type { HistoryAnswer, NavigateAnswer, QueryAnswer, StatAnswer, VersionInfo } from '../api/types.ts';
 import type { BeaconQueries } from '../beacon/queries.ts';
-import { describeError, HoldfastError } from '../core/errors.ts';
+import { HoldfastError } from '../core/errors.ts';
 import { canonicalKey, withVersion } from '../ucxl/address.ts';
 import { parsePattern } from '../ucxl/match.ts';
 import type { DoorPorts } from './door-ports.ts';
+import { tellable } from './envelope.ts';
 import { plainJson, versionInfo } from './facts.ts';
 import {
   addressParameter,
@@ -142,6 +143,6 @@ async function stat(ports: DoorPorts, text: string): Promise<StatAnswer> {
   try {
     return { ...common, replicas: await ports.steward.object(found.record.cid) };
   } catch (error) {
-    return { ...common, replicas: null, replicasError: describeError(error) };
+    return { ...common, replicas: null, replicasError: tellable(error) };
   }
 }

@@ -39,6 +39,8 @@ export interface Request {
   body(maxBytes: number): AsyncIterable<Uint8Array>;
   /** The whole body as JSON, at most 1 MiB. */
   json(): Promise<unknown>;
+  /** Puts into the log, beside the request id, what an answer under way tells in its own words. */
+  onFault(error: unknown): void;
 }
 
 export interface Route {
@@ -79,8 +81,8 @@ export interface HttpOptions {
   onAnswered(operation: string, status: number, seconds: number): void;
   /** Requests in flight at once, subscriptions apart. Default 256. */
   readonly requestsMax?: number;
-  /** Called with faults that became a 5xx, or broke an answer in the middle. */
-  onFault(operation: string, error: unknown): void;
+  /** Called with faults that became a 5xx, or broke an answer in the middle. `what`: operation and request id. */
+  onFault(what: string, error: unknown): void;
 }
 
 /** Requests in flight at once; beyond it 429 with Retry-After. Each may hold a few segments in memory. */
@@ -181,12 +183,16 @@ export class HttpDoor implements AsyncDisposable {
       operation = route.operationId;
       if (route.token !== false) this.#checkToken(req.headers.authorization);
       using _place = this.#enter(route);
-      await sendReply(exchange, await route.handle(new IncomingRequest(exchange, url, path)));
+      const { requestId } = exchange.facts;
+      const onFault = (error: unknown): void =>
+        this.#options.onFault(`${route.operationId} ${requestId}`, error);
+      await sendReply(exchange, await route.handle(new IncomingRequest(exchange, url, path, onFault)));
     } catch (error) {
       const left = error instanceof CallerGone || gone.aborted;
       const midway = res.headersSent;
       await sendError(exchange, error).catch(() => res.destroy());
-      if (!left && (midway || res.statusCode >= 500)) this.#options.onFault(operation, error);
+      if (!left && (midway || res.statusCode >= 500))
+        this.#options.onFault(`${operation} ${exchange.facts.requestId}`, error);
     }
     return operation;
   }
@@ -253,8 +259,10 @@ class IncomingRequest implements Request {
   readonly path: Readonly<Record<string, string>>;
   readonly requestId: string;
   readonly signal: AbortSignal;
+  readonly onFault: (error: unknown) => void;
 
-  constructor(exchange: Exchange, url: URL, path: Record<string, string>) {
+  constructor(exchange: Exchange, url: URL, path: Record<string, string>, onFault: (error: unknown) => void) {
+    this.onFault = onFault;
     this.#exchange = exchange;
     this.method = exchange.req.method ?? 'GET';
     this.url = url;
