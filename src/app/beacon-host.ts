@@ -9,6 +9,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setAside } from '../beacon/birth.ts';
 import { serveCustody } from '../beacon/custody-rpc.ts';
+import { bringsCustody, checkEntitled, type Entitled } from '../beacon/entitled.ts';
 import type { Append, LogEntry } from '../beacon/log.ts';
 import { serveBeacon } from '../beacon/serve.ts';
 import { verifyBeacon } from '../beacon/verify.ts';
@@ -16,6 +17,8 @@ import { BeaconView, checkAppend } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
+import { groupNameOf } from '../custody/directory.ts';
+import { publicKeyOfPeer } from '../node/identity.ts';
 import { hasRole } from '../node/membership.ts';
 import type { Catalogue } from '../steward/catalogue.ts';
 import type { BeaconReport } from '../steward/status.ts';
@@ -23,7 +26,7 @@ import { beaconDirectory, type Generation, readGeneration } from './beacon-gener
 import { type HostedLog, openLog } from './beacon-logs.ts';
 import { BeaconSuccessor } from './beacon-successor.ts';
 import { HeldBlocks } from './held-blocks.ts';
-import type { Member } from './member.ts';
+import { type Member, peersWithRole } from './member.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
 
 interface OpenBeacon {
@@ -46,7 +49,9 @@ export class BeaconHost implements AsyncDisposable {
     this.#generation = generation;
     this.#open = open;
     const log = open instanceof HoldfastError ? open : open.log;
-    this.#successor = new BeaconSuccessor(member, generation, log);
+    this.#successor = new BeaconSuccessor(member, generation, log, (append, signal) =>
+      this.#checkImported(append, signal),
+    );
   }
 
   /** Opens the log in force and serves it. Throws only for what is no damage: DATA_DIR_LOCKED, DATA_DIR_NEWER. */
@@ -80,7 +85,7 @@ export class BeaconHost implements AsyncDisposable {
   async append(append: Append, options?: { readonly signal?: AbortSignal }): Promise<LogEntry> {
     if (this.#open instanceof HoldfastError)
       throw new HoldfastError('BEACON_UNAVAILABLE', 'the Beacon is damaged', { cause: this.#open });
-    await checkAppend(this.#open.view, append);
+    await checkAppend(this.#open.view, append, entitledIn(this.#member));
     return this.#open.log.append(append, options);
   }
 
@@ -135,11 +140,22 @@ export class BeaconHost implements AsyncDisposable {
         });
     } else {
       const { log, view } = open;
-      serveBeacon(rpc, log, { mayAppend: isDoor, check: (append) => checkAppend(view, append) });
+      serveBeacon(rpc, log, {
+        mayAppend: isDoor,
+        check: (append) => checkAppend(view, append, entitledIn(this.#member)),
+      });
       serveCustody(rpc, view);
       rpc.handle('beacon.verify', async (_, { signal }) => ({ head: await this.#verify(open, signal) }));
     }
     this.#successor.serve(rpc, isDoor);
+  }
+
+  /** An import brings its own history, which the fold judges; what no fold can judge is who may found a group. */
+  async #checkImported(append: Append, signal: AbortSignal): Promise<void> {
+    const open = this.#open;
+    if (open instanceof HoldfastError || !bringsCustody(append)) return;
+    await open.view.waitFor((await open.log.head()).revision, signal);
+    await checkEntitled(open.view, append, entitledIn(this.#member));
   }
 
   async #verify({ log, view }: OpenBeacon, signal: AbortSignal): Promise<Record<string, unknown>> {
@@ -158,6 +174,14 @@ export class BeaconHost implements AsyncDisposable {
       await rm(directory, { recursive: true, force: true });
     }
   }
+}
+
+function entitledIn({ config, peer }: Member): Entitled {
+  const custodians = (): string[] => peersWithRole(peer.membership(), 'custodian');
+  return {
+    group: groupNameOf(config.cluster),
+    custodians: () => new Map(custodians().map((each) => [each, publicKeyOfPeer(each)] as const)),
+  };
 }
 
 async function openOrDamage(member: Member, generation: Generation): Promise<OpenBeacon | HoldfastError> {

@@ -5,7 +5,7 @@
 
 import { mkdir, rm } from 'node:fs/promises';
 import type { LevelLog } from '../beacon/level.ts';
-import { type BeaconLog, decodeAppend } from '../beacon/log.ts';
+import { type Append, type BeaconLog, decodeAppend } from '../beacon/log.ts';
 import { rebuildBeacon } from '../beacon/rebuild.ts';
 import { LevelKv } from '../beacon/view-level.ts';
 import { HoldfastError } from '../core/errors.ts';
@@ -31,12 +31,19 @@ export class BeaconSuccessor implements AsyncDisposable {
   readonly #member: Member;
   readonly #current: Generation;
   readonly #log: BeaconLog | HoldfastError;
+  readonly #checkImported: (append: Append, signal: AbortSignal) => Promise<void>;
   #replace: () => void = () => undefined;
   #busy = false;
   #restoring: Restoring | undefined;
 
-  /** `log`: the one in force, or why there is none. */
-  constructor(member: Member, current: Generation, log: BeaconLog | HoldfastError) {
+  /** `log`: the one in force, or why there is none. `checkImported` refuses what an import may not bring into it. */
+  constructor(
+    member: Member,
+    current: Generation,
+    log: BeaconLog | HoldfastError,
+    checkImported: (append: Append, signal: AbortSignal) => Promise<void>,
+  ) {
+    this.#checkImported = checkImported;
     this.#member = member;
     this.#current = current;
     this.#log = log;
@@ -66,7 +73,9 @@ export class BeaconSuccessor implements AsyncDisposable {
     });
     rpc.handle('beacon.import', async ({ body }, { peer, signal }) => {
       checkCaller(peer);
-      const { revision, chain } = await this.#importLog().append(decodeAppend(body), { signal });
+      const append = decodeAppend(body);
+      await this.#checkImported(append, signal);
+      const { revision, chain } = await this.#importLog().append(append, { signal });
       return { head: { revision, chain } };
     });
     rpc.handle('beacon.importEnd', async (_, { peer }) => {

@@ -27,6 +27,7 @@ import type { PolicyBody } from '../custody/policy.ts';
 import type { RevocationBody } from '../custody/revocation.ts';
 import { Bell, eventOrAbort } from './bell.ts';
 import { custodyPrefixes, keyVersionPart } from './custody-chain.ts';
+import { checkEntitled, type Entitled } from './entitled.ts';
 import {
   addressOfPathKey,
   emptyState,
@@ -936,9 +937,10 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
  * Refuses an append that the fold would skip, before it is made: RECORD_INVALID for records that are no good,
  * VERSION_CONFLICT for a version that is not the next one; and what the fold would take but nobody could read:
  * a manifest without its envelope, an envelope without its branch key (RECORD_INVALID).
- * The view may be behind its log; the log's compare-and-set and the fold have the last word.
+ * The view may be behind its log; the log's compare-and-set and the fold have the last word. With `entitled` also what
+ * takes a place that belongs to a custody group (FORBIDDEN, entitled.ts).
  */
-export async function checkAppend(view: BeaconView, append: Append): Promise<void> {
+export async function checkAppend(view: BeaconView, append: Append, entitled?: Entitled): Promise<void> {
   const current = await view.subjectRevision(append.subject);
   if (append.expected !== expectAny && current > append.expected) {
     throw versionConflict(append.subject, append.expected, current);
@@ -951,6 +953,7 @@ export async function checkAppend(view: BeaconView, append: Append): Promise<voi
     });
   }
   await checkReferences(view, append);
+  if (entitled !== undefined) await checkEntitled(view, append, entitled);
 }
 
 async function checkReferences(view: BeaconView, append: Append): Promise<void> {

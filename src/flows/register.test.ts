@@ -5,6 +5,7 @@ import { address, MemoryWorld, putOptions } from '../../test/support/memory-worl
 import type { Block } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
+import { encodeLabel, parseLabel } from '../envelope/label.ts';
 import { parseBranchKey, parseEnvelope } from '../envelope/records.ts';
 import { openManifest } from '../manifest/manifest.ts';
 import { openRecord, signRecord } from '../manifest/record.ts';
@@ -131,6 +132,25 @@ describe('refuses', () => {
       'RECORD_INVALID',
       /was sealed as application\/octet-stream/,
     );
+  });
+
+  test('a newer envelope or branch key than the first: those are for who wrote the one before', async () => {
+    const made = await prepared();
+    const [branchKey, envelope, manifest] = made.records;
+    const { body, cid } = openRecord(envelope);
+    const first = parseEnvelope(body);
+    if (first.mode !== 'branch') throw new TypeError('an envelope under a branch key expected');
+    const newer = signRecord({ ...first, envVer: 2, prev: cid }, made.world.signer).block.bytes;
+    await refused(made, [branchKey, newer, manifest], 'RECORD_INVALID', /newer envelope/);
+    const key = openRecord(branchKey);
+    const { wraps, ...rest } = parseBranchKey(key.body);
+    const relabelled = wraps.map((wrap) =>
+      'label' in wrap ? { ...wrap, label: encodeLabel({ ...parseLabel(wrap.label), bkVer: 2 }) } : wrap,
+    );
+    const again = { ...rest, bkVer: 2, prev: key.cid, wraps: relabelled };
+    const rekeyed = signRecord(again, made.world.signer).block.bytes;
+    const under = signRecord({ ...first, bkVer: 2 }, made.world.signer).block.bytes;
+    await refused(made, [rekeyed, under, manifest], 'RECORD_INVALID', /newer branch key/);
   });
 
   test('no manifest, or two', async () => {

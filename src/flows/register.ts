@@ -148,6 +148,8 @@ async function checkKeys(ports: RegisterPorts, { manifest, records }: Bundle): P
   const envelope = parsed.find((body) => body.kind === 'envelope');
   if (envelope === undefined || toHex(envelope.objId) !== toHex(encryption.objId))
     throw invalid(`no envelope for the content of this manifest of ${address}`);
+  // Newer versions are filed by whoever wrote the ones before (rewrap.ts), not beside somebody's object.
+  if (envelope.envVer !== 1) throw invalid('a newer envelope beside an object: only its first is filed here');
   checkClass(envelope, manifest.body);
   const branchKey = parsed.find((body) => body.kind === 'branch-key');
   if (envelope.mode === 'direct') {
@@ -159,6 +161,8 @@ async function checkKeys(ports: RegisterPorts, { manifest, records }: Bundle): P
     toHex(branchKey.bkId) === toHex(envelope.bkId) &&
     branchKey.bkVer === envelope.bkVer;
   if (branchKey !== undefined && !isNamed) throw invalid('a branch key that the envelope does not name');
+  if (branchKey !== undefined && branchKey.bkVer !== 1)
+    throw invalid('a newer branch key beside an object: only its first record is filed here');
   if (!isNamed && !(await ports.beacon.knowsBranchKey(envelope.bkId, envelope.bkVer)))
     throw invalid('the envelope names a branch key that is neither registered nor among the records');
 }
