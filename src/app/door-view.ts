@@ -10,8 +10,7 @@
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FollowedLog } from '../beacon/followed.ts';
-import type { LogLineage } from '../beacon/lineage.ts';
-import type { LogPosition } from '../beacon/log.ts';
+import type { LogLineage, LogPosition } from '../beacon/log.ts';
 import type { RemoteLog } from '../beacon/remote.ts';
 import { foldUpTo, lostIn } from '../beacon/successor.ts';
 import { BeaconView, diverged, type ViewOptions } from '../beacon/view.ts';
@@ -92,8 +91,10 @@ export class DoorView implements AsyncDisposable {
   /** Folds the other log beside ours, which goes on being served, and compares. Throws when it lost something. */
   async #prove({ id }: LogLineage, head: LogPosition, log: RemoteLog, signal: AbortSignal): Promise<void> {
     const before = this.#refused;
-    const isKnown = before?.id === id && before.revision === head.revision;
-    if (before !== undefined && (isKnown || performance.now() - before.atMs < againMs)) throw before.error;
+    if (before !== undefined) {
+      const isSame = before.id === id && before.revision === head.revision;
+      if (isSame || performance.now() - before.atMs < againMs) throw before.error;
+    }
     const directory = nextPath(this.#dataDir, id);
     await removeSiblings(this.#dataDir, 'view.next-', (name) => directory.endsWith(name));
     const problem = await this.#problemOf(directory, head, log, signal);
