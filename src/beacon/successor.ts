@@ -6,7 +6,7 @@
 
 import { HoldfastError } from '../core/errors.ts';
 import type { BeaconLog } from './log.ts';
-import type { BeaconView, ChainVersion } from './view.ts';
+import type { BeaconView, HeldVersion } from './view.ts';
 
 /** Versions looked up at a time. */
 const comparedPerRead = 256;
@@ -17,8 +17,8 @@ export async function lostIn(
   after: BeaconView,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  let group: ChainVersion[] = [];
-  for await (const version of before.allVersions({ signal })) {
+  let group: HeldVersion[] = [];
+  for await (const version of before.heldVersions({ signal })) {
     group.push(version);
     if (group.length < comparedPerRead) continue;
     const lost = await firstLost(group, after);
@@ -28,7 +28,7 @@ export async function lostIn(
   return firstLost(group, after);
 }
 
-async function firstLost(group: readonly ChainVersion[], after: BeaconView): Promise<string | undefined> {
+async function firstLost(group: readonly HeldVersion[], after: BeaconView): Promise<string | undefined> {
   const held = await after.cidsOf(group);
   const index = group.findIndex(({ cid }, at) => held[at]?.equals(cid) !== true);
   const lost = group[index];

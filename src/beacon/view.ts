@@ -98,8 +98,8 @@ export interface ViewOptions {
   readonly signatures?: 'before' | 'after';
 }
 
-/** One version of a chain (records.ts). */
-export interface ChainVersion {
+/** One version of a chain that there is a record of. */
+export interface HeldVersion {
   readonly chainId: string;
   readonly version: number;
   readonly cid: CID;
@@ -497,10 +497,11 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   /** Every version of every chain, chain by chain, versions ascending, in bounded memory. */
   async *chains(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<ChainVersion> {
     const prefix = rowPrefix('vers');
-    for await (const [key, value] of this.#kv.range(prefixRange(prefix))) {
+    for await (const [key, value] of this.#rows.range(prefixRange(prefix))) {
       options.signal?.throwIfAborted();
       const [chainId = ''] = key.slice(prefix.length).split('\0');
       const pointer = decodeHead(value);
+      await this.#open([pointer.revision]);
       const { version, type, cid } = pointer;
       const prev = cid === null ? null : trustedBody(await this.#bytesAt(pointer)).prev;
       yield { chainId, version, type, cid, prev };
@@ -512,6 +513,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const head = await this.#headOf(chainId);
     if (head === undefined || (version ?? 1) > head.version) return undefined;
     const found = version === undefined ? head : await this.#pointer(chainId, version);
+    await this.#open([found.revision]);
     return { chainId, version: found.version, type: found.type, cid: found.cid };
   }
 
@@ -534,7 +536,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   /** Every version of every chain that there is a record of, in key order. */
-  async *allVersions(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<ChainVersion> {
+  async *heldVersions(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<HeldVersion> {
     const prefix = rowPrefix('vers');
     for await (const [key, value] of this.#rows.range(prefixRange(prefix))) {
       options.signal?.throwIfAborted();
@@ -545,7 +547,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   /** The CID of each of these versions here; undefined of one that is not here. */
-  async cidsOf(versions: readonly Omit<ChainVersion, 'cid'>[]): Promise<(CID | undefined)[]> {
+  async cidsOf(versions: readonly Omit<HeldVersion, 'cid'>[]): Promise<(CID | undefined)[]> {
     const keys = versions.map(({ chainId, version }) => rowKey('vers', chainId, version));
     const rows = await this.#rows.getMany(keys);
     return rows.map((row) => (row === undefined ? undefined : (decodeHead(row).cid ?? undefined)));

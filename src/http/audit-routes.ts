@@ -32,7 +32,7 @@ export function auditRoutes(ports: DoorPorts): Route[] {
         return {
           status: 200,
           headers: { 'content-type': 'application/jsonl' },
-          bytes: jsonLines(ports.audit.stranded(wanted, request.signal)),
+          bytes: jsonLines(ports.audit.stranded(wanted, request.signal), request),
         };
       },
     },
