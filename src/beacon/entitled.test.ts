@@ -107,8 +107,10 @@ describe('a place of a custody group', () => {
   });
 });
 
-function strangersOf({ custodians }: Entitled): Map<string, Uint8Array> {
-  return new Map([...custodians().keys()].map((peer) => [peer, someSigner(peer).publicKey] as const));
+function strangersOf(entitled: Entitled): Map<string, Uint8Array> {
+  return new Map(
+    [...entitled.custodians().keys()].map((peer) => [peer, someSigner(peer).publicKey] as const),
+  );
 }
 
 function keyed(record: SignedRecord<unknown>): LogRecord {
