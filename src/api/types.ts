@@ -83,6 +83,9 @@ export interface RegisteredAnswer {
   readonly version: number;
   readonly cid: string;
   readonly revision: number;
+  /** Of content that came along with its records. */
+  readonly copies?: number;
+  readonly wanted?: number;
 }
 
 /** Answer of a put through a sealing door. */

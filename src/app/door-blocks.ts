@@ -4,7 +4,6 @@ import { CID, type Block } from '../core/block.ts';
 import type { ProviderInfo } from '../api/types.ts';
 import { second } from '../core/clock.ts';
 import { Gate } from '../core/concurrency.ts';
-import { HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import { fetchBlock } from '../flows/fetch.ts';
@@ -211,7 +210,7 @@ function delay(ms: number, signal: AbortSignal): Promise<void> {
     const timer = setTimeout(resolve, ms);
     signal.addEventListener('abort', () => {
       clearTimeout(timer);
-      reject(new HoldfastError('TIMEOUT', 'the wait was cut short'));
+      reject(signal.reason);
     });
   });
 }

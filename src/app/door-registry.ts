@@ -2,7 +2,7 @@
 
 import type { Append, BeaconLog } from '../beacon/log.ts';
 import type { BeaconView } from '../beacon/view.ts';
-import type { CID } from '../core/block.ts';
+import type { Block, CID } from '../core/block.ts';
 import { minute, second } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { type RegisteredObject, registerObject } from '../flows/register.ts';
@@ -24,7 +24,7 @@ export class DoorRegistry {
   }
 
   /** Registers the signed records of one version (flows/register.ts, which names what it throws). */
-  async register(records: readonly Uint8Array[]): Promise<RegisteredObject> {
+  async register(records: readonly Uint8Array[], content?: Block): Promise<RegisteredObject> {
     const checked: CID[] = [];
     const registered = await registerObject(
       {
@@ -46,9 +46,11 @@ export class DoorRegistry {
         },
         copiesFloor: () => Math.min(2, this.#blocks.nodes().length),
         load: (cid) => this.#loadOne(cid),
+        storeContent: (block, policy) => this.#blocks.store([block], policy),
         storeRecord: (block, policy) => this.#blocks.storeRecord(block, policy),
       },
       records,
+      content,
     );
     this.#blocks.settle(checked);
     return registered;

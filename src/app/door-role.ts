@@ -141,7 +141,7 @@ class Door {
       objectBytesMax,
       storeBlocks: (blocks, policy) => this.blocks.store(blocks, policy),
       load: (cids, signal) => this.blocks.load(cids, signal),
-      register: (records) => this.#registry.register(records),
+      register: (records, content) => this.#registry.register(records, content),
       ...(sealing === undefined ? {} : { sealing }),
       steward: this.#steward,
       dht: this.blocks,

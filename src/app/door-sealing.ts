@@ -63,7 +63,11 @@ export async function openSealing(
         const { cid, body } = head.record;
         return { version: head.version, manifest: cid, tombstone: body.type === 'tombstone' };
       },
-      register: (blocks: readonly Block[]) => ports.registry.register(blocks.map(({ bytes }) => bytes)),
+      register: (records: readonly Block[], content?: Block) =>
+        ports.registry.register(
+          records.map(({ bytes }) => bytes),
+          content,
+        ),
     },
     store: (blocks, policy) => ports.blocks.store(blocks, policy),
     writerKey: (scope) => keys.current(scope),

@@ -66,6 +66,23 @@ test('requests of the same moment share a call, and no call names more than the 
   );
 });
 
+test('requests that come while a call is under way share the next one, and wait for it', async (t) => {
+  const rig = new Rig(t);
+  const answered = Promise.withResolvers<void>();
+  rig.answer = answered.promise;
+  const [a, b, c] = cids(3);
+  let isLeased = false;
+  const first = rig.leases.lease([a]);
+  for (let turn = 0; turn < 3; turn++) await nextTurn();
+  assert.ok(b !== undefined && c !== undefined);
+  const later = Promise.all([rig.leases.lease([b]), rig.leases.lease([c])]).then(() => (isLeased = true));
+  for (let turn = 0; turn < 3; turn++) await nextTurn();
+  assert.deepEqual([rig.staged, isLeased], [[[a]], false]);
+  answered.resolve();
+  await Promise.all([first, later]);
+  assert.deepEqual(rig.staged, [[a], [b, c]]);
+});
+
 /** Leases at a steward that only writes down what it is asked, under a clock that the test moves. */
 class Rig {
   readonly staged: (readonly CID[])[] = [];
@@ -73,6 +90,8 @@ class Rig {
   readonly leases: Leases;
   readonly #t: TestContext;
   stewardIsAway = false;
+  /** What the steward does before it answers. */
+  answer: Promise<void> = Promise.resolve();
   #now = 0;
 
   constructor(t: TestContext) {
@@ -83,6 +102,7 @@ class Rig {
     this.leases = new Leases(async (some) => {
       if (this.stewardIsAway) throw new Error('away');
       this.staged.push(some);
+      await this.answer;
     }, this.receipts);
     const stack = new AsyncDisposableStack();
     this.leases.keep(stack);

@@ -1,5 +1,6 @@
 // Leases of blocks on their way into an object: what no address names yet would be collected as garbage.
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { CID } from '../core/block.ts';
 import { minute } from '../core/clock.ts';
 import { describeError } from '../core/errors.ts';
@@ -12,7 +13,10 @@ export class Leases {
   readonly #stage: (cids: readonly CID[]) => Promise<void>;
   readonly #receipts: Receipts;
   readonly #next: CID[] = [];
-  #leasing: Promise<void> | undefined;
+  /** Resolves when the call under way is answered. */
+  #leasing: Promise<void> = Promise.resolve();
+  /** Resolves when the blocks in `#next` have their lease. */
+  #gathering: Promise<void> | undefined;
 
   /** @param stage leases up to 1,024 blocks at the steward */
   constructor(stage: (cids: readonly CID[]) => Promise<void>, receipts: Receipts) {
@@ -21,16 +25,17 @@ export class Leases {
   }
 
   /**
-   * Leases blocks before they are pushed. Requests of the same moment share a call.
-   * Without a steward there is no lease, and nobody who collects either.
+   * Leases blocks before they are pushed. Requests of the same moment share a call, and so do those that come
+   * while a call is under way. Without a steward there is no lease, and nobody who collects either.
    */
   async lease(cids: readonly CID[]): Promise<void> {
     this.#next.push(...cids);
-    this.#leasing ??= new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
-      this.#leasing = undefined;
-      return this.#leaseNow(this.#next.splice(0));
+    this.#gathering ??= this.#leasing.then(nextTurn).then(() => {
+      this.#gathering = undefined;
+      this.#leasing = this.#leaseNow(this.#next.splice(0));
+      return this.#leasing;
     });
-    await this.#leasing;
+    await this.#gathering;
   }
 
   /**

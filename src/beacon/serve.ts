@@ -7,7 +7,6 @@
 //
 // Chains are not sent with each entry: the reader computes them, and so has checked them.
 
-import { setTimeout as delay } from 'node:timers/promises';
 import { concat } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { rpcBodyBytesMax } from '../core/limits.ts';
@@ -147,12 +146,14 @@ async function* watchWithIdle(
 
 /** What `promise` resolves to, or undefined when that takes longer than `limitMs`. */
 async function firstWithin<Value>(promise: Promise<Value>, limitMs: number): Promise<Value | undefined> {
-  const timer = new AbortController();
-  const idle = delay(limitMs, undefined, { signal: timer.signal }).catch(() => undefined);
+  let timer: NodeJS.Timeout | undefined;
+  const idle = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), limitMs);
+  });
   try {
     return await Promise.race([promise, idle]);
   } finally {
-    timer.abort();
+    clearTimeout(timer);
   }
 }
 

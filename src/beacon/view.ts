@@ -9,6 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { asBuffer, sameBytes, toHex } from '../core/bytes.ts';
 import { type Block, type CID, codecDagCbor, cidOf } from '../core/block.ts';
 import { second } from '../core/clock.ts';
+import { groupsOf, servedItsPurpose } from '../core/concurrency.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import {
   type BranchEnvelope,
@@ -641,17 +642,21 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const entries = log.watch(Math.max(1, revision), { signal: AbortSignal.any([signal, failed.signal]) });
     const goal = revision < head.revision ? head.revision : 0;
     let before: Promise<void> = Promise.resolve();
-    for await (const group of grouped(entries, goal)) {
+    try {
+      for await (const group of grouped(entries, goal)) {
+        await before;
+        if (this.#late.problem !== '') throw falseRecord(this.#late.problem);
+        const isBehind = (group.at(-1)?.revision ?? 0) <= goal;
+        before = this.#applyFollowed(group, isBehind ? this.#options.signatures : 'before');
+        // The next group is read while this one is written. A failure ends the watch, which may have nothing more to
+        // say, and is thrown above or below.
+        if (isBehind) before.catch(() => failed.abort(servedItsPurpose));
+        else await before;
+      }
       await before;
-      if (this.#late.problem !== '') throw falseRecord(this.#late.problem);
-      const isBehind = (group.at(-1)?.revision ?? 0) <= goal;
-      before = this.#applyFollowed(group, isBehind ? this.#options.signatures : 'before');
-      // The next group is read while this one is written. A failure ends the watch, which may have nothing more to
-      // say, and is thrown above or below.
-      if (isBehind) before.catch(() => failed.abort());
-      else await before;
+    } finally {
+      failed.abort(servedItsPurpose);
     }
-    await before;
     if (!signal.aborted) throw new HoldfastError('PEER_UNREACHABLE', 'the log ended its watch');
   }
 
@@ -1062,18 +1067,15 @@ function checkContinues(position: LogPosition, entries: readonly LogEntry[]): vo
   }
 }
 
-/** Entries in groups while far from `goal`, each alone from there on: then they are what somebody waits for. */
+/** Entries in full groups while far from `goal`; from there on, when somebody waits for them, those that are there. */
 async function* grouped(entries: AsyncIterable<LogEntry>, goal: number): AsyncGenerator<LogEntry[]> {
-  let group: LogEntry[] = [];
   let sizeBytes = 0;
-  for await (const entry of entries) {
-    group.push(entry);
-    sizeBytes += entry.payload.length;
-    if (entry.revision < goal && group.length < groupEntriesMax && sizeBytes < groupBytesMax) continue;
-    yield group;
-    group = [];
-    sizeBytes = 0;
-  }
+  const mayGrow = ({ revision, payload }: LogEntry, count: number): boolean | 'if-ready' => {
+    sizeBytes = count === 1 ? payload.length : sizeBytes + payload.length;
+    if (count >= groupEntriesMax || sizeBytes >= groupBytesMax) return false;
+    return revision < goal || 'if-ready';
+  };
+  yield* groupsOf(entries, mayGrow);
 }
 
 async function verifyTail(kv: Kv, position: LogPosition): Promise<void> {

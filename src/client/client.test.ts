@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { CID } from '../core/block.ts';
+import { CID, codecRaw } from '../core/block.ts';
 import { signerFromSeed } from '../core/hash.ts';
 import { openDevFile } from '../custody/dev-file.ts';
 import { carHeader, carSection, readCar } from '../manifest/car.ts';
@@ -30,6 +30,17 @@ test('what was put comes back, whole and in ranges, and the door saw only cipher
   assert.ok((await collect(part.bytes)).equals(content.subarray(262_000, 262_301)));
   for (const bytes of door.blocks.values())
     assert.equal(Buffer.from(bytes).includes(content.subarray(0, 64)), false);
+});
+
+test('small content is stored with the registration, and what is told of its copies comes from there', async (t) => {
+  const { client, door } = await pair(t);
+  const done = await client.put(address, [Buffer.from('once')]);
+  assert.deepEqual(
+    door.asked.filter((path) => /blocks|register/.test(path)),
+    ['/ucxi/v1/register'],
+  );
+  assert.deepEqual([done.copies, done.wanted, done.short], [2, 3, true]);
+  assert.equal((await collect((await client.get(address)).bytes)).toString(), 'once');
 });
 
 test('a lost answer to a registration does not become a second version', async (t) => {
@@ -122,6 +133,8 @@ test('content that was removed and reclaimed is GONE; what is merely missing is 
 
 /** What a door remembers and may be told to do wrong: enough of its routes for one client. */
 interface FakeDoor {
+  /** Paths of all requests, in order. */
+  readonly asked: string[];
   readonly blocks: Map<string, Uint8Array>;
   /** Records of each version, the manifest last. */
   readonly versions: Map<string, Uint8Array[][]>;
@@ -138,6 +151,7 @@ async function pair(
   const door: FakeDoor = {
     blocks: new Map(),
     versions: new Map(),
+    asked: [],
     revisionAsked: undefined,
     loseAnswers: 0,
     breakFetches: 0,
@@ -175,6 +189,7 @@ async function answer(door: FakeDoor, request: IncomingMessage, response: Server
   const data = (value: unknown): void => void response.end(JSON.stringify({ response: { data: value } }));
   const body = await collect(request);
   const wanted = url.searchParams.get('address');
+  door.asked.push(url.pathname);
   door.revisionAsked = url.searchParams.get('revision') ?? door.revisionAsked;
   switch (url.pathname) {
     case '/ucxi/v1/beat':
@@ -188,13 +203,15 @@ async function answer(door: FakeDoor, request: IncomingMessage, response: Server
       return void response.end(carOf(recordsOf(door, wanted ?? '')));
     case '/ucxi/v1/register': {
       const records: Uint8Array[] = [];
-      for await (const { bytes } of readCar(pieces(body))) records.push(bytes);
+      for await (const { cid, bytes } of readCar(pieces(body)))
+        if (cid.code === codecRaw) door.blocks.set(cid.toString(), bytes);
+        else records.push(bytes);
       const { ucxl_address: key, context_version: version } = manifestOf(records).body;
       const before = door.versions.get(key) ?? [];
       if (version !== before.length + 1) return refuse(response, 409, 'VERSION_CONFLICT');
       door.versions.set(key, [...before, records]);
       if (door.loseAnswers-- > 0) return void response.destroy();
-      return data({ revision: version });
+      return data({ revision: version, copies: 2, wanted: 3 });
     }
     case '/ucxi/v1/blocks/fetch': {
       const { cids }: { cids: string[] } = JSON.parse(body.toString());

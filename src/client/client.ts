@@ -307,7 +307,7 @@ export class HoldfastClient extends DoorClient {
   #registry(signal: AbortSignal | undefined): PutPorts['registry'] {
     return {
       newest: async (key) => newestOf(await this.navigate(key, { signal })),
-      register: (records) => this.#register(records, signal),
+      register: (records, content) => this.#register(records, content, signal),
     };
   }
 
@@ -331,13 +331,21 @@ export class HoldfastClient extends DoorClient {
    * Registering twice is not registering once: the second time it is a conflict with oneself. So when an answer
    * was lost, the registry is asked what became of it before anything is sent again.
    */
-  async #register(records: readonly Block[], signal: AbortSignal | undefined): Promise<{ revision: number }> {
-    const call = { method: 'POST', path: '/ucxi/v1/register', body: carOf(records), signal } as const;
+  async #register(
+    records: readonly Block[],
+    content: Block | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<{ readonly revision: number; readonly copies?: Copies }> {
+    const body = carOf(content === undefined ? records : [content, ...records]);
+    const call = { method: 'POST', path: '/ucxi/v1/register', body, signal } as const;
     for (let attempt = 1; ; attempt++) {
       try {
         const done = await this.http.data<RegisteredAnswer>({ ...call, headers: carType });
         this.wrote(done.revision);
-        return { revision: done.revision };
+        const { revision, copies, wanted } = done;
+        return copies === undefined || wanted === undefined
+          ? { revision }
+          : { revision, copies: { copies, wanted } };
       } catch (error) {
         signal?.throwIfAborted();
         const doubtful =

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { chunked, Gate, mapInOrder } from './concurrency.ts';
+import { chunked, Gate, groupsOf, mapInOrder } from './concurrency.ts';
 
 async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {
   const out: T[] = [];
@@ -65,4 +65,44 @@ test('chunked loses nothing, cuts evenly and marks exactly the last piece', asyn
       },
     ),
   );
+});
+
+test('groupsOf joins what is there already, and waits for nobody else', async () => {
+  const late = Promise.withResolvers<void>();
+  async function* source(): AsyncGenerator<number> {
+    yield* [1, 2, 3, 4, 5];
+    await late.promise;
+    yield* [6, 7];
+  }
+  const groups = groupsOf(source(), (_, count) => (count < 4 ? 'if-ready' : false));
+  assert.deepEqual((await groups.next()).value, [1, 2, 3, 4]);
+  assert.deepEqual((await groups.next()).value, [5]);
+  late.resolve();
+  assert.deepEqual(await collect(groups), [[6, 7]]);
+});
+
+test('groupsOf gathers for as long as it is told to, whatever the pace', async () => {
+  async function* slow(): AsyncGenerator<number> {
+    for (const n of [1, 2, 3, 4, 5]) {
+      await new Promise((resolve) => setImmediate(resolve));
+      yield n;
+    }
+  }
+  assert.deepEqual(await collect(groupsOf(slow(), (n) => n % 2 === 1)), [[1, 2], [3, 4], [5]]);
+});
+
+test('groupsOf throws a failure after what came before it, and leaving does not wait for the next item', async () => {
+  async function* failing(): AsyncGenerator<number> {
+    yield 1;
+    throw new Error('broken');
+  }
+  const groups = groupsOf(failing(), () => 'if-ready');
+  await assert.rejects(collect(groups), /broken/);
+  async function* silent(): AsyncGenerator<number> {
+    yield 1;
+    await new Promise(() => undefined);
+  }
+  const watched = groupsOf(silent(), () => 'if-ready');
+  assert.deepEqual((await watched.next()).value, [1]);
+  await watched.return();
 });

@@ -1,6 +1,13 @@
 // Doing several things at once, a bounded number of them, in order, and stopping cleanly.
 
 import { concat } from './bytes.ts';
+import { HoldfastError } from './errors.ts';
+
+/**
+ * What is aborted because it has served its purpose, is aborted with this. One for all of them: an error of its own
+ * costs, with its stack, ten times as much as the abort, and small objects are stored with a dozen.
+ */
+export const servedItsPurpose: Error = new HoldfastError('TIMEOUT', 'not waited for any more');
 
 /**
  * Applies `work` to each item with at most `width` under way, yielding results in the order of the items.
@@ -95,6 +102,52 @@ export async function* grouped<T>(
     group = [];
   }
   if (group.length > 0) yield group;
+}
+
+/**
+ * Collects items into lists that end where `mayGrow`, asked of each item and how many are then in its list, says
+ * so: `if-ready` adds the next one only if that is there already. Leaving does not wait for an item under way.
+ */
+export async function* groupsOf<T>(
+  items: AsyncIterable<T>,
+  mayGrow: (item: T, count: number) => boolean | 'if-ready',
+): AsyncGenerator<T[], void, undefined> {
+  const iterator = items[Symbol.asyncIterator]();
+  let next: Promise<IteratorResult<T>> | undefined;
+  let group: T[] = [];
+  try {
+    for (;;) {
+      next ??= iterator.next();
+      const result = await next;
+      next = undefined;
+      if (result.done === true) break;
+      group.push(result.value);
+      const more = mayGrow(result.value, group.length);
+      if (more === true) continue;
+      if (more === 'if-ready') {
+        next = iterator.next();
+        next.catch(() => undefined); // thrown when its turn comes
+        if (await settlesThisTurn(next)) continue;
+      }
+      yield group;
+      group = [];
+    }
+    if (group.length > 0) yield group;
+  } finally {
+    // While an item is waited for, the source could only end after it: whoever leaves then must stop it himself.
+    const ended = iterator.return?.();
+    if (next === undefined) await ended;
+    else ended?.catch(() => undefined);
+  }
+}
+
+/** True when `promise` settles without waiting for anything outside this process. */
+async function settlesThisTurn(promise: Promise<unknown>): Promise<boolean> {
+  const settled = promise.then(
+    () => true,
+    () => true,
+  );
+  return Promise.race([settled, new Promise<false>((resolve) => setImmediate(resolve, false))]);
 }
 
 /**

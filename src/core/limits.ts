@@ -6,6 +6,8 @@ export const segmentBytes = 262_144;
 export const blockBytesMax = 1_048_576;
 /** A signed record (manifest, envelope, branch key, KEK). Large ones are a mistake or an attack. */
 export const recordBytesMax = 65_536;
+/** Content up to this size travels with the records of its version: one request, and one call to each node. */
+export const togetherBytesMax = 65_536;
 /** Links in one index block: 4,096 × about 40 B stays below a segment. */
 export const indexLinksMax = 4096;
 /** Records in one Beacon append. */
@@ -35,6 +37,8 @@ export const unwrapItemsMax = 256;
 export const rpcRequestWindowBytes = { control: 2 * 1_048_576, bulk: 4 * 1_048_576 } as const;
 /** Bytes of items of one stream on the way to a consumer that does not take them; one item more may follow. */
 export const rpcItemWindowBytes = 1_048_576;
+/** Bytes of one libp2p stream on the way to a receiver that has not said that it took them. */
+export const streamWindowBytes = 4 * 1_048_576;
 /** Handlers of one peer running or with an answer not written yet; × `rpcBodyBytesMax` is what it can make us hold. */
 export const rpcHandlersMax = { control: 256, bulk: 32 } as const;
 /** Streams of one peer and lane that we serve at once. */

@@ -1,6 +1,7 @@
 // Asking several for the same thing and being content with the quickest: t at once, one more for each that fails, and
 // for those that take long as many again. Who answered quickly before is asked first.
 
+import { servedItsPurpose } from '../core/concurrency.ts';
 import type { PeerName } from '../core/rpc.ts';
 
 export interface GatherPorts<T> {
@@ -50,7 +51,7 @@ export async function gather<T>(ports: GatherPorts<T>): Promise<void> {
     }
   } finally {
     signal?.removeEventListener('abort', onAbort);
-    enough.abort();
+    enough.abort(servedItsPurpose);
   }
 }
 

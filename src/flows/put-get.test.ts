@@ -36,6 +36,32 @@ function* pieces(bytes: Uint8Array, size: number): Generator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
 }
 
+test('a small object is one registration; a larger one is stored before it', async () => {
+  const world = new MemoryWorld();
+  const steps: string[] = [];
+  const ports: PutPorts = {
+    ...world.put,
+    store: (blocks, policy) => {
+      steps.push('store');
+      return world.put.store(blocks, policy);
+    },
+    registry: {
+      ...world.put.registry,
+      register: (records, content) => {
+        steps.push(content === undefined ? 'register' : 'register with content');
+        return world.put.registry.register(records, content);
+      },
+    },
+  };
+  const told: number[] = [];
+  const options = { ...putOptions, onStored: (bytes: number) => void told.push(bytes) };
+  const small = await putObject(ports, where, [utf8('small')], options);
+  assert.deepEqual([small.copies, small.wanted, small.short], [3, 3, false]);
+  await putObject(ports, where, [randomBytes(100_000)], options);
+  assert.deepEqual(steps, ['register with content', 'store', 'register']);
+  assert.deepEqual(told, [5, 100_000]);
+});
+
 test('what was put comes back, and the answer cites exactly this version', async () => {
   const world = new MemoryWorld();
   const done = await putObject(world.put, where, [utf8('we chose LevelDB')], putOptions);

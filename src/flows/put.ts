@@ -29,6 +29,7 @@ import {
   signManifest,
 } from '../manifest/manifest.ts';
 import { signRecord } from '../manifest/record.ts';
+import { togetherBytesMax } from '../core/limits.ts';
 import { IndexBuilder } from '../manifest/segments.ts';
 import { canonicalKey, type UcxlAddress, withVersion } from '../ucxl/address.ts';
 
@@ -43,6 +44,8 @@ export interface VersionRef {
 interface Registered {
   /** Log revision: a later read that names it sees this write. */
   readonly revision: number;
+  /** How well content that came along was stored. */
+  readonly copies?: Copies | undefined;
 }
 
 /** How well blocks were stored: the fewest copies any of them got, and how many were wanted. */
@@ -55,8 +58,11 @@ export interface PutPorts {
   readonly registry: {
     /** Newest version under a canonical key, tombstones included; undefined when there is none. */
     newest(key: string): Promise<VersionRef | undefined>;
-    /** Enters records that belong together. Throws VERSION_CONFLICT when the address moved on. */
-    register(records: readonly Block[]): Promise<Registered>;
+    /**
+     * Enters records that belong together, and stores their content first when it comes along. Throws
+     * VERSION_CONFLICT when the address moved on.
+     */
+    register(records: readonly Block[], content?: Block): Promise<Registered>;
   };
   /** Stores blocks on enough disks before it resolves; `policy` says how many. */
   store(blocks: readonly Block[], policy: ReplicationPolicy): Promise<Copies>;
@@ -138,7 +144,7 @@ export async function putObject(
   const beat = await ports.beat();
   const dek = ports.random(32);
   try {
-    // 3. Seal, cut into blocks, store them on enough disks.
+    // 3. Seal, cut into blocks, store them on enough disks. A single small one waits for its records.
     const objId = ports.random(objectIdBytes);
     const sealed = await sealContent(ports, { key, objId, dek, beat }, source, options);
 
@@ -150,14 +156,12 @@ export async function putObject(
 
     // 5. Describe and register: only now does the version exist.
     const input = { address, replication: options.replication, options, content: sealed.content };
-    const done = await registerVersion(ports, key, before, input, keyRecords);
+    const { stored, ...done } = await registerVersion(ports, key, before, input, keyRecords, sealed.small);
     writerKey.registered();
-    return {
-      ...done,
-      sizeBytes: sealed.content.size,
-      ...sealed.copies,
-      short: sealed.copies.copies < sealed.copies.wanted,
-    };
+    if (sealed.small !== undefined) options.onStored?.(sealed.content.size);
+    // An answer that was lost is asked for, but not how many copies it told of: one there is for sure.
+    const { copies, wanted } = sealed.copies ?? stored ?? { copies: 1, wanted: options.replication.min };
+    return { ...done, sizeBytes: sealed.content.size, copies, wanted, short: copies < wanted };
   } finally {
     dek.fill(0);
   }
@@ -179,7 +183,9 @@ export async function removeObject(
   if (before.tombstone)
     throw new HoldfastError('GONE', `${key} was removed already by version ${before.version}`);
   checkExpected(key, before, options.expectedVersion);
-  return registerVersion(ports, key, before, { address, replication: options.replication, options }, []);
+  const input = { address, replication: options.replication, options };
+  const { stored: _, ...done } = await registerVersion(ports, key, before, input, []);
+  return done;
 }
 
 interface SealInput {
@@ -189,12 +195,20 @@ interface SealInput {
   readonly beat: number;
 }
 
+interface Sealed {
+  readonly content: ManifestContent;
+  /** Absent when nothing was stored yet. */
+  readonly copies?: Copies;
+  /** All of the content, still to be stored. */
+  readonly small?: Block;
+}
+
 async function sealContent(
   ports: PutPorts,
   { key, objId, dek, beat }: SealInput,
   source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   options: PutOptions,
-): Promise<{ content: ManifestContent; copies: Copies }> {
+): Promise<Sealed> {
   const { media, type, cls } = options;
   const aad = encodeAad({ objId, ucxl: key, media, kind: type, cls, beat, writer: ports.signer.publicKey });
   using encryptor = floeEncryptor(dek, aad, (bytes) => ports.random(bytes));
@@ -224,10 +238,16 @@ async function sealContent(
     const { root, blocks: rest } = index.finish();
     rootCid = root;
     blocks.push(...rest);
+    const [only] = blocks;
+    if (ctLen <= togetherBytesMax && only !== undefined && blocks.length === 1) {
+      small = only;
+      return;
+    }
     if (blocks.length > 0) yield { blocks, plainBytes };
   }
 
   let rootCid: CID | undefined;
+  let small: Block | undefined;
   const stored = mapInOrder(batches(), batchesUnderway, async ({ blocks, plainBytes }) => {
     const copies = await ports.store(blocks, options.replication);
     for (const { bytes } of blocks) ports.memory?.give(bytes);
@@ -237,7 +257,8 @@ async function sealContent(
     if (fewest === undefined || copies.copies < fewest.copies) fewest = copies;
     options.onStored?.(plainBytes);
   }
-  if (rootCid === undefined || fewest === undefined) throw new RangeError('sealContent: no segment was made');
+  if (rootCid === undefined || (fewest ?? small) === undefined)
+    throw new RangeError('sealContent: no segment was made');
   const content: ManifestContent = {
     type,
     root: rootCid,
@@ -249,7 +270,11 @@ async function sealContent(
     ctLen,
     kekPolicy: ports.kekPolicy,
   };
-  return { content, copies: fewest };
+  return {
+    content,
+    ...(fewest === undefined ? {} : { copies: fewest }),
+    ...(small === undefined ? {} : { small }),
+  };
 }
 
 /** Memory for segments. Plaintext that comes in parts is put together where its ciphertext will lie. */
@@ -365,7 +390,10 @@ async function registerVersion(
   before: VersionRef | undefined,
   input: VersionInput,
   keyRecords: readonly Block[],
-): Promise<Pick<PutResult, 'address' | 'cid' | 'version' | 'revision'>> {
+  content?: Block,
+): Promise<
+  Pick<PutResult, 'address' | 'cid' | 'version' | 'revision'> & { readonly stored?: Copies | undefined }
+> {
   const { address, options } = input;
   let previous = before;
   for (let attempt = 1; ; attempt++) {
@@ -373,8 +401,8 @@ async function registerVersion(
     const described = manifestInput(input, version, previous?.manifest ?? null, ports.now());
     const manifest = signManifest(described, ports.signer);
     try {
-      const { revision } = await ports.registry.register([...keyRecords, manifest.block]);
-      return { address: withVersion(address, version), cid: manifest.cid, version, revision };
+      const { revision, copies } = await ports.registry.register([...keyRecords, manifest.block], content);
+      return { address: withVersion(address, version), cid: manifest.cid, version, revision, stored: copies };
     } catch (error) {
       const mayRetry = options.expectedVersion === undefined && attempt < conflictsMax;
       if (!isHoldfastError(error, 'VERSION_CONFLICT') || !mayRetry) throw error;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { address, MemoryWorld, putOptions } from '../../test/support/memory-world.ts';
-import type { Block } from '../core/block.ts';
+import { type Block, codecRaw, rawBlock } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { encodeLabel, parseLabel } from '../envelope/label.ts';
@@ -24,8 +24,9 @@ interface Prepared {
 async function prepared(bytes: Uint8Array = utf8('text')): Promise<Prepared> {
   const world = new MemoryWorld();
   const caught: (readonly Block[])[] = [];
-  const register = async (records: readonly Block[]): Promise<never> => {
+  const register = async (records: readonly Block[], content?: Block): Promise<never> => {
     caught.push(records);
+    if (content !== undefined) await world.put.store([content], putOptions.replication);
     throw new HoldfastError('BEACON_UNAVAILABLE', 'not now');
   };
   const ports = { ...world.put, registry: { ...world.put.registry, register } };
@@ -54,6 +55,44 @@ test('files manifest, envelope and branch key in one entry, in an order that can
     ['bk', 'env', 'addr'],
   );
 });
+
+test('content that comes along is stored, and its copies are told, before the Beacon hears of the version', async () => {
+  const { world, records } = await prepared();
+  const [content] = contentOf(world);
+  world.blocks.clear();
+  const done = await registerObject(world.register, records, content);
+  assert.deepEqual(done.copies, { copies: 3, wanted: 3 });
+  assert.deepEqual(world.load(content.cid), content);
+  assert.equal(world.log.length, 1);
+});
+
+test('content that reached one disk only is not registered, whoever says that it is stored', async () => {
+  const { world, records } = await prepared();
+  const [content] = contentOf(world);
+  world.copies = 1;
+  await assert.rejects(registerObject(world.register, records, content), { code: 'BLOCKS_MISSING' });
+  assert.equal(world.log.length, 0);
+});
+
+test('content that the manifest does not name is neither stored nor registered', async () => {
+  const { world, records } = await prepared();
+  const other = rawBlock(utf8('other'));
+  const large = await prepared(randomBytes(600_000));
+  const [first] = contentOf(large.world);
+  await assert.rejects(registerObject(world.register, records, other), { code: 'RECORD_INVALID' });
+  await assert.rejects(registerObject(large.world.register, large.records, first), {
+    code: 'RECORD_INVALID',
+  });
+  assert.deepEqual([world.log.length, world.blocks.has(other.cid.toString())], [0, false]);
+});
+
+function contentOf({ blocks }: MemoryWorld): [Block, ...Block[]] {
+  const [first, ...rest] = [...blocks.values()]
+    .map(({ block }) => block)
+    .filter(({ cid }) => cid.code === codecRaw);
+  assert.ok(first !== undefined);
+  return [first, ...rest];
+}
 
 test('records become blocks before the Beacon hears of them', async () => {
   const { world, records } = await prepared();

@@ -39,6 +39,8 @@ export interface RegisterPorts {
   copiesFloor(): number;
   /** Fetches an index block. */
   load(cid: CID): Promise<Uint8Array>;
+  /** Stores content on `policy.min` nodes, as an upload does. */
+  storeContent(block: Block, policy: ReplicationPolicy): Promise<Copies>;
   /** Stores a record block on `policy.max` nodes, or as many as there are; not fewer than `policy.min` without need. */
   storeRecord(block: Block, policy: ReplicationPolicy): Promise<Copies>;
 }
@@ -48,6 +50,8 @@ export interface RegisteredObject {
   readonly version: number;
   readonly manifest: CID;
   readonly revision: number;
+  /** How well the content was stored that came along. */
+  readonly copies?: Copies;
 }
 
 /** CIDs checked for copies at a time. */
@@ -57,12 +61,14 @@ const checkBatch = 512;
  * Registers the version that `blocks` describe: one manifest and, unless it is a tombstone, its envelope and
  * the branch key record if that is new.
  *
+ * @param content all of the version's content, when that is one block and not stored yet
  * @throws RECORD_INVALID, VERSION_CONFLICT (details: current), BLOCKS_MISSING (details: missing, first of them),
  *   QUORUM_UNAVAILABLE, BEACON_UNAVAILABLE
  */
 export async function registerObject(
   ports: RegisterPorts,
   blocks: readonly Uint8Array[],
+  content?: Block,
 ): Promise<RegisteredObject> {
   // 1. What is it?
   const bundle = await withoutKnownKek(ports, openBundle(blocks));
@@ -76,10 +82,18 @@ export async function registerObject(
 
   // 3. Can it be opened, and is every block of it on enough disks?
   await checkKeys(ports, bundle);
-  await checkContent(ports, manifest.body);
+  if (content === undefined) await checkContent(ports, manifest.body);
+  else checkNamed(content, manifest.body);
 
-  // 4. The records become blocks, on as many disks as the policy allows at most.
-  await Promise.all(bundle.records.map(({ block }) => ports.storeRecord(block, manifest.body.replication)));
+  // 4. The records become blocks, on as many disks as the policy allows at most; content that came along with them,
+  // in the same calls to the nodes. A copy of it that was there already may be about to be collected: then it is
+  // asked for, as the copies of an upload are.
+  const { replication } = manifest.body;
+  const [copies] = await Promise.all([
+    content === undefined ? undefined : ports.storeContent(content, replication),
+    ...bundle.records.map(({ block }) => ports.storeRecord(block, replication)),
+  ]);
+  if (content !== undefined) await checkContent(ports, manifest.body);
 
   // 5. The Beacon takes it: now it exists.
   const keyed = bundle.records.map((record) => ({
@@ -87,7 +101,8 @@ export async function registerObject(
     bytes: record.block.bytes,
   }));
   const revision = await ports.beacon.append(`addr/${address}`, subjectRevision, keyed);
-  return { address, version: manifest.body.context_version, manifest: manifest.cid, revision };
+  const done = { address, version: manifest.body.context_version, manifest: manifest.cid, revision };
+  return copies === undefined ? done : { ...done, copies };
 }
 
 interface Bundle {
@@ -178,6 +193,12 @@ function checkClass(envelope: EnvelopeBody, { cls, ucxl_address: address }: Mani
 function checkAad(body: ManifestBody): void {
   const problem = aadProblem(body);
   if (problem !== undefined) throw invalid(`the content of ${body.ucxl_address} ${problem}`);
+}
+
+/** Nothing is stored that the manifest does not name as all of its content. */
+function checkNamed({ cid }: Block, body: ManifestBody): void {
+  if (body.blocks !== 1 || body.cid?.equals(cid) !== true)
+    throw invalid(`block ${cid.toString()} is not the content of ${body.ucxl_address}`);
 }
 
 async function checkContent(ports: RegisterPorts, body: ManifestBody): Promise<void> {

@@ -138,8 +138,9 @@ function shared(envelope: DirectEnvelope): object {
 async function prepared(): Promise<{ world: MemoryWorld; blocks: readonly Uint8Array[] }> {
   const world = new MemoryWorld();
   const caught: (readonly Block[])[] = [];
-  const register = async (records: readonly Block[]): Promise<never> => {
+  const register = async (records: readonly Block[], content?: Block): Promise<never> => {
     caught.push(records);
+    if (content !== undefined) await world.put.store([content], putOptions.replication);
     throw new HoldfastError('BEACON_UNAVAILABLE', 'not now');
   };
   const ports = { ...world.put, registry: { ...world.put.registry, register } };

@@ -7,6 +7,7 @@
 // a time-out.
 
 import type { Block } from '../core/block.ts';
+import { servedItsPurpose } from '../core/concurrency.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 
@@ -30,7 +31,7 @@ export interface StorePorts {
   nodesCount(): number;
   /** Resolves once the node has verified and synced the block. */
   push(peer: PeerName, block: Block, signal: AbortSignal): Promise<void>;
-  /** Resolves after `ms`, rejects when aborted. */
+  /** Resolves after `ms`, rejects with the reason of `signal` when that is aborted. */
   delay(ms: number, signal: AbortSignal): Promise<void>;
 }
 
@@ -83,7 +84,7 @@ export async function storeBlock(
     // 3. One that is slow gets company.
     else if ((await slowerThan(ports, options.hedgeAfterMs, underway)) && !launch()) break;
   }
-  stop.abort();
+  stop.abort(servedItsPurpose);
 
   // 4. Two copies, or one where there is one node: with fewer nothing is acknowledged.
   const floor = Math.min(2, ports.nodesCount(), copies);
@@ -107,7 +108,7 @@ async function slowerThan(
       Promise.race(underway).then(() => false),
     ]);
   } finally {
-    timer.abort();
+    timer.abort(servedItsPurpose);
   }
 }
 

@@ -3,6 +3,7 @@
 import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { utf8 } from '../core/bytes.ts';
+import { servedItsPurpose } from '../core/concurrency.ts';
 import { type ErrorDetails, HoldfastError } from '../core/errors.ts';
 import { discardBody, hasBody, orStall, stallMs } from './body.ts';
 import { errorEnvelope, type RequestFacts, responseEnvelope } from './envelope.ts';
@@ -142,7 +143,7 @@ async function drained(res: ServerResponse, gone: AbortSignal): Promise<void> {
   } catch (cause) {
     throw cause instanceof CallerGone ? cause : new CallerGone('in the middle of the answer', { cause });
   } finally {
-    stop.abort();
+    stop.abort(servedItsPurpose);
     drain.catch(() => undefined); // nobody waits for it any more
   }
 }

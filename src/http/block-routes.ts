@@ -1,10 +1,10 @@
 // Blocks and records as they are, sealed: what the client speaks, which keeps plaintext and keys to itself.
 
 import type { StoredAnswer } from '../api/types.ts';
-import { type Block, type CID, parseCid, supportedCid } from '../core/block.ts';
+import { type Block, type CID, codecRaw, parseCid, supportedCid } from '../core/block.ts';
 import { HeldBytes } from '../core/concurrency.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
-import { recordBytesMax, segmentBytes } from '../core/limits.ts';
+import { recordBytesMax, segmentBytes, togetherBytesMax } from '../core/limits.ts';
 import { Slabs } from '../core/slabs.ts';
 import { type CarMemory, carHeader, carSection, readCar } from '../manifest/car.ts';
 import type { DoorPorts } from './door-ports.ts';
@@ -117,18 +117,34 @@ export function blockRoutes(ports: DoorPorts): Route[] {
       path: '/ucxi/v1/register',
       operationId: 'register',
       data: schemas.registered,
-      summary: 'Register a version whose blocks are stored: its signed records (CAR v1)',
+      summary: `Register a version: its signed records (CAR v1); its blocks are stored, or are one of at most ${togetherBytesMax} bytes beside them`,
       tag: 'blocks',
       accepts: car,
       statuses: [201],
       handle: async (request) => {
-        const blocks: Uint8Array[] = [];
-        for await (const { bytes } of uploadedBlocks(request, 8 * recordBytesMax)) blocks.push(bytes);
-        const data = registeredAnswer(await ports.register(blocks));
+        const { records, content } = await registration(request);
+        const data = registeredAnswer(await ports.register(records, content));
         return { status: 201, message: 'registered', data, headers: { location: encodeURI(data.address) } };
       },
     },
   ];
+}
+
+/** Signed records, and at most one block of content. */
+async function registration(
+  request: Request,
+): Promise<{ readonly records: readonly Uint8Array[]; readonly content?: Block }> {
+  const records: Uint8Array[] = [];
+  let content: Block | undefined;
+  for await (const block of uploadedBlocks(request, 8 * recordBytesMax)) {
+    if (block.cid.code !== codecRaw) records.push(block.bytes);
+    else if (content === undefined && block.bytes.length <= togetherBytesMax) content = block;
+    else
+      throw new HoldfastError('ARGUMENT_INVALID', 'larger content is stored before it is registered', {
+        details: { field: 'car' },
+      });
+  }
+  return content === undefined ? { records } : { records, content };
 }
 
 async function storeUpload(ports: DoorPorts, request: Request, uploads: Uploads): Promise<StoredAnswer> {

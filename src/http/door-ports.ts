@@ -22,7 +22,7 @@ export interface DoorPorts {
   readonly objectBytesMax: number;
   storeBlocks(blocks: readonly Block[], policy: ReplicationPolicy): Promise<Copies>;
   load(cids: readonly CID[], signal: AbortSignal): Promise<readonly Block[]>;
-  register(blocks: readonly Uint8Array[]): Promise<RegisteredObject>;
+  register(records: readonly Uint8Array[], content?: Block): Promise<RegisteredObject>;
   /** Present when this door seals for plain HTTP callers. */
   readonly sealing?: { readonly put: PutPorts; readonly get: GetPorts; readonly text: string };
   readonly steward: {

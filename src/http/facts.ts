@@ -32,6 +32,7 @@ export function registeredAnswer(done: RegisteredObject): RegisteredAnswer {
     version: done.version,
     cid: done.manifest.toString(),
     revision: done.revision,
+    ...done.copies,
   };
 }
 

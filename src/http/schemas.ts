@@ -103,7 +103,7 @@ export const schemas = {
     'replicasError?': text,
   }),
   put: fields({ ...registered, sizeBytes: count, copies: count, wanted: count, short: { type: 'boolean' } }),
-  registered: fields(registered),
+  registered: fields({ ...registered, 'copies?': count, 'wanted?': count }),
   stored: fields({ blocks: count, copies: count, wanted: count }),
   announced: fields({ providers: count }),
   discovered: fields({ providers: list(fields({ peer: text, addrs: list(text) })) }),

@@ -82,6 +82,9 @@ export class BlockIndex {
   #tail: IndexTail = { segment: 0, offset: 0 };
   #totals: Totals = { count: 0, bytes: 0, sum: new Uint8Array(32) };
   readonly #live = new Map<number, number>();
+  /** Keys to be looked up at the end of this turn, and the answers to them in their order. */
+  #asked: Uint8Array[] = [];
+  #asking: Promise<(Uint8Array | undefined)[]> | undefined;
   #queue: Pending[] = [];
   #writing: Promise<void> | undefined;
   #unsynced = 0;
@@ -134,10 +137,19 @@ export class BlockIndex {
     return this.#live.get(segment) ?? 0;
   }
 
-  /** Throws RECORD_CORRUPT, or what LevelDB throws, when the index is damaged here. */
+  /**
+   * Throws RECORD_CORRUPT, or what LevelDB throws, when the index is damaged here. Those who ask in one turn share
+   * a trip to LevelDB's threads: blocks that came together are then written together too.
+   */
   async get(key: BlockKey): Promise<BlockEntry | undefined> {
     const at = entryKey(key);
-    const sealed = await this.#level.get(at);
+    this.#asked.push(at);
+    const place = this.#asked.length - 1;
+    this.#asking ??= Promise.resolve().then(() => {
+      this.#asking = undefined;
+      return this.#level.getMany(this.#asked.splice(0));
+    });
+    const sealed = (await this.#asking)[place];
     return sealed === undefined ? undefined : decodeEntry(openValue(at, sealed));
   }
 

@@ -37,6 +37,37 @@ const silent: Answer = (_cid, { signal }) =>
     signal?.addEventListener('abort', () => reject(new HoldfastError('TIMEOUT', 'aborted')), { once: true });
   });
 
+test('small blocks that come while a node is busy share its next call', async () => {
+  const sizes: number[] = [];
+  const answers: (() => void)[] = [];
+  const rpc: RpcClient = {
+    async call(_peer, method, { head }) {
+      assert.equal(method, 'block.putMany');
+      const listed: unknown = Reflect.get(Object(head), 'blocks');
+      assert.ok(Array.isArray(listed));
+      sizes.push(listed.length);
+      await new Promise<void>((resolve) => answers.push(resolve));
+      return { head: { results: listed.map(() => 'stored') }, body: new Uint8Array(0) };
+    },
+    stream() {
+      throw new HoldfastError('INTERNAL', 'the exchange uses no streams');
+    },
+  };
+  const exchange = createExchange(rpc);
+  const pushed: Promise<unknown>[] = [];
+  const push = async (text: string): Promise<void> => {
+    pushed.push(exchange.pushBlock('a', rawBlock(utf8(text))));
+    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+  };
+  for (let n = 0; n < 8; n++) await push(`block ${n}`);
+  assert.deepEqual(sizes, [1, 1], 'two calls under way');
+  answers.shift()?.();
+  for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(sizes, [1, 1, 6]);
+  for (const answer of answers) answer();
+  assert.deepEqual(new Set(await Promise.all(pushed)), new Set(['stored']));
+});
+
 test('one source is asked, and no other when it answers', async () => {
   const { rpc, asked } = peers({ a: gives(block.bytes), b: gives(block.bytes) });
   assert.deepEqual(await createExchange(rpc).fetchBlock(block.cid, ['a', 'b']), block);

@@ -9,7 +9,7 @@
 // number of wants may stand, and as many are under way as fit in the window.
 
 import { type Block, type CID, verifiedBlock } from '../core/block.ts';
-import { unlessAborted } from '../core/concurrency.ts';
+import { servedItsPurpose, unlessAborted } from '../core/concurrency.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { blockBytesMax } from '../core/limits.ts';
 import type { PeerName, RpcClient } from '../core/rpc.ts';
@@ -185,7 +185,7 @@ class BlockExchange implements Exchange {
     try {
       return await this.#race(flight, options.hedgeAfterMs ?? hedgeAfterMsDefault);
     } finally {
-      flight.stop.abort();
+      flight.stop.abort(servedItsPurpose);
       release();
     }
   }
@@ -298,7 +298,7 @@ async function waitFor(flight: Flight, signal: AbortSignal | undefined): Promise
     return await (signal === undefined ? flight.outcome : abortable(flight.outcome, signal));
   } finally {
     flight.waiters--;
-    if (flight.waiters === 0) flight.stop.abort();
+    if (flight.waiters === 0) flight.stop.abort(servedItsPurpose);
   }
 }
 

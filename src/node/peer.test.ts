@@ -3,10 +3,11 @@
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer, type Socket } from 'node:net';
+import { createServer, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { TLSSocket } from 'node:tls';
 import { LevelDatastore } from 'datastore-level';
 import {
   freePorts,
@@ -39,6 +40,19 @@ test('peers call each other, on both lanes and in both directions', { timeout },
     }
   }
   await stopPeers(peers);
+});
+
+test('a small call is one write there and one back', { timeout }, async (t) => {
+  const [a, b] = await startPeers(2);
+  assert.ok(a !== undefined && b !== undefined);
+  t.after(() => stopPeers([a, b]));
+  b.rpc.handle('echo', async (message) => message);
+  const call = (): Promise<unknown> => a.rpc.call(b.name, 'echo', { head: 1, body: utf8('small') });
+  await call();
+  const write = t.mock.method(Socket.prototype, 'write');
+  for (let n = 0; n < 100; n++) await call();
+  const writes = write.mock.calls.filter(({ this: socket }) => !(socket instanceof TLSSocket)).length;
+  assert.ok(writes >= 200 && writes < 250, `${writes} writes for 100 calls`); // heartbeats are among them
 });
 
 test('a stranger can neither connect nor be reached', { timeout }, async () => {

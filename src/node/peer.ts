@@ -11,7 +11,7 @@ import { type Multiaddr, multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p, type Libp2p, type Libp2pOptions } from 'libp2p';
 import { type Clock, second } from '../core/clock.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
-import { membersMax } from '../core/limits.ts';
+import { membersMax, streamWindowBytes } from '../core/limits.ts';
 import type { PeerName, RpcClient, RpcServer } from '../core/rpc.ts';
 import { membersOnly } from './gater.ts';
 import type { Identity } from './identity.ts';
@@ -383,7 +383,7 @@ function libp2pOptions(options: PeerOptions, isMember: (peer: PeerName) => boole
     transports: [tcp()],
     // Both sides offer both; TLS is first because it costs a third less per byte.
     connectionEncrypters: [tls(), noiseLate()],
-    streamMuxers: [yamux({ streamOptions: { initialStreamWindowSize: 4 * 1_048_576 } })],
+    streamMuxers: [yamux({ streamOptions: { initialStreamWindowSize: streamWindowBytes } })],
     connectionGater: membersOnly(isMember),
     peerStore: { maxAddressAge: peerAgeMs, maxPeerAge: peerAgeMs },
     connectionManager: {

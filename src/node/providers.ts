@@ -11,6 +11,7 @@ import type { KadDHT } from '@libp2p/kad-dht';
 import type { CID } from '../core/block.ts';
 import { asBuffer } from '../core/bytes.ts';
 import { type Clock, minute, second } from '../core/clock.ts';
+import { servedItsPurpose } from '../core/concurrency.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 import { fieldOf } from '../core/shape.ts';
@@ -115,7 +116,7 @@ export async function startProviders(options: ProvidersOptions): Promise<Provide
 }
 
 /** How long new blocks are gathered before they are announced together. */
-const gatherMs = 200;
+const gatherMs = 1000;
 /** Records announced in one round: four frames per holder. */
 const chunkCount = 4 * frameCount;
 /** Pause after a first failed attempt on a peer: it may be up and not serving yet. Doubles with each failure. */
@@ -471,7 +472,7 @@ export async function findProviders(
   const ask = async () => {
     for (let holder = queue.shift(); holder !== undefined && !stop.signal.aborted; holder = queue.shift()) {
       for (const each of await askHolder(peer, holder.peer, digest, signal)) found.set(each.peer, each);
-      if (found.size >= (options.enough ?? 2)) stop.abort();
+      if (found.size >= (options.enough ?? 2)) stop.abort(servedItsPurpose);
     }
   };
   await Promise.all(Array.from({ length: findWidth }, ask));

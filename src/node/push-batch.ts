@@ -2,7 +2,8 @@
 //
 // A put of a small object pushes several blocks to each of several nodes, and many puts run at once. One call
 // for each would cost more in frames and sockets than the blocks themselves. So those of the same moment share
-// a call, and at the node one flush of the disk. Each keeps an answer of its own.
+// a call, and at the node one flush of the disk; and while a node is busy with some calls, what comes meanwhile
+// shares the next. Each keeps an answer of its own.
 
 import type { Block } from '../core/block.ts';
 import { concat } from '../core/bytes.ts';
@@ -15,6 +16,8 @@ export const pushTogetherBytesMax = 65_536;
 /** One call: together less than an RPC body, and not more than the node writes at once. */
 const batchBytesMax = 512 * 1024;
 export const batchBlocksMax = 16;
+/** Calls to one peer under way. A second one keeps its disk busy while the answer to the first travels. */
+const callsUnderwayMax = 2;
 
 type PushResult = 'stored' | 'present';
 
@@ -28,6 +31,7 @@ export class PushBatches {
   readonly #rpc: RpcClient;
   readonly #callOptions: () => RpcCallOptions;
   readonly #waiting = new Map<PeerName, Waiting[]>();
+  readonly #underway = new Map<PeerName, number>();
 
   constructor(rpc: RpcClient, callOptions: () => RpcCallOptions) {
     this.#rpc = rpc;
@@ -43,12 +47,24 @@ export class PushBatches {
         return;
       }
       this.#waiting.set(peer, [{ block, resolve, reject }]);
-      setImmediate(() => {
-        const gathered = this.#waiting.get(peer) ?? [];
-        this.#waiting.delete(peer);
-        for (const batch of cut(gathered)) void this.#send(peer, batch);
-      });
+      setImmediate(() => this.#sendSome(peer));
     });
+  }
+
+  /** As many batches as may be under way; the next ones go when one of these is answered. */
+  #sendSome(peer: PeerName): void {
+    const batches = cut(this.#waiting.get(peer) ?? []);
+    this.#waiting.delete(peer);
+    let underway = this.#underway.get(peer) ?? 0;
+    for (const batch of batches.splice(0, callsUnderwayMax - underway)) {
+      underway += 1;
+      void this.#send(peer, batch).finally(() => {
+        this.#underway.set(peer, (this.#underway.get(peer) ?? 1) - 1);
+        this.#sendSome(peer);
+      });
+    }
+    this.#underway.set(peer, underway);
+    if (batches.length > 0) this.#waiting.set(peer, batches.flat());
   }
 
   async #send(peer: PeerName, batch: readonly Waiting[]): Promise<void> {

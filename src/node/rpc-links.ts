@@ -6,7 +6,9 @@
 
 import { randomBytes } from 'node:crypto';
 import type { Connection, Stream } from '@libp2p/interface';
+import { YamuxStream } from '@libp2p/yamux/stream';
 import { HoldfastError } from '../core/errors.ts';
+import { streamWindowBytes } from '../core/limits.ts';
 import type { PeerName } from '../core/rpc.ts';
 import type { Handlers } from './rpc-answers.ts';
 import { type Lane, LaneStream, lost, type RpcTap, type Wire } from './rpc-stream.ts';
@@ -236,8 +238,26 @@ function newLink(id: string, peer: PeerName, connection: Connection): Link {
   return { id, peer, connection, lanes: new Map(), streams: [], state: 'opening', settle: undefined };
 }
 
+/**
+ * Yamux gives window back for every piece that came, each time with a frame of its own: for small calls as many
+ * frames as the calls. Half a window still lets the other side write on meanwhile.
+ */
+function giveWindowByHalves(stream: YamuxStream): void {
+  const give = stream.sendWindowUpdate.bind(stream);
+  let owed = 0;
+  stream.addEventListener('message', ({ data }) => {
+    owed += data.byteLength;
+  });
+  stream.sendWindowUpdate = () => {
+    if (owed < streamWindowBytes / 2) return;
+    owed = 0;
+    give();
+  };
+}
+
 /** Joins a libp2p stream to a lane. */
 function attach(peer: PeerName, stream: Stream, make: (wire: Wire) => LaneStream): LaneStream {
+  if (stream instanceof YamuxStream) giveWindowByHalves(stream);
   const lane = make({
     write: (bytes) => stream.send(bytes),
     abort: (reason) => {

@@ -33,6 +33,9 @@ interface Components {
 /** What waits for a peer that reads nothing, before its connection is ended. All windows of its streams are less. */
 const maxWriteBufferLength = 64 * 1024 * 1024;
 
+/** Pieces from here on are written as they are. */
+const gatheredBytesMax = 16_384;
+
 /** Says in the handshake that the muxer is agreed on afterwards. */
 const noMuxer = 'libp2p';
 
@@ -205,6 +208,7 @@ class SecuredStream extends AbstractMessageStream {
   readonly #socket: TLSSocket;
   readonly #below: MessageStream;
   #closing: Promise<void> | undefined;
+  #isGathering = false;
 
   constructor(below: MessageStream, socket: TLSSocket) {
     const { log, inactivityTimeout, maxReadBufferLength, direction } = below;
@@ -255,9 +259,25 @@ class SecuredStream extends AbstractMessageStream {
     let canSendMore = true;
     for (const bytes of data) {
       sentBytes += bytes.byteLength;
+      if (bytes.byteLength < gatheredBytesMax) this.#gather();
+      else this.#release(); // joining large ones would copy them for nothing
       canSendMore = this.#socket.write(bytes);
       if (!canSendMore) break;
     }
     return { sentBytes, canSendMore };
+  }
+
+  /** What is written until the end of this turn leaves as one TLS record, in one system call. */
+  #gather(): void {
+    if (this.#isGathering) return;
+    this.#isGathering = true;
+    this.#socket.cork();
+    process.nextTick(() => this.#release());
+  }
+
+  #release(): void {
+    if (!this.#isGathering) return;
+    this.#isGathering = false;
+    this.#socket.uncork();
   }
 }

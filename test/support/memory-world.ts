@@ -58,10 +58,11 @@ export class MemoryWorld {
         const { cid, body } = openManifest(newest);
         return { version: versions.length, manifest: cid, tombstone: body.type === 'tombstone' };
       },
-      register: async (records) =>
+      register: async (records, content) =>
         registerObject(
           this.register,
           records.map(({ bytes }) => bytes),
+          content,
         ),
     },
     store: async (blocks, policy) => {
@@ -101,6 +102,7 @@ export class MemoryWorld {
     copiesOf: async (cids) => cids.map((cid) => this.blocks.get(cid.toString())?.copies ?? 0),
     copiesFloor: () => 2,
     load: async (cid) => this.load(cid).bytes,
+    storeContent: (block, policy) => this.put.store([block], policy),
     storeRecord: async (block, policy) => {
       this.blocks.set(block.cid.toString(), { block, copies: policy.max });
       return { copies: policy.max, wanted: policy.min };
