@@ -116,7 +116,13 @@ export class Claims {
   #nextBatches(silent: ReadonlySet<number>): Batch[] {
     const { ledger } = this.#ports;
     const sorter = new Sorter();
-    const add = (slot: number, isOldToo: boolean): void => this.#addClaims(slot, isOldToo, silent, sorter);
+    const oldBefore = this.#ports.clock.now() - this.#ports.proofAgeMsMax;
+    const add = (slot: number, isOldToo: boolean): void => {
+      const validFrom = isOldToo ? oldBefore : 1;
+      // Nearly all blocks have all their proofs: nothing is made for those.
+      if (ledger.isProvenSince(slot, validFrom)) return;
+      this.#addClaims(slot, validFrom, silent, sorter);
+    };
     for (const name of ['lastCopy', 'belowMin', 'unchecked'] as const) {
       const size = Math.min(slotsPerTurn, ledger.countOf(name));
       for (const slot of ledger.sample(name, this.#turn * size, size)) add(slot, false);
@@ -130,14 +136,13 @@ export class Claims {
     return sorter.batches;
   }
 
-  #addClaims(slot: number, isOldToo: boolean, silent: ReadonlySet<number>, sorter: Sorter): void {
-    const { ledger, clock, nodes, proofAgeMsMax } = this.#ports;
+  #addClaims(slot: number, validFrom: number, silent: ReadonlySet<number>, sorter: Sorter): void {
+    const { ledger, nodes } = this.#ports;
     const known = nodes();
     const holders = ledger
       .holders(slot)
       .filter(({ node, bad }) => !bad && known[node]?.state === 'up' && !silent.has(node));
-    const validFrom = clock.now() - proofAgeMsMax;
-    const claims = holders.filter(({ provenAt }) => provenAt === 0 || (isOldToo && provenAt < validFrom));
+    const claims = holders.filter(({ provenAt }) => provenAt < validFrom);
     // Two claims prove each other where they can; else somebody who has proven before is the witness.
     for (let at = 0; at < claims.length; at += 2) {
       const [first, second] = [claims[at], claims[at + 1]];

@@ -5,6 +5,7 @@
 // failed is kept with its reason and is not tried again on the same node until its back-off has passed.
 
 import type { CID } from '../core/block.ts';
+import { asBuffer, concat } from '../core/bytes.ts';
 import { type Clock, hour, minute } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { RpcClient } from '../core/rpc.ts';
@@ -92,11 +93,13 @@ export class Healer {
 
   /** Targets to which this block is on its way. */
   targetsOf(slot: number): readonly number[] {
+    if (this.#underway.size === 0) return [];
     const entry = this.#underway.get(this.#id(slot));
     return entry === undefined ? [] : [...entry.targets];
   }
 
   backoff(slot: number, node: number, now: number): string | undefined {
+    if (this.#failures.size === 0) return undefined;
     const key = `${this.#id(slot)}/${node}`;
     const failure = this.#failures.get(key);
     if (failure === undefined) return undefined;
@@ -158,7 +161,7 @@ export class Healer {
       const slot = ledger.hold(cid, target, sizeBytes, clock.now());
       // `stored` means fetched, verified and synced just now; `present` only that it is listed there.
       if (result === 'stored') ledger.prove(slot, target, clock.now());
-      this.#failures.delete(`${cid.toString()}/${target}`);
+      this.#failures.delete(`${nameOf(cid)}/${target}`);
       this.#copied.push({ at: clock.now(), sizeBytes });
       this.#counts = { ...this.#counts, copiesDone: this.#counts.copiesDone + 1 };
     } catch (error) {
@@ -174,17 +177,17 @@ export class Healer {
   #begin({ cid, target }: CopyAction): void {
     this.#copies++;
     this.#perTarget.set(target, (this.#perTarget.get(target) ?? 0) + 1);
-    const entry = this.#underway.get(cid.toString()) ?? { cid, targets: new Set() };
+    const entry = this.#underway.get(nameOf(cid)) ?? { cid, targets: new Set() };
     entry.targets.add(target);
-    this.#underway.set(cid.toString(), entry);
+    this.#underway.set(nameOf(cid), entry);
   }
 
   #end({ cid, target }: CopyAction): void {
     this.#copies--;
     this.#perTarget.set(target, (this.#perTarget.get(target) ?? 1) - 1);
-    const entry = this.#underway.get(cid.toString());
+    const entry = this.#underway.get(nameOf(cid));
     entry?.targets.delete(target);
-    if (entry?.targets.size === 0) this.#underway.delete(cid.toString());
+    if (entry?.targets.size === 0) this.#underway.delete(nameOf(cid));
   }
 
   async #delete(batch: Deletion): Promise<void> {
@@ -206,7 +209,7 @@ export class Healer {
 
   #fail(cid: CID, target: number, what: string, error: unknown): void {
     const { ledger, clock, onProblem } = this.#ports;
-    const key = `${cid.toString()}/${target}`;
+    const key = `${nameOf(cid)}/${target}`;
     const attempts = (this.#failures.get(key)?.attempts ?? 0) + 1;
     const pause = Math.min(backoffMsMin * 2 ** (attempts - 1), backoffMsMax);
     const reason = describeError(error);
@@ -221,10 +224,15 @@ export class Healer {
     );
   }
 
-  /** Slots are given to other blocks in time; what outlives an action is named by its CID. */
+  /** Slots are given to other blocks in time; what outlives an action is named by what its CID says. */
   #id(slot: number): string {
-    return this.#ports.ledger.cid(slot).toString();
+    return asBuffer(this.#ports.ledger.key(slot)).toString('latin1');
   }
+}
+
+/** As `#id`. A plan asks this of thousands of blocks, for which the text of a CID is too much work. */
+function nameOf({ code, multihash }: CID): string {
+  return asBuffer(concat(Uint8Array.of(code), multihash.digest)).toString('latin1');
 }
 
 interface Deletion {

@@ -224,6 +224,18 @@ export class Ledger {
     return (page?.[slot % proofPage] ?? 0) * 1000;
   }
 
+  /** True when every holder has proven its copy at `at` (wall clock ms) or later. */
+  isProvenSince(slot: number, at: number): boolean {
+    for (let word = 0; word < this.#words; word++) {
+      let mask = this.#held[slot * this.#words + word] ?? 0;
+      while (mask !== 0) {
+        if (this.provenAt(slot, 32 * word + 31 - Math.clz32(mask & -mask)) < at) return false;
+        mask &= mask - 1;
+      }
+    }
+    return true;
+  }
+
   // Events.
 
   /** The node says that it holds the block. Returns the slot. */
@@ -298,7 +310,9 @@ export class Ledger {
   /** An upload in progress uses it: it is not garbage before `until` (ms), whoever may hold it. */
   stage(cid: CID, until: number, now: number): void {
     const slot = this.#ensure(cid, now);
-    this.#staged.set(slot, Math.max(until, this.#staged.get(slot) ?? 0));
+    const last = Math.max(until, this.#staged.get(slot) ?? 0);
+    this.#staged.delete(slot); // to the end: `#endLeases` looks from the start
+    this.#staged.set(slot, last);
   }
 
   /** 0 when no upload has asked for it. */
@@ -508,7 +522,7 @@ export class Ledger {
 
   #endLeases(now: number): void {
     for (const [slot, until] of this.#staged) {
-      if (until > now) continue;
+      if (until > now) return; // those behind it end later; after a clock was set back a few, with it
       this.#staged.delete(slot);
       this.#markDirty(slot);
     }

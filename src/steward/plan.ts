@@ -37,6 +37,9 @@ export interface PlanLedger {
   missing(slot: number): number;
   wanted(slot: number): Wanted;
   holders(slot: number): Holder[];
+  /** Node numbers of the holders alone: what most of a plan goes by. */
+  holderNodes(slot: number): number[];
+  isBad(slot: number, node: number): boolean;
   stagedUntil(slot: number): number;
   references(slot: number): number;
 }
@@ -289,7 +292,7 @@ class Work {
       this.#say(slot, 'waiting', `no live copy to take it from${this.#formerHolders(slot)}`);
       return;
     }
-    const held = new Set(ledger.holders(slot).map((holder) => holder.node));
+    const held = new Set(ledger.holderNodes(slot));
     const free = this.#members.filter((member) => {
       const node = this.#number(member.peer);
       return !held.has(node) && !underway.includes(node);
@@ -453,10 +456,10 @@ class Work {
   }
 
   #live(slot: number): number[] {
-    return this.#view.ledger
-      .holders(slot)
-      .filter(({ node, bad }) => !bad && this.#view.nodes[node]?.state === 'up')
-      .map(({ node }) => node);
+    const { ledger, nodes } = this.#view;
+    return ledger
+      .holderNodes(slot)
+      .filter((node) => nodes[node]?.state === 'up' && !ledger.isBad(slot, node));
   }
 
   #sample(name: BlockClass, size: number): number[] {
