@@ -37,3 +37,14 @@ test('no more are kept than was said', () => {
   assert.equal(slabs.take(segmentBytes).buffer, first.buffer);
   assert.notEqual(slabs.take(segmentBytes).buffer, second.buffer);
 });
+
+test('none is kept that was free when all were let go of', () => {
+  const slabs = new Slabs(2);
+  const first = slabs.take(segmentBytes);
+  slabs.give(first);
+  slabs.clear();
+  const second = slabs.take(segmentBytes);
+  assert.notEqual(second.buffer, first.buffer);
+  slabs.give(second);
+  assert.equal(slabs.take(segmentBytes).buffer, second.buffer);
+});

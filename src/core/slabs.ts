@@ -30,6 +30,11 @@ export class Slabs {
     return new Uint8Array(slab, 0, length);
   }
 
+  /** Keeps none of those that nobody uses now. */
+  clear(): void {
+    this.#free.length = 0;
+  }
+
   /** Whoever took these bytes, or a part of them, will not look at them again. Nothing for bytes of other origin. */
   give(bytes: Uint8Array): void {
     const { buffer } = bytes;

@@ -19,19 +19,34 @@ import type { Request, Route } from './server.ts';
 /** Blocks fetched or stored by one request. */
 const fetchCidsMax = 1024;
 const uploadBytesMax = 64 * 1024 * 1024;
-/** Blocks that one request stores or loads together: few calls for leases, and none of the nodes idle. */
-const batchBlocks = 16;
+/** Blocks that one request stores or loads together: with the two or three of one caller none of the nodes is idle. */
+const batchBlocks = 8;
 /** Content that all requests of one direction hold together before they go on block by block. */
-const heldBytesMax = 8 * 1024 * 1024;
+const heldBytesMax = 6 * 1024 * 1024;
 const slabsKept = heldBytesMax / segmentBytes;
+/** A door that has taken no upload for so long gives its slabs back. */
+const slabsIdleMs = 2000;
 
-interface Uploads {
-  readonly held: HeldBytes;
-  readonly slabs: Slabs;
+class Uploads {
+  readonly held = new HeldBytes(heldBytesMax);
+  readonly slabs = new Slabs(slabsKept);
+  #underway = 0;
+  #idle: NodeJS.Timeout | undefined;
+
+  begin(): Disposable {
+    clearTimeout(this.#idle);
+    this.#underway += 1;
+    return { [Symbol.dispose]: () => this.#end() };
+  }
+
+  #end(): void {
+    this.#underway -= 1;
+    if (this.#underway === 0) this.#idle = setTimeout(() => this.slabs.clear(), slabsIdleMs).unref();
+  }
 }
 
 export function blockRoutes(ports: DoorPorts): Route[] {
-  const uploads: Uploads = { held: new HeldBytes(heldBytesMax), slabs: new Slabs(slabsKept) };
+  const uploads = new Uploads();
   const answers = new HeldBytes(heldBytesMax);
   const car = 'application/vnd.ipld.car';
   return [
@@ -149,6 +164,7 @@ async function registration(
 
 async function storeUpload(ports: DoorPorts, request: Request, uploads: Uploads): Promise<StoredAnswer> {
   const policy = readPolicy(ports, request);
+  using _ = uploads.begin();
   let stored: StoredAnswer | undefined;
   for await (const blocks of batches(uploadedBlocks(request, uploadBytesMax, uploads.slabs), uploads)) {
     for (const { cid } of blocks) supportedCid(cid);
