@@ -19,6 +19,7 @@ import type { CustodyStatus } from '../src/api/types.ts';
 import { custodianKeys, openWriter } from '../src/cli/connect.ts';
 import { openProvider } from '../src/cli/custody-provider.ts';
 import type { KekProvider } from '../src/custody/provider.ts';
+import { loadGcm } from '../src/envelope/gcm.ts';
 import type { BranchKeyBody } from '../src/envelope/records.ts';
 import { commitmentOf, unwrapDek, WrappingKey, wrapDek } from '../src/envelope/wrap.ts';
 import { TestCluster } from '../test/helpers/cluster.ts';
@@ -203,6 +204,7 @@ function spread(times: readonly number[]): string {
 }
 
 if (process.argv[2] === rewrapWord) {
+  await loadGcm();
   process.send?.(rewrap(Number(process.argv[3])));
 } else {
   await overProcesses();

@@ -13,6 +13,7 @@ import { matched } from '../custody/combined.ts';
 import { isUnder, type MigrationState, newMigration } from '../custody/migrate.ts';
 import type { KekProvider, UnwrapRequest } from '../custody/provider.ts';
 import { headerTagOf } from '../envelope/floe.ts';
+import { loadGcm } from '../envelope/gcm.ts';
 import {
   type BranchKeyBody,
   type EnvelopeBody,
@@ -41,6 +42,7 @@ const failuresKept = 100;
 
 /** Goes once through all keys. Throws what the door throws; what a provider refuses is in the state it resolves with. */
 export async function moveObjects(move: ObjectMove): Promise<MigrationState> {
+  await loadGcm();
   let state: MigrationState = newMigration;
   do {
     const { keys, next } = await move.registry.page(state.cursor, pageKeys);

@@ -2,6 +2,7 @@
 // encodings, so that two independent libraries can stand behind it and be compared byte by byte.
 //
 //   libsodium (WASM)  everything that touches a secret: constant-time in the source, about eight times faster
+//   public-sums.ts    sums of public points for the first of the two, which has only single multiplications
 //   @noble/curves     the independent second opinion, sums of many public points, and ed25519 for the FROST key
 //
 // ristretto255 (RFC 9496) and the prime-order subgroup of ed25519 have the same order
@@ -42,9 +43,9 @@ export interface Group {
   mul(k: Scalar, p: Point): Point;
   add(p: Point, q: Point): Point;
   sub(p: Point, q: Point): Point;
-  /** Σ P; the identity for none. */
+  /** Σ P; the identity for none. Public values only, as with `msm`. */
   sum(points: readonly Point[]): Point;
-  /** Σ k·P of equally many scalars and points. Public values only: a backend may take a time that depends on them. */
+  /** Σ k·P of equally many scalars and points. Public scalars only: a backend may take a time that depends on them. */
   msm(ks: readonly Scalar[], points: readonly Point[]): Point;
   readonly scalar: ScalarField;
 }

@@ -11,7 +11,7 @@
 // knows. t partials x_i·U give x·U = rY by interpolation, hence M, hence the branch key.
 //
 // A batch of wraps cannot be verified by one random combination: W and W̄ do not travel, so each must be
-// computed to be hashed. Sending them would cost 64 bytes a wrap and save nothing here (see bench/README.md).
+// computed to be hashed. Sending them would cost 64 bytes a wrap.
 
 import { hkdfSync } from 'node:crypto';
 import { sameBytes, uint64, utf8 } from '../core/bytes.ts';
@@ -68,8 +68,9 @@ export function verifyWrap(group: HashGroup, Y: Point, label: Uint8Array, wrap: 
   const { U, Ubar, V, e, f } = wrap;
   if (![e, f].every((k) => group.scalar.isScalar(k))) return false;
   if (![Y, U, Ubar, V].every((point) => group.isPoint(point))) return false;
-  const W = group.sub(group.base(f), group.mul(e, U));
-  const Wbar = group.sub(group.mul(f, secondGenerator(group)), group.mul(e, Ubar));
+  const minus = group.scalar.neg(e);
+  const W = group.msm([f, minus], [generatorOf(group), U]);
+  const Wbar = group.msm([f, minus], [secondGenerator(group), Ubar]);
   return sameBytes(challenge(group, Y, label, wrap, W, Wbar), e);
 }
 
@@ -114,6 +115,14 @@ export function branchKeyOf(M: Point, bkId: Uint8Array, bkVer: number): Uint8Arr
   return new Uint8Array(hkdfSync('sha512', M, utf8(DST.bkExtract), info, 32));
 }
 
+function generatorOf(group: HashGroup): Point {
+  const known = firstGenerators.get(group);
+  if (known !== undefined) return known;
+  const made = group.base(group.scalar.fromInt(1));
+  firstGenerators.set(group, made);
+  return made;
+}
+
 /** Ḡ: the map of a hash, so that nobody knows its logarithm. Computed once per backend. */
 export function secondGenerator(group: HashGroup): Point {
   const known = generators.get(group);
@@ -124,6 +133,7 @@ export function secondGenerator(group: HashGroup): Point {
 }
 
 const generators = new WeakMap<HashGroup, Point>();
+const firstGenerators = new WeakMap<HashGroup, Point>();
 
 function challenge(
   group: HashGroup,

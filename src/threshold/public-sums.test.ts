@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { random } from '../../test/support/threshold.ts';
+import { toHex } from '../core/bytes.ts';
+import { isHoldfastError } from '../core/errors.ts';
+import type { HashGroup, Point, Scalar } from './group.ts';
+import { nobleRistretto } from './group-noble.ts';
+import { loadRistretto } from './group-sodium.ts';
+import { makePublicSums } from './public-sums.ts';
+
+const sodium = await loadRistretto();
+const noble = nobleRistretto();
+const sums = makePublicSums();
+const { scalar } = sodium;
+const order = scalar.sub(scalar.fromInt(0), scalar.fromInt(1)); // L − 1
+const anyPoint = (): Point => sodium.hashToPoint(random(64));
+
+/** One multiplication and one addition at a time, by single operations of a library. */
+function slowly(group: HashGroup, ks: readonly Scalar[], points: readonly Point[]): Point {
+  return ks.reduce((total, k, i) => group.add(total, group.mul(k, points[i] ?? total)), group.identity);
+}
+
+function shorter(k: Scalar, keptBytes: number): Scalar {
+  return k.map((byte, at) => (at < keptBytes ? byte : 0));
+}
+
+function same(found: Point | undefined, expected: Point, what: string): void {
+  assert.equal(found && toHex(found), toHex(expected), what);
+}
+
+test('sums of every size and of scalars of every length agree with single operations', () => {
+  for (const count of [0, 1, 2, 3, 7, 16, 33, 64, 100, 256])
+    for (const keptBytes of [1, 2, 16, 31, 32]) {
+      const ks = Array.from({ length: count }, () => shorter(scalar.random(random), keptBytes));
+      const points = ks.map(anyPoint);
+      same(sums.msm(ks, points), slowly(sodium, ks, points), `${count} × ${8 * keptBytes} bits`);
+      same(
+        sums.sum(points),
+        points.reduce((a, b) => sodium.add(a, b), sodium.identity),
+        `${count} summed`,
+      );
+    }
+});
+
+test('a hundred thousand multiples agree with libsodium, a few of them with noble', {
+  timeout: 600_000,
+}, () => {
+  for (let at = 0; at < 400; at++) {
+    const count = at % 2 === 0 ? 256 : 250;
+    // One sum stands for all its multiples: libsodium's single ones are added up to the same.
+    const points = Array.from({ length: 8 }, anyPoint);
+    const ks = Array.from({ length: count }, () => scalar.random(random));
+    const each = ks.map((_, i) => points[i % 8] ?? sodium.identity);
+    const perPoint = points.map((_, i) =>
+      ks.filter((_, j) => j % 8 === i).reduce((a, b) => scalar.add(a, b), scalar.fromInt(0)),
+    );
+    same(sums.msm(ks, each), slowly(sodium, perPoint, points), `round ${at}`);
+    if (at < 3) same(sums.msm(perPoint, points), slowly(noble, perPoint, points), `round ${at}, by noble`);
+  }
+});
+
+test('edges: no multiple, the largest scalar, the identity, a point twice, a point and its inverse', () => {
+  const P = anyPoint();
+  const minus = sodium.sub(sodium.identity, P);
+  const zero = scalar.fromInt(0);
+  const one = scalar.fromInt(1);
+  for (const [what, ks, points] of [
+    ['nothing at all', [], []],
+    ['0·P', [zero], [P]],
+    ['0·P + 0·P', [zero, zero], [P, P]],
+    ['(L − 1)·P', [order], [P]],
+    ['P + (L − 1)·P', [one, order], [P, P]],
+    ['P + P', [one, one], [P, P]],
+    ['P − P', [one, one], [P, minus]],
+    [
+      'k·P + k·(−P), many',
+      Array.from({ length: 128 }, () => order),
+      [...Array(64).fill(P), ...Array(64).fill(minus)],
+    ],
+    ['the same bucket 200 times', Array.from({ length: 200 }, () => scalar.fromInt(3)), Array(200).fill(P)],
+    ['of the identity', [order, one], [sodium.identity, sodium.identity]],
+    ['with the identity', [order, one], [sodium.identity, P]],
+  ] as const)
+    same(sums.msm(ks, points), slowly(sodium, ks, points), what);
+  same(sums.sum([]), sodium.identity, 'none');
+  same(sums.sum([P, minus]), sodium.identity, 'P − P');
+  same(sums.sum([P, P]), sodium.add(P, P), 'P + P');
+});
+
+test('takes exactly what libsodium and noble take for a point', () => {
+  const bytesOf = (hex: string): Uint8Array => new Uint8Array(Buffer.from(hex, 'hex'));
+  const cases = [
+    ...Array.from({ length: 3000 }, () => random(32)),
+    // Even and below 2^255: the half of all strings that are not refused at the first look.
+    ...Array.from({ length: 3000 }, () => {
+      const bytes = random(32);
+      bytes[0] = (bytes[0] ?? 0) & 0xfe;
+      bytes[31] = (bytes[31] ?? 0) & 0x7f;
+      return bytes;
+    }),
+    ...Array.from({ length: 256 }, (_, low) =>
+      Uint8Array.from({ length: 32 }, (_, i) => (i === 0 ? low : i === 31 ? 0x7f : 0xff)),
+    ),
+    ...Array.from({ length: 256 }, (_, low) =>
+      Uint8Array.from({ length: 32 }, (_, i) => (i === 0 ? low : 0)),
+    ),
+    // RFC 9496 A.3: non-canonical, negative, non-square, negative xy, y = 0.
+    bytesOf('00ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff'),
+    bytesOf('f3ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f'),
+    bytesOf('edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f'),
+    bytesOf('0100000000000000000000000000000000000000000000000000000000000000'),
+    bytesOf('26948d35ca62e643e26a83177332e6b6afeb9d08e4268b650f1f5bbd8d81d371'),
+    bytesOf('3eb858e78f5a7254d8c9731174a94f76755fd3941c0ac93735c07ba14579630e'),
+    bytesOf('ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f'),
+    random(31),
+    random(33),
+    random(0),
+  ];
+  let taken = 0;
+  for (const bytes of cases) {
+    const isElement = noble.isPoint(bytes) || noble.isIdentity(bytes);
+    assert.equal(sodium.isPoint(bytes) || sodium.isIdentity(bytes), isElement);
+    const found = sums.sum([bytes]);
+    assert.equal(found !== undefined, isElement, toHex(bytes));
+    assert.equal(sums.msm([scalar.fromInt(1)], [bytes]) !== undefined, isElement, toHex(bytes));
+    if (found === undefined) continue;
+    taken++;
+    assert.equal(toHex(found), toHex(bytes), 'what is decoded is encoded as it was');
+  }
+  assert.ok(taken > 500, `${taken} elements`);
+});
+
+test('the group refuses what is no point or scalar, and works on after that', () => {
+  const P = anyPoint();
+  const notAPoint = (error: unknown): boolean => isHoldfastError(error, 'ARGUMENT_INVALID');
+  assert.throws(() => sodium.msm([scalar.fromInt(1)], [random(31)]), notAPoint);
+  assert.throws(() => sodium.sum([P, new Uint8Array(32).fill(1)]), notAPoint);
+  assert.throws(() => sodium.msm([new Uint8Array(32).fill(0xff)], [P]), /scalar/);
+  assert.throws(() => sodium.msm([scalar.fromInt(1)], [P, P]), /as many/);
+  same(sodium.msm([scalar.fromInt(2)], [P]), sodium.add(P, P), 'afterwards');
+});

@@ -1,0 +1,409 @@
+// Σ kᵢ·Pᵢ over ristretto255 (RFC 9496) with public scalars: what verifying a page of proofs comes down to.
+//
+// libsodium multiplies one point by one scalar, decodes and encodes every time, and takes the time that a secret needs.
+// Here all points are decoded once and share their doublings: by windows of each point's multiples where there are few
+// (Straus), by sorting the points into buckets where there are many (Pippenger). Which steps are taken depends on the
+// scalars, so they must be public; the points need not be, and what was made of them is zeroed.
+
+import {
+  type FieldModule,
+  elementBytes,
+  makeFieldModule,
+  pointSpan,
+  reservedBytes,
+  twiceD,
+} from './field-wasm.ts';
+import { type Point, pointBytes, type Scalar, scalarBytes } from './group.ts';
+
+export interface PublicSums {
+  /** Σ k·P, k below L; undefined when one of the points is no canonical encoding. As many scalars as points. */
+  msm(ks: readonly Scalar[], points: readonly Point[]): Point | undefined;
+  /** Σ P; undefined when one of them is no canonical encoding. */
+  sum(points: readonly Point[]): Point | undefined;
+}
+
+export function makePublicSums(): PublicSums {
+  const curve = new Curve();
+  return {
+    msm: (ks, points) => curve.msm(ks, points),
+    sum: (points) => curve.sum(points),
+  };
+}
+
+/** Constants of RFC 9496 4.1, and 2d. */
+const d = 37095705934669439343138083508754565189542113879843219016388785533085940283555n;
+const sqrtM1 = 19681161376707505956807079304988542015446066515923890162744021073123829784752n;
+const invsqrtAMinusD = 54469307008909316920995813868745141605393597292927456921205312896311721017578n;
+const p = 2n ** 255n - 19n;
+
+const pageBytes = 65_536;
+/** Elements that are used while points are decoded and encoded. */
+const rooms = 24;
+const roomsAt = reservedBytes;
+const constantsAt = roomsAt + rooms * elementBytes;
+const dAt = constantsAt;
+const sqrtM1At = dAt + elementBytes;
+const invsqrtAt = sqrtM1At + elementBytes;
+const oneAt = invsqrtAt + elementBytes;
+const zeroAt = oneAt + elementBytes;
+/** The total, a running sum, the sum of a window, and a point that is prepared. */
+const totalAt = zeroAt + elementBytes;
+const runningAt = totalAt + pointSpan;
+const windowAt = runningAt + pointSpan;
+const preparedAt = windowAt + pointSpan;
+/** From here on points, tables and buckets lie. */
+const heapAt = preparedAt + pointSpan;
+
+class Curve {
+  readonly #module: FieldModule;
+  #words: Int32Array;
+
+  constructor() {
+    this.#module = makeFieldModule(1);
+    this.#words = new Int32Array(this.#module.memory.buffer);
+    for (const [address, value] of [
+      [twiceD, (2n * d) % p],
+      [dAt, d],
+      [sqrtM1At, sqrtM1],
+      [invsqrtAt, invsqrtAMinusD],
+      [oneAt, 1n],
+      [zeroAt, 0n],
+    ] as const)
+      this.#read(address, littleEndian(value));
+  }
+
+  msm(ks: readonly Scalar[], points: readonly Point[]): Point | undefined {
+    const bits = 8 * Math.max(0, ...ks.map(significantBytes));
+    const plan = planOf(points.length, bits);
+    return this.#within(points.length * pointSpan + plan.bytes, () => {
+      for (const [i, point] of points.entries()) if (!this.#decode(pointAt(i), point)) return undefined;
+      const tables = pointAt(points.length);
+      this.#clear(totalAt);
+      if (plan.way === 'straus') this.#straus(ks, bits, tables);
+      else this.#pippenger(ks, bits, plan.width, tables);
+      return this.#encode(totalAt);
+    });
+  }
+
+  sum(points: readonly Point[]): Point | undefined {
+    return this.#within(pointSpan, () => {
+      this.#clear(totalAt);
+      for (const point of points) {
+        if (!this.#decode(heapAt, point)) return undefined;
+        this.#add(totalAt, heapAt);
+      }
+      return this.#encode(totalAt);
+    });
+  }
+
+  /** Windows of four bits: the multiples 1 … 15 of each point, prepared. */
+  #straus(ks: readonly Scalar[], bits: number, tables: number): void {
+    const { add, double, prepare } = this.#module;
+    const entry = (i: number, digit: number): number => tables + (16 * i + digit) * pointSpan;
+    for (const i of ks.keys()) {
+      prepare(entry(i, 1), pointAt(i));
+      this.#copy(runningAt, pointAt(i));
+      for (let digit = 2; digit < 16; digit++) {
+        add(runningAt, runningAt, entry(i, 1));
+        prepare(entry(i, digit), runningAt);
+      }
+    }
+    for (let shift = bits - 4; shift >= 0; shift -= 4) {
+      if (shift < bits - 4) for (let i = 0; i < 4; i++) double(totalAt, totalAt);
+      for (const [i, k] of ks.entries()) {
+        const digit = digitOf(k, shift, 4);
+        if (digit !== 0) add(totalAt, totalAt, entry(i, digit));
+      }
+    }
+  }
+
+  #pippenger(ks: readonly Scalar[], bits: number, width: number, tables: number): void {
+    const { add, double, prepare } = this.#module;
+    const bucketAt = (digit: number): number => tables + (ks.length + digit) * pointSpan;
+    const preparedOf = (i: number): number => tables + i * pointSpan;
+    for (const i of ks.keys()) prepare(preparedOf(i), pointAt(i));
+    const buckets = 2 ** width;
+    for (let shift = Math.floor((bits - 1) / width) * width; shift >= 0; shift -= width) {
+      for (let i = 0; i < width; i++) double(totalAt, totalAt);
+      const isFull = new Uint8Array(buckets);
+      for (const [i, k] of ks.entries()) {
+        const digit = digitOf(k, shift, width);
+        if (digit === 0) continue;
+        if (isFull[digit] === 1) add(bucketAt(digit), bucketAt(digit), preparedOf(i));
+        else this.#copy(bucketAt(digit), pointAt(i));
+        isFull[digit] = 1;
+      }
+      this.#clear(runningAt);
+      this.#clear(windowAt);
+      for (let digit = buckets - 1; digit > 0; digit--) {
+        if (isFull[digit] === 1) this.#add(runningAt, bucketAt(digit));
+        this.#add(windowAt, runningAt);
+      }
+      this.#add(totalAt, windowAt);
+    }
+  }
+
+  #add(to: number, from: number): void {
+    this.#module.prepare(preparedAt, from);
+    this.#module.add(to, to, preparedAt);
+  }
+
+  /** RFC 9496 4.3.1. False for what is no canonical encoding. */
+  #decode(out: number, bytes: Point): boolean {
+    if (bytes.length !== pointBytes || !isCanonical(bytes)) return false;
+    const { mul, squares } = this.#module;
+    const [s, u1, u2, u2s] = [room(12), room(13), room(14), room(15)];
+    const [v, root, dx, dy] = [room(16), room(17), room(18), room(19)];
+    this.#read(s, bytes);
+    squares(v, s, 1);
+    this.#combine(u1, oneAt, v, -1);
+    this.#combine(u2, oneAt, v, 1);
+    squares(u2s, u2, 1);
+    squares(v, u1, 1);
+    mul(v, v, dAt);
+    this.#combine(v, zeroAt, v, -1);
+    this.#combine(v, v, u2s, -1);
+    mul(dx, v, u2s);
+    const wasSquare = this.#invsqrt(root, dx);
+    mul(dx, root, u2);
+    mul(dy, root, dx);
+    mul(dy, dy, v);
+    const [x, y, z, t] = [out, out + elementBytes, out + 2 * elementBytes, out + 3 * elementBytes];
+    this.#combine(x, s, s, 1);
+    mul(x, x, dx);
+    if (this.#isNegative(x)) this.#combine(x, zeroAt, x, -1);
+    mul(y, u1, dy);
+    this.#combine(z, oneAt, zeroAt, 1);
+    mul(t, x, y);
+    return wasSquare && !this.#isNegative(t) && !this.#isZero(y);
+  }
+
+  /** RFC 9496 4.3.2. */
+  #encode(at: number): Point {
+    const { mul, squares } = this.#module;
+    const [X, Y, Z, T] = [at, at + elementBytes, at + 2 * elementBytes, at + 3 * elementBytes];
+    const [u1, u2, root, zInverse] = [room(12), room(13), room(14), room(15)];
+    const [d1, d2, x, y] = [room(16), room(17), room(18), room(19)];
+    this.#combine(d1, Z, Y, 1);
+    this.#combine(d2, Z, Y, -1);
+    mul(u1, d1, d2);
+    mul(u2, X, Y);
+    squares(root, u2, 1);
+    mul(root, root, u1);
+    this.#invsqrt(root, root);
+    mul(d1, root, u1);
+    mul(d2, root, u2);
+    mul(zInverse, d1, d2);
+    mul(zInverse, zInverse, T);
+    mul(x, T, zInverse);
+    if (this.#isNegative(x)) {
+      mul(x, Y, sqrtM1At);
+      mul(y, X, sqrtM1At);
+      mul(d2, d1, invsqrtAt);
+    } else {
+      this.#combine(x, X, zeroAt, 1);
+      this.#combine(y, Y, zeroAt, 1);
+    }
+    mul(u1, x, zInverse);
+    if (this.#isNegative(u1)) this.#combine(y, zeroAt, y, -1);
+    this.#combine(y, Z, y, -1);
+    mul(y, d2, y);
+    if (this.#isNegative(y)) this.#combine(y, zeroAt, y, -1);
+    return this.#bytes(y);
+  }
+
+  /** out = |1/√v| or |√(i/v)|, i = √−1; true for the former, and 0 and false for v = 0. RFC 9496 4.2. */
+  #invsqrt(out: number, v: number): boolean {
+    const { mul, squares } = this.#module;
+    const [v3, v7, r, check] = [room(0), room(1), room(2), room(3)];
+    squares(v3, v, 1);
+    mul(v3, v3, v);
+    squares(v7, v3, 1);
+    mul(v7, v7, v);
+    this.#power(r, v7);
+    mul(r, r, v3);
+    squares(check, r, 1);
+    mul(check, check, v);
+    const is = (value: number): boolean => {
+      this.#combine(room(4), check, value, -1);
+      return this.#isZero(room(4));
+    };
+    const isNot = (value: number): boolean => {
+      this.#combine(room(4), check, value, 1);
+      return this.#isZero(room(4));
+    };
+    const [isRoot, isFlipped] = [is(oneAt), isNot(oneAt)];
+    if (isFlipped || isNot(sqrtM1At)) mul(r, r, sqrtM1At);
+    this.#combine(out, r, zeroAt, 1);
+    if (this.#isNegative(out)) this.#combine(out, zeroAt, out, -1);
+    return isRoot || isFlipped;
+  }
+
+  /** out = z^((p − 5)/8), by the exponents 2^5 − 1, 2^10 − 1 … 2^250 − 1. */
+  #power(out: number, z: number): void {
+    const { mul, squares } = this.#module;
+    const [a, b, c] = [room(5), room(6), room(7)];
+    squares(a, z, 1);
+    squares(b, a, 2);
+    mul(b, z, b);
+    mul(a, a, b);
+    squares(a, a, 1);
+    mul(a, b, a); // 2^5 − 1
+    const longer = (to: number, from: number, times: number, last: number): void => {
+      squares(c, from, times);
+      mul(to, c, last);
+    };
+    longer(a, a, 5, a);
+    longer(b, a, 10, a); // 2^20 − 1
+    longer(b, b, 20, b);
+    longer(a, b, 10, a); // 2^50 − 1
+    longer(b, a, 50, a);
+    longer(b, b, 100, b);
+    longer(a, b, 50, a); // 2^250 − 1
+    longer(out, a, 2, z);
+  }
+
+  /** Limb by limb, without a carry. */
+  #combine(out: number, a: number, b: number, sign: 1 | -1): void {
+    const words = this.#words;
+    const [to, left, right] = [out >> 2, a >> 2, b >> 2];
+    for (let i = 0; i < 10; i++) words[to + i] = (words[left + i] ?? 0) + sign * (words[right + i] ?? 0);
+  }
+
+  #copy(to: number, from: number): void {
+    this.#words.copyWithin(to >> 2, from >> 2, (from + pointSpan) >> 2);
+  }
+
+  /** The identity: (0, 1, 1, 0). */
+  #clear(at: number): void {
+    this.#words.fill(0, at >> 2, (at + pointSpan) >> 2);
+    this.#words[(at + elementBytes) >> 2] = 1;
+    this.#words[(at + 2 * elementBytes) >> 2] = 1;
+  }
+
+  #isNegative(at: number): boolean {
+    return ((this.#words[this.#reduced(at)] ?? 0) & 1) === 1;
+  }
+
+  #isZero(at: number): boolean {
+    const first = this.#reduced(at);
+    for (let i = 0; i < 10; i++) if (this.#words[first + i] !== 0) return false;
+    return true;
+  }
+
+  #read(at: number, bytes: Uint8Array): void {
+    let bit = 0;
+    for (let i = 0; i < 10; i++) {
+      this.#words[(at >> 2) + i] = bitsOf(bytes, bit, widthOf(i));
+      bit += widthOf(i);
+    }
+  }
+
+  /** Where the limbs of the element modulo p stand, each of its own width. Up to four may have been added up in it. */
+  #reduced(at: number): number {
+    const one = room(8);
+    const words = this.#words;
+    this.#module.mul(one, at, oneAt); // carries
+    const first = one >> 2;
+    let q = (19 * (words[first + 9] ?? 0) + 2 ** 24) >> 25;
+    for (let i = 0; i < 10; i++) q = ((words[first + i] ?? 0) + q) >> widthOf(i);
+    let carry = 19 * q;
+    for (let i = 0; i < 10; i++) {
+      const limb = (words[first + i] ?? 0) + carry;
+      carry = limb >> widthOf(i);
+      words[first + i] = limb & ((1 << widthOf(i)) - 1);
+    }
+    return first;
+  }
+
+  #bytes(at: number): Uint8Array {
+    const first = this.#reduced(at);
+    const out = new Uint8Array(32);
+    let bit = 0;
+    for (let i = 0; i < 10; i++) {
+      // Each limb lies in at most five bytes, and shares the first and the last with its neighbours.
+      let rest = (this.#words[first + i] ?? 0) * 2 ** (bit & 7);
+      for (let byte = bit >> 3; rest > 0; byte++) {
+        out[byte] = (out[byte] ?? 0) | (rest % 256);
+        rest = Math.floor(rest / 256);
+      }
+      bit += widthOf(i);
+    }
+    return out;
+  }
+
+  /** Runs with so many bytes of the heap, which are zeroed after it, and so is all else that held parts of points. */
+  #within<T>(bytes: number, run: () => T): T {
+    const { memory } = this.#module;
+    const lacking = heapAt + bytes - memory.buffer.byteLength;
+    if (lacking > 0) {
+      memory.grow(Math.ceil(lacking / pageBytes));
+      this.#words = new Int32Array(memory.buffer);
+    }
+    try {
+      return run();
+    } finally {
+      this.#words.fill(0, elementBytes >> 2, constantsAt >> 2);
+      this.#words.fill(0, totalAt >> 2, (heapAt + bytes) >> 2);
+    }
+  }
+}
+
+function room(index: number): number {
+  return roomsAt + index * elementBytes;
+}
+
+function pointAt(index: number): number {
+  return heapAt + index * pointSpan;
+}
+
+/** The way that takes fewer additions, and the memory behind the points that it needs. */
+function planOf(
+  count: number,
+  bits: number,
+): { readonly way: 'straus' | 'pippenger'; readonly width: number; readonly bytes: number } {
+  const straus = count * (14 + bits / 4);
+  let best = { width: 1, additions: Infinity };
+  for (let width = 3; width <= 9; width++) {
+    const additions = Math.ceil(bits / width) * (count + 2.2 * 2 ** width);
+    if (additions < best.additions) best = { width, additions };
+  }
+  return straus <= best.additions
+    ? { way: 'straus', width: 4, bytes: 16 * count * pointSpan }
+    : { way: 'pippenger', width: best.width, bytes: (count + 2 ** best.width) * pointSpan };
+}
+
+function widthOf(limb: number): number {
+  return limb % 2 === 0 ? 26 : 25;
+}
+
+/** `count` ≤ 26 bits from `bit` on. */
+function bitsOf(bytes: Uint8Array, bit: number, count: number): number {
+  const first = bit >> 3;
+  let value = 0;
+  for (let i = 4; i >= 0; i--) value = value * 256 + (bytes[first + i] ?? 0);
+  return Math.floor(value / 2 ** (bit & 7)) % 2 ** count;
+}
+
+function digitOf(k: Scalar, shift: number, width: number): number {
+  const first = shift >> 3;
+  const value = (k[first] ?? 0) | ((k[first + 1] ?? 0) << 8) | ((k[first + 2] ?? 0) << 16);
+  return (value >> (shift & 7)) & (2 ** width - 1);
+}
+
+function significantBytes(k: Scalar): number {
+  let length = scalarBytes;
+  while (length > 0 && k[length - 1] === 0) length--;
+  return length;
+}
+
+/** Below p, and even: RFC 9496 calls the other ones negative. */
+function isCanonical(bytes: Uint8Array): boolean {
+  if (((bytes[0] ?? 0) & 1) === 1 || ((bytes[31] ?? 0) & 0x80) !== 0) return false;
+  if ((bytes[31] ?? 0) < 0x7f || (bytes[0] ?? 0) < 0xed) return true;
+  return bytes.subarray(1, 31).some((byte) => byte !== 0xff);
+}
+
+function littleEndian(value: bigint): Uint8Array {
+  return Uint8Array.from({ length: 32 }, (_, i) => Number((value >> BigInt(8 * i)) & 255n));
+}
