@@ -13,6 +13,11 @@ import { startSupervisor } from '../../src/local/supervisor.ts';
 const [dir = '', options = '{}'] = process.argv.slice(2);
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 using signals = stopOnSignals();
+// A test that is killed takes nothing down: the end of the pipe from it does.
+process.stdin
+  .resume()
+  .once('end', () => process.kill(process.pid, 'SIGTERM'))
+  .unref();
 const layout = await createOrOpenLayout(dir, JSON.parse(options) as Parameters<typeof createOrOpenLayout>[1]);
 const path = devKeyPath({ keysDir: layoutPaths(dir).keys });
 const exists = await access(path).then(

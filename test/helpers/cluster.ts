@@ -75,7 +75,9 @@ export class TestCluster implements AsyncDisposable {
   async up(): Promise<void> {
     const { nodes, zones, custodians = 0, settings } = this.#options;
     const options = JSON.stringify({ nodes, zones, custodians, settings, port: this.port });
-    const child = spawn(process.execPath, [script, this.dir, options], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [script, this.dir, options], {
+      stdio: ['pipe', 'pipe', 'pipe'], // the first tells it when this process has gone
+    });
     this.#supervisor = child;
     this.#output = '';
     for (const stream of [child.stdout, child.stderr])
