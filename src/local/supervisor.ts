@@ -280,13 +280,18 @@ class Cluster {
     await Promise.all(rest.map((child) => this.#startFirst(child)));
   }
 
+  /** The environment may name another one, which several clusters then share. */
+  get #compileCache(): string {
+    return process.env['NODE_COMPILE_CACHE'] ?? this.#paths.compileCache;
+  }
+
   /** False before the first start: then every process would compile the same program for itself. */
   async #hasCompiled(): Promise<boolean> {
     try {
-      return (await readdir(this.#paths.compileCache)).length > 0;
+      return (await readdir(this.#compileCache)).length > 0;
     } catch (cause) {
       if (errnoOf(cause) === 'ENOENT') return false;
-      throw fileError(this.#paths.compileCache, 'cannot be read', cause);
+      throw fileError(this.#compileCache, 'cannot be read', cause);
     }
   }
 
@@ -299,7 +304,7 @@ class Cluster {
         entry,
         command: [...command, '--data', this.#layout.dir, '--name', entry.name],
         logPath: this.#paths.log(entry.name),
-        compileCache: this.#paths.compileCache,
+        compileCache: this.#compileCache,
         ports: this.#portsOf(entry),
         startMs,
         stopMs,

@@ -208,7 +208,6 @@ test('the journal tells additions and deletions, and when to list again', async 
 test('a thousand writers of one block do not wait for a thousand writes', { timeout: 20_000 }, async (t) => {
   await withStore(await scratch(t), async (store) => {
     const { cid, bytes } = rawBlock(randomBytes(262_144));
-    const began = performance.now();
     const results: string[] = [];
     let left = 1000;
     await Promise.all(
@@ -216,7 +215,7 @@ test('a thousand writers of one block do not wait for a thousand writes', { time
         while (left-- > 0) results.push(await store.put(cid, bytes));
       }),
     );
-    assert.ok(performance.now() - began < 2000);
+    assert.equal(store.changes.seq, 1, 'written once');
     assert.equal(results.filter((result) => result === 'stored').length, 1);
     assert.equal(results.length, 1000);
   });
