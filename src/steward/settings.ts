@@ -30,11 +30,13 @@ export const defaultStewardSettings: StewardSettings = {
   settleMs: 2_000,
   freeBytesMin: 64 * 1024 * 1024,
   challengesPerNode: 2,
+  // A plan is made anew on every beat, and when its copies have begun: what more it held would be made for nothing,
+  // live until the next one, and be the most of what the steward's heap grows by while it heals.
   budget: {
-    copiesMax: 512,
-    copiesPerTargetMax: 256,
-    copiesPerSourceMax: 256,
-    copyBytesMax: 128 * 1024 * 1024,
+    copiesMax: 128,
+    copiesPerTargetMax: 128,
+    copiesPerSourceMax: 64,
+    copyBytesMax: 32 * 1024 * 1024,
     deletesMax: 2048,
     provesMax: 64,
     leaseMs: 15 * minute,
