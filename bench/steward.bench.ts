@@ -74,7 +74,16 @@ function settle(what: string, states: SightState[], all: boolean): void {
       if (done) break;
     }
     const { actions } = plan(
-      { ledger, nodes, round: 1, catalogueDoubt: undefined, underway: () => [], backoff: () => undefined },
+      {
+        ledger,
+        nodes,
+        mine: () => true,
+        stewards: 1,
+        round: 1,
+        catalogueDoubt: undefined,
+        underway: () => [],
+        backoff: () => undefined,
+      },
       now,
       defaultStewardSettings.budget,
     );

@@ -71,7 +71,7 @@ const pure: readonly RegExp[] = [
   /^src\/custody\/(record-head|refusal|replay|request|revocation|scope|signed-map|tally)\.ts$/,
   /^src\/beacon\/(log|fold|rows|records|queries|custody-chain|jetstream-(message|place|settings))\.ts$/,
   /^src\/backbeat\/(bar-report|beat|bus|channel|claim|fields|job-schedule|lease|reverb|schedule|status-claim|subjects|tempo|tempo-report|tempo-tracker)\.ts$/,
-  /^src\/steward\/(catalogue|classes|digest-sum|jobs|ledger|liveness|place|plan|status|view|wire)\.ts$/,
+  /^src\/steward\/(catalogue|classes|digest-sum|jobs|ledger|liveness|place|plan|shares|status|view|wire)\.ts$/,
   /^src\/node\/(der|membership|rpc-frames|provider-wire|provider-schedule|keeper-schedule)\.ts$/,
 ];
 

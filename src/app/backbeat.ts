@@ -42,16 +42,21 @@ export interface Backbeat extends AsyncDisposable {
   report(): TempoReport;
 }
 
+export interface BackbeatOptions {
+  /** Without NATS, another steward's Pulse leads and its beats are brought here (`bus.publishBeat`). */
+  readonly isTold?: boolean;
+}
+
 /**
  * Begins to keep time. Servers that are not there are waited for in the background.
  *
  * @throws FILE_UNREADABLE or DISK_FULL when the Pulse's record cannot be read or written, ARGUMENT_INVALID for a subject
  * that NATS would not take
  */
-export async function startBackbeat({
-  config,
-  identity,
-}: Pick<Member, 'config' | 'identity'>): Promise<Backbeat> {
+export async function startBackbeat(
+  { config, identity }: Pick<Member, 'config' | 'identity'>,
+  options: BackbeatOptions = {},
+): Promise<Backbeat> {
   await using stack = new AsyncDisposableStack();
   const clusterId = config.cluster;
   const tempoBpm = Math.min(1000, Math.max(0.1, Math.round((10 * minute) / config.settings.beatMs) / 10));
@@ -64,7 +69,7 @@ export async function startBackbeat({
   );
   let voices: Parameters<Backbeat['join']>[0] | undefined;
   let pulse: Pulse | undefined;
-  if (whose !== 'external') {
+  if (whose !== 'external' && !(network === undefined && options.isTold === true)) {
     const lease = stack.use(await openLease(config, network, tempoBpm));
     const health = (): 'healthy' | 'degraded' => voices?.health() ?? 'healthy';
     const ports = { bus, lease, clock: systemClock, random, health };

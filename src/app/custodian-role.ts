@@ -401,7 +401,10 @@ class CustodianProcess implements AsyncDisposable {
 
   async #followRecords(): Promise<void> {
     const { beat } = this.#tempo.now();
-    const [steward] = peersWithRole(this.#member.peer.membership(), 'steward');
+    const { peer } = this.#member;
+    const up = new Set(peer.connected());
+    const stewards = peersWithRole(peer.membership(), 'steward');
+    const steward = stewards.find((each) => up.has(each)) ?? stewards[0];
     if (steward !== undefined && this.#books.groups().length > 0)
       await this.#follower.follow(steward, beat, this.#stop.signal);
   }

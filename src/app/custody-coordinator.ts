@@ -39,6 +39,8 @@ export class CustodyCoordinator implements AsyncDisposable {
   readonly #member: Member;
   readonly #beacon: BeaconHost;
   readonly #tempo: Tempo;
+  /** One steward at a time: another one may coordinate now. */
+  readonly #isMine: () => boolean;
   readonly #exchange: Exchange;
   readonly #coordinator: Coordinator;
   readonly #rotation: RotationCoordinator;
@@ -48,7 +50,8 @@ export class CustodyCoordinator implements AsyncDisposable {
   #unsubscribe: () => void = () => undefined;
   #initialised = false;
 
-  private constructor(member: Member, beacon: BeaconHost, tempo: Tempo) {
+  private constructor(member: Member, beacon: BeaconHost, tempo: Tempo, isMine: () => boolean) {
+    this.#isMine = isMine;
     this.#member = member;
     this.#beacon = beacon;
     this.#tempo = tempo;
@@ -64,9 +67,14 @@ export class CustodyCoordinator implements AsyncDisposable {
     });
   }
 
-  /** Serves orders, and does what is due with every beat. */
-  static start(member: Member, beacon: BeaconHost, tempo: Tempo): CustodyCoordinator {
-    const coordinator = new CustodyCoordinator(member, beacon, tempo);
+  /** Serves orders, and does what is due with every beat, while `isMine` says that it is this steward's to do. */
+  static start(
+    member: Member,
+    beacon: BeaconHost,
+    tempo: Tempo,
+    isMine: () => boolean = () => true,
+  ): CustodyCoordinator {
+    const coordinator = new CustodyCoordinator(member, beacon, tempo, isMine);
     coordinator.#serve();
     coordinator.#unsubscribe = tempo.onBeat((beat) => {
       // A beat that nobody sent is no reason to move: without a pulse the shares stay as they are.
@@ -131,7 +139,7 @@ export class CustodyCoordinator implements AsyncDisposable {
   }
 
   async #onBeat(beat: number, downbeat: boolean): Promise<void> {
-    if (this.#beacon.view === undefined || this.#stop.signal.aborted) return;
+    if (this.#beacon.view === undefined || this.#stop.signal.aborted || !this.#isMine()) return;
     try {
       if (await this.#initialise()) await this.#coordinator.onBeat({ beat, downbeat }, say);
     } catch (error) {
@@ -159,6 +167,8 @@ export class CustodyCoordinator implements AsyncDisposable {
   /** Orders are signed by who gives them; the door only carries them. */
   async *#command(allowed: boolean, order: Uint8Array): AsyncGenerator<RpcMessage> {
     if (!allowed) throw new HoldfastError('FORBIDDEN', 'only a door may pass on orders');
+    if (!this.#isMine())
+      throw new HoldfastError('BEACON_UNAVAILABLE', 'another steward coordinates custody now, or soon will');
     const said: string[] = [];
     let wake = (): void => undefined;
     let isDone = false;

@@ -167,18 +167,7 @@ export class DoorAudit {
   }
 
   async #collect(cids: readonly CID[]): Promise<readonly string[]> {
-    if (cids.length === 0) return [];
-    try {
-      const problems = fieldOf(
-        await this.#ports.steward.call('steward.collect', { cids }, { timeoutMs: listMs }),
-        'problems',
-      );
-      if (!Array.isArray(problems) || problems.length !== cids.length)
-        throw new HoldfastError('PEER_REFUSED', 'the steward did not answer for each block');
-      return problems.map(String);
-    } catch (error) {
-      return cids.map(() => describeError(error));
-    }
+    return cids.length === 0 ? [] : this.#ports.steward.collect(cids, listMs);
   }
 
   #nodes(): { readonly peer: PeerName; readonly name: string }[] {

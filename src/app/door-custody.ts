@@ -9,7 +9,7 @@ import type { CustodyCursor, CustodyPage } from '../beacon/queries.ts';
 import type { BeaconView } from '../beacon/view.ts';
 import { hour, second } from '../core/clock.ts';
 import { sameBytes } from '../core/bytes.ts';
-import { describeError, HoldfastError } from '../core/errors.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import { Canary } from '../custody/canary.ts';
@@ -190,19 +190,28 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
     return revision;
   }
 
+  /** The steward that coordinates custody carries it out; the others refuse at once. */
   async *order(order: Uint8Array, signal: AbortSignal): AsyncGenerator {
     const { peer } = this.#ports.member;
-    const [steward] = peersWithRole(peer.membership(), 'steward');
-    if (steward === undefined) throw new HoldfastError('PEER_UNREACHABLE', 'the membership names no steward');
-    const options = { signal, timeoutMs: orderMs };
-    for await (const { head } of peer.rpc.stream(
-      steward,
-      'custody.command',
-      { head: {}, body: order },
-      options,
-    ))
-      yield head;
-    await this.follow();
+    let failure: unknown = new HoldfastError('PEER_UNREACHABLE', 'the membership names no steward');
+    for (const steward of peersWithRole(peer.membership(), 'steward')) {
+      let begun = false;
+      const message = { head: {}, body: order };
+      try {
+        const options = { signal, timeoutMs: orderMs };
+        for await (const { head } of peer.rpc.stream(steward, 'custody.command', message, options)) {
+          begun = true;
+          yield head;
+        }
+        return await this.follow();
+      } catch (error) {
+        const isAnother =
+          isHoldfastError(error, 'BEACON_UNAVAILABLE') || isHoldfastError(error, 'PEER_UNREACHABLE');
+        if (begun || !isAnother) throw error;
+        failure = error;
+      }
+    }
+    throw failure;
   }
 
   async log(name: string, from: number, count: number, signal: AbortSignal): Promise<CustodyLogAnswer> {

@@ -88,8 +88,8 @@ class Door {
     this.#member = member;
     this.#view = view;
     this.#peer = member.peer;
-    this.#steward = new StewardClient(member.peer);
-    this.#log = new RemoteLog(member.peer.rpc, () => this.#steward.peer());
+    this.#steward = new StewardClient(member.peer, systemClock);
+    this.#log = new RemoteLog(this.#steward.rpc, () => this.#steward.peer());
     this.blocks = new DoorBlocks(member.peer, this.#steward);
     this.#registry = new DoorRegistry(view, this.#log, this.blocks);
     this.#followed = doorView.over(this.#log, this.#stop.signal);

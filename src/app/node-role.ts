@@ -3,6 +3,7 @@
 import { describeError } from '../core/errors.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import { openBlockStore } from '../node/blockstore.ts';
+import { StewardEpochs } from '../node/epochs.ts';
 import { openProviderStore } from '../node/provider-store.ts';
 import { startStorageNode, type StorageEvent } from '../node/storage-node.ts';
 import { type RoleOptions, startMember, systemClock } from './member.ts';
@@ -13,11 +14,13 @@ export async function startNodeRole(config: ProcessConfig, options: RoleOptions 
   const member = stack.use(await startMember(config, 'server', options));
   const blockstore = stack.use(await openBlockStore(member.dir));
   const providerStore = stack.use(await openProviderStore(member.dir, { clock: systemClock }));
+  const epochs = await StewardEpochs.open(config.dataDir, systemClock);
   const node = stack.use(
     await startStorageNode({
       peer: member.peer,
       blockstore,
       providerStore,
+      epochs,
       clock: systemClock,
       beatMs: config.settings.beatMs,
       scrub: { periodMs: config.settings.scrubMs },

@@ -1,16 +1,22 @@
 // The steward role: the Beacon, the tempo, and the steward itself.
 
+import { parseBeat } from '../backbeat/beat.ts';
+import type { PeerName } from '../core/rpc.ts';
+import { fieldOf } from '../core/shape.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import type { Membership } from '../node/membership.ts';
+import type { Catalogue } from '../steward/catalogue.ts';
 import { LevelLedgerStore } from '../steward/ledger-level.ts';
 import type { StewardMember } from '../steward/node-watch.ts';
 import { defaultStewardSettings, type StewardSettings } from '../steward/settings.ts';
+import { ShareKeeper } from '../steward/share-keeper.ts';
 import { Steward } from '../steward/steward.ts';
 import { startBackbeat, startVoices } from './backbeat.ts';
 import { BeaconHost } from './beacon-host.ts';
 import { CustodyCoordinator } from './custody-coordinator.ts';
 import { ViewCatalogue } from './catalogue.ts';
 import type { RunningRole } from './daemon.ts';
+import { BeaconFollower, hearBeats } from './steward-follower.ts';
 import { peersWithRole, random, type RoleOptions, startMember, systemClock } from './member.ts';
 
 export async function startStewardRole(
@@ -20,9 +26,25 @@ export async function startStewardRole(
   await using stack = new AsyncDisposableStack();
   const member = stack.use(await startMember(config, 'client', options));
   const { peer, dir } = member;
-  const beacon = stack.use(await BeaconHost.open(member));
-  const backbeat = stack.use(await startBackbeat(member));
+  const stewards = (): StewardMember[] => stewardsOf(peer.membership());
+  const [first] = stewards();
+  // A log on a disk has one host; on servers, every steward is one.
+  const host = config.settings.beacon?.engine === 'jetstream' ? undefined : first;
+  const follows = host !== undefined && host.peer !== peer.name;
+  const beacon = stack.use(follows ? await BeaconFollower.open(member, host) : await BeaconHost.open(member));
+  const backbeat = stack.use(await startBackbeat(member, { isTold: follows }));
+  if (follows)
+    hearBeats(member, host.peer, (head) => backbeat.bus.publishBeat(parseBeat(fieldOf(head, 'beat')).frame));
   const ledger = stack.use(await LevelLedgerStore.open(dir.storePath('ledger')));
+  const shares = stack.use(
+    ShareKeeper.start({
+      rpc: peer.rpc,
+      clock: systemClock,
+      self: peer.name,
+      nodes: () => peersWithRole(peer.membership(), 'node'),
+      stewards,
+    }),
+  );
   const steward = stack.use(
     await Steward.start(
       {
@@ -31,24 +53,32 @@ export async function startStewardRole(
         tempo: backbeat.tempo,
         tempoReport: () => backbeat.report(),
         beaconReport: () => beacon.report(),
-        catalogue:
-          beacon.view === undefined ? beacon.emptyCatalogue() : new ViewCatalogue(beacon.view, systemClock),
+        catalogue: catalogueOf(beacon),
         store: ledger,
         clock: systemClock,
         random,
+        shares,
+        // Where no NATS carries the beats the one that leads tells the other stewards too, and they tell nobody.
+        tells: toldBy(follows, config.settings.nats === undefined),
       },
-      stewardMembers(peer.membership()),
+      stewardMembers(peer.membership(), peer.name),
       stewardSettings(config.settings),
     ),
   );
-  const custody = stack.use(CustodyCoordinator.start(member, beacon, backbeat.tempo));
-  await custody.begin();
   const hasCustodians = peersWithRole(peer.membership(), 'custodian').length > 0;
+  let custody: CustodyCoordinator | undefined;
+  if (beacon instanceof BeaconHost) {
+    const isHost = host !== undefined;
+    custody = stack.use(
+      CustodyCoordinator.start(member, beacon, backbeat.tempo, () => isHost || shares.mine(custodySlice)),
+    );
+    if (isHost || stewards().length === 1) await custody.begin();
+  }
   stack.use(startVoices(member, backbeat, { steward, custody: hasCustodians ? custody : undefined }));
-  member.onMembership((membership) => steward.setMembers(stewardMembers(membership)));
+  member.onMembership((membership) => steward.setMembers(stewardMembers(membership, peer.name)));
   const owned = stack.move();
   return {
-    info: { peer: peer.name, beacon: beacon.text(), revision: beacon.revision() },
+    info: { peer: peer.name, beacon: beacon.text(), revision: beacon.view?.position().revision ?? 0 },
     ended: beacon.replaced,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -59,8 +89,26 @@ function stewardSettings({ graceMs, leaseMs, collects }: ProcessConfig['settings
   return { ...defaultStewardSettings, graceMs, budget: { ...budget, leaseMs, collects } };
 }
 
-function stewardMembers(membership: Membership): StewardMember[] {
-  return membership.members.filter(({ roles }) =>
-    roles.some((role) => role === 'node' || role === 'door' || role === 'custodian'),
-  );
+function catalogueOf(beacon: BeaconHost | BeaconFollower): Catalogue {
+  if (beacon instanceof BeaconHost && beacon.view === undefined) return beacon.emptyCatalogue();
+  if (beacon.view === undefined) throw new TypeError('a steward that follows a log has a view');
+  return new ViewCatalogue(beacon.view, systemClock);
+}
+
+/** The slice whose owner coordinates custody where several stewards could. */
+const custodySlice = 0;
+
+function toldBy(follows: boolean, isAlone: boolean): readonly string[] {
+  if (follows && isAlone) return [];
+  return isAlone ? ['door', 'custodian', 'steward'] : ['door', 'custodian'];
+}
+
+function stewardsOf({ members }: Membership): StewardMember[] {
+  return members.filter(({ roles }) => roles.includes('steward'));
+}
+
+/** All whom this steward watches, tells the beat or lets ask. */
+function stewardMembers({ members }: Membership, self: PeerName): StewardMember[] {
+  const told = ['node', 'door', 'custodian', 'steward'];
+  return members.filter(({ peer, roles }) => peer !== self && roles.some((role) => told.includes(role)));
 }

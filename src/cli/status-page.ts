@@ -36,6 +36,7 @@ export function statusPage(status: StatusAnswer<StewardStatus>, url: string, pai
         ]
       : ['         handles ciphertext only']),
     ...(status.custody === undefined ? [] : [custodyLine(status.custody, paint)]),
+    ...(steward === null ? [] : stewardLines(steward, paint)),
     ...(steward === null ? [] : ['', ...nodeTable(steward, paint), '', ...work(steward, paint)]),
   ];
 }
@@ -95,6 +96,29 @@ function logLine({ text, state, reason, durable, problems }: BeaconReport, paint
   ];
   return `Log      ${facts.join(' · ')}`;
 }
+
+/** How the stewards have divided the work, as the one that answers knows it. */
+function stewardLines({ shares, backbeat }: StewardStatus, paint: Paint): string[] {
+  if (shares === undefined) return [];
+  const { epoch, leaseMs, waitMs, stewards } = shares;
+  const each = stewards.map(({ name, isSelf, slices, heardMs }) => {
+    const words = [
+      `${name}${isSelf ? ' (answers)' : ''}`,
+      `${slices} of 256`,
+      ...(isSelf && backbeat?.isLeading === true ? ['leads the Pulse'] : []),
+      ...(heardMs === null ? ['never heard'] : []),
+      ...(heardMs !== null && heardMs > silentMs ? [`silent for ${durationText(heardMs / 1000)}`] : []),
+    ].join(', ');
+    return slices > 0 ? words : paint('yellow', words);
+  });
+  const lease =
+    waitMs > 0 ? `begins in ${durationText(waitMs / 1000)}` : `lease ${durationText(leaseMs / 1000)}`;
+  const state = leaseMs === 0 ? paint('red', 'does nothing: no majority of the nodes confirms it') : lease;
+  return [`Stewards ${each.join(' · ')} · epoch ${epoch ?? '-'}, ${state}`];
+}
+
+/** A steward is called every second. */
+const silentMs = 5000;
 
 function nodeTable({ nodes }: StewardStatus, paint: Paint): string[] {
   const rows = nodes.map((node) => [

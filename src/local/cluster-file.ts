@@ -18,7 +18,7 @@ const formatName = 'holdfast-local-cluster';
 export type LocalRole = 'node' | 'steward' | 'door' | 'custodian';
 
 export interface ProcessEntry {
-  /** `node-1` … `node-N`, `steward`, `door`, `custodian-1` … `custodian-N`: also the name of its directory and its log. */
+  /** `node-1` … `node-N`, `steward`, `steward-2` …, `door`, `custodian-1` … `custodian-N`: also the name of its directory and its log. */
   readonly name: string;
   readonly role: LocalRole;
   /** Failure domain the process stands for. */
@@ -82,6 +82,8 @@ const zonesMax = 26;
 /** Nodes of one local cluster: all members but the steward and the door, and room for operators. */
 export const nodesMax = membersMax - 8;
 export const defaultCustodians = 5;
+/** Stewards of one local cluster: each keeps the whole registry, and a ledger of every block. */
+export const stewardsMax = 8;
 
 export function newClusterFile(fields: Omit<ClusterFile, 'format' | 'version'>): ClusterFile {
   return { format: formatName, version: layoutVersion, ...fields };
@@ -186,7 +188,10 @@ function parseSettings(value: unknown, where: string): ClusterSettings {
 
 function parseProcess(value: unknown, where: string): ProcessEntry {
   const field = reader(asObject(value, where), where);
-  const name = field.text('name', /^(?:(?:node|custodian)-[1-9]\d{0,2}|steward|door)$/);
+  const name = field.text(
+    'name',
+    /^(?:(?:node|custodian)-[1-9]\d{0,2}|steward(?:-(?:[2-9]|[1-9]\d))?|door)$/,
+  );
   const role = roleOf(name);
   if (field.text('role', /^[a-z]+$/) !== role) throw damaged(where, `${name} must have the role ${role}`);
   return {
@@ -199,7 +204,8 @@ function parseProcess(value: unknown, where: string): ProcessEntry {
 }
 
 function roleOf(name: string): LocalRole {
-  if (name === 'steward' || name === 'door') return name;
+  if (name === 'door') return name;
+  if (name.startsWith('steward')) return 'steward';
   return name.startsWith('custodian-') ? 'custodian' : 'node';
 }
 

@@ -24,6 +24,7 @@ import {
   nodesMax,
   type ProcessEntry,
   spreadZones,
+  stewardsMax,
 } from './cluster-file.ts';
 import { errnoOf, fileError, makeDirectory, writeWhole } from '../files/whole.ts';
 import {
@@ -49,6 +50,8 @@ export interface LayoutOptions {
    * 0 = none: keys come from a development key file.
    */
   readonly custodians?: number;
+  /** Stewards, which divide the work. Default 1, on an existing layout what it has. May grow, never shrink. */
+  readonly stewards?: number;
   /** HTTP port of the door. Default 7440, on an existing layout what it has. 0 = any that is free, kept from then on. */
   readonly port?: number;
   /** Tempo and grace. Default 1 s and 10 s, on an existing layout what it has. */
@@ -82,7 +85,13 @@ export async function createOrOpenLayout(dir: string, options: LayoutOptions = {
 
 // Before anything is written.
 function checkOptions(options: LayoutOptions, there: 'cluster' | 'nothing'): void {
-  const { port = defaultDoorPort } = options;
+  const { port = defaultDoorPort, stewards = 1 } = options;
+  if (!Number.isSafeInteger(stewards) || stewards < 1 || stewards > stewardsMax) {
+    throw new HoldfastError(
+      'ARGUMENT_INVALID',
+      `${stewards} stewards: a whole number from 1 to ${stewardsMax} expected`,
+    );
+  }
   if (there === 'nothing') {
     const [nodes, zones] = countsOf(options);
     spreadZones(nodes, zones);
@@ -126,6 +135,7 @@ async function createLayout(dir: string, options: LayoutOptions): Promise<Opened
   const { custodians = defaultCustodians } = options;
   const seats = [
     ...newSeats(spreadZones(nodes, zones), 1),
+    ...newStewardSeats(zones, 2, options.stewards ?? 1),
     ...newCustodianSeats(custodianZones(1, custodians, zones, nodes), 1),
   ];
   await chmod(paths.root, 0o700);
@@ -212,6 +222,15 @@ async function grow(dir: string, file: ClusterFile, options: LayoutOptions): Pro
   const there = file.processes.filter(({ role }) => role === 'custodian').length;
   // A layout of a time before custodians gets them as a new one would.
   const { custodians = file.custodians ?? defaultCustodians } = options;
+  const presentStewards = file.processes.filter(({ role }) => role === 'steward').length;
+  const { stewards = presentStewards } = options;
+  if (stewards < presentStewards) {
+    throw new HoldfastError(
+      'ARGUMENT_INVALID',
+      `the cluster has ${presentStewards} stewards; \`node stop\` takes one down for a while`,
+      { details: { present: presentStewards, asked: stewards } },
+    );
+  }
   refuseShrinking(file, { nodes: present.length, custodians: there }, { nodes, zones, custodians });
   const nodeZones = joinZones(
     present.map(({ zone }) => zone),
@@ -220,6 +239,7 @@ async function grow(dir: string, file: ClusterFile, options: LayoutOptions): Pro
   );
   const seats = [
     ...newNodeSeats(nodeZones, present.length + 1),
+    ...newStewardSeats(zones, presentStewards + 1, stewards),
     ...newCustodianSeats(custodianZones(there + 1, custodians, zones, nodes), there + 1),
   ];
   const ports = [file.doorPort, ...file.processes.map(({ port }) => port)];
@@ -298,6 +318,15 @@ function newSeats(zones: readonly string[], first: number): Seat[] {
 
 function newNodeSeats(zones: readonly string[], first: number): Seat[] {
   return zones.map((zone, index) => ({ name: `node-${first + index}`, role: 'node', zone }));
+}
+
+/** The second and later ones, in other zones than the first. */
+function newStewardSeats(zones: number, first: number, count: number): Seat[] {
+  return Array.from({ length: Math.max(0, count - first + 1) }, (_, at) => ({
+    name: `steward-${first + at}`,
+    role: 'steward' as const,
+    zone: String.fromCodePoint('a'.charCodeAt(0) + ((first + at - 1) % zones)),
+  }));
 }
 
 function newCustodianSeats(zones: readonly string[], first: number): Seat[] {

@@ -126,6 +126,20 @@ describe('a layout', () => {
     });
   });
 
+  test('has one steward unless told otherwise, and grows by others, which join the Beacon of the first', async (t) => {
+    const dir = await directory(t);
+    const names = ({ file }: { file: { processes: readonly { name: string; role: string }[] } }) =>
+      file.processes.filter(({ role }) => role === 'steward').map(({ name }) => name);
+    assert.deepEqual(names(await createOrOpenLayout(dir, { nodes: 3, port: 0, custodians: 0 })), ['steward']);
+    const grown = await createOrOpenLayout(dir, { stewards: 3 });
+    assert.deepEqual(grown.joined, ['steward-2', 'steward-3']);
+    assert.deepEqual(names(await createOrOpenLayout(dir)), ['steward', 'steward-2', 'steward-3']);
+    assert.equal((await loadProcessConfig(dir, 'steward')).joins, false);
+    assert.equal((await loadProcessConfig(dir, 'steward-3')).joins, true);
+    for (const stewards of [2, 0, 9])
+      await assert.rejects(createOrOpenLayout(dir, { stewards }), { code: 'ARGUMENT_INVALID' });
+  });
+
   test('never shrinks', async (t) => {
     const dir = await directory(t);
     await createOrOpenLayout(dir, { nodes: 3, port: 0, custodians: 0 });

@@ -59,7 +59,7 @@ export interface ProcessConfig {
    * damage (DATA_DIR_DAMAGED), never a reason to create a new one.
    */
   readonly born: boolean;
-  /** True when another steward of this cluster has been ready before: the Beacon is there already, whatever is here. */
+  /** True for a steward when another one begins the Beacon, or has been ready before: it is there, whatever is here. */
   readonly joins: boolean;
   readonly identityPath: string;
   readonly membershipPath: string;
@@ -182,10 +182,14 @@ export async function loadProcessConfig(dir: string, name: string): Promise<Proc
     peer: entry.peer,
     dataDir: paths.data(name),
     born: state.processes[name]?.bornAt !== undefined,
-    joins: layout.file.processes.some(
-      (other) =>
-        other.role === 'steward' && other.name !== name && state.processes[other.name]?.bornAt !== undefined,
-    ),
+    joins:
+      (entry.role === 'steward' && name !== 'steward') ||
+      layout.file.processes.some(
+        (other) =>
+          other.role === 'steward' &&
+          other.name !== name &&
+          state.processes[other.name]?.bornAt !== undefined,
+      ),
     identityPath: paths.identity(name),
     membershipPath: paths.membership,
     listen: [multiaddrOf(entry)],

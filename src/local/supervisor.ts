@@ -413,6 +413,6 @@ function forerunners(children: readonly Child[]): Child[] {
 }
 
 /** There are several of them, and the cluster does without one. */
-function mayBeDown({ role }: ProcessEntry): boolean {
-  return role === 'node' || role === 'custodian';
+function mayBeDown({ name, role }: ProcessEntry): boolean {
+  return role !== 'door' && name !== 'steward';
 }

@@ -7,6 +7,7 @@
 import { type Block, type CID, codecDagCbor } from '../core/block.ts';
 import { concat } from '../core/bytes.ts';
 import { Gate } from '../core/concurrency.ts';
+import { readEpoch } from '../core/epoch.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 import { challengeBlocksMax, recordBytesMax } from '../core/limits.ts';
@@ -14,6 +15,7 @@ import type { PeerName, RpcContext, RpcHandler, RpcMessage, RpcServer } from '..
 import { isRecordBytes } from '../manifest/record.ts';
 import { cidField, cidList, field, journalField, limitField, nonceField, peerList } from './block-request.ts';
 import type { BlockStore } from './blockstore.ts';
+import type { StewardEpochs } from './epochs.ts';
 import type { Exchange } from './exchange.ts';
 import { hasRole, type Membership, memberOf } from './membership.ts';
 import type { Providers } from './providers.ts';
@@ -28,6 +30,7 @@ export interface BlockServicePorts {
   readonly exchange: Exchange;
   readonly providers: Providers;
   readonly scrubber: Scrubber;
+  readonly epochs: StewardEpochs;
   /** A steward brought a beat. */
   onBeat(beat: unknown): void;
 }
@@ -73,6 +76,7 @@ export function serveBlocks(ports: BlockServicePorts): void {
   on('block.delete', stewards, deleteBlocks);
   on('block.pull', stewards, pullBlock);
   on('node.beat', stewards, beat);
+  on('node.epoch', stewards, epoch);
   on('node.challenge', anybody, (ports, message) => gate.run(() => challenge(ports, message)));
   on('node.challenges', stewards, (ports, message) => gate.run(() => challenges(ports, message)));
   ports.rpc.handleStream('block.records', (_message, context) => {
@@ -154,10 +158,20 @@ async function listBlocks({ store }: BlockServicePorts, message: Message): Promi
   return { head: { cids, done: blocks.length < limit } };
 }
 
-async function deleteBlocks({ store, providers }: BlockServicePorts, message: Message): Promise<RpcMessage> {
+async function deleteBlocks(
+  { store, providers, epochs }: BlockServicePorts,
+  message: Message,
+  { peer }: RpcContext,
+): Promise<RpcMessage> {
+  const cids = cidList(message.head, 'cids', cidsMax);
+  await epochs.obey(
+    peer,
+    readEpoch(field(message.head, 'epoch')),
+    cids.map((cid) => cid.multihash.digest),
+  );
   const deleted: CID[] = [];
   try {
-    for (const cid of cidList(message.head, 'cids', cidsMax)) if (await store.delete(cid)) deleted.push(cid);
+    for (const cid of cids) if (await store.delete(cid)) deleted.push(cid);
   } finally {
     await providers.remove(deleted);
   }
@@ -171,6 +185,7 @@ async function pullBlock(
 ): Promise<RpcMessage> {
   const { store, exchange, providers } = ports;
   const cid = cidField(message.head, 'cid');
+  await ports.epochs.obey(context.peer, readEpoch(field(message.head, 'epoch')), [cid.multihash.digest]);
   const membership = ports.membership();
   const sources = peerList(message.head, 'from').filter(
     (peer) => peer !== ports.self && memberOf(membership, peer),
@@ -215,6 +230,21 @@ async function beat(ports: BlockServicePorts, message: Message): Promise<RpcMess
       digest: plain(store.digest()),
       scrub: plain(scrubber.status()),
       providers: { own, due },
+    },
+  };
+}
+
+/** Who looks after what: a steward proposes an epoch, or only asks. */
+async function epoch(
+  { epochs }: BlockServicePorts,
+  message: Message,
+  { peer }: RpcContext,
+): Promise<RpcMessage> {
+  const held = await epochs.call(peer, readEpoch(field(message.head, 'propose')));
+  return {
+    head: {
+      held: held === undefined ? null : { ...held, members: [...held.members] },
+      heard: epochs.heard(),
     },
   };
 }

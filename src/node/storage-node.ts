@@ -7,6 +7,7 @@ import type { PeerName } from '../core/rpc.ts';
 import { beatIndex } from './block-request.ts';
 import { serveBlocks } from './block-service.ts';
 import type { BlockStore, BlockUsage } from './blockstore.ts';
+import type { StewardEpochs } from './epochs.ts';
 import { createExchange, type Exchange, type ExchangeOptions, type ExchangeStatus } from './exchange.ts';
 import type { ProviderPeer, Providers, ProvidersStatus } from './providers.ts';
 import { startProviders } from './providers.ts';
@@ -19,6 +20,8 @@ export interface StorageNodeOptions {
   /** Opened; closed by the caller after this node. */
   readonly blockstore: BlockStore;
   readonly providerStore: ProviderStore;
+  /** Where the node keeps which stewards it obeys. */
+  readonly epochs: StewardEpochs;
   readonly clock: Clock;
   readonly scrub?: ScrubOptions;
   readonly exchange?: ExchangeOptions;
@@ -82,7 +85,7 @@ export async function startStorageNode(options: StorageNodeOptions): Promise<Sto
   let scrubbing: Promise<void> = Promise.resolve();
   const onBeat = (frame: unknown) => {
     const index = beatIndex(frame);
-    if (index === undefined || index === beat?.index) return; // two stewards may bring the same beat
+    if (index === undefined || isOld(index, beat?.index)) return;
     beat = { index, at: clock.now() };
     providers.beat(index);
     scrubbing = scrubber.beat();
@@ -95,6 +98,7 @@ export async function startStorageNode(options: StorageNodeOptions): Promise<Sto
     exchange,
     providers,
     scrubber,
+    epochs: options.epochs,
     onBeat,
   });
 
@@ -132,6 +136,14 @@ export async function startStorageNode(options: StorageNodeOptions): Promise<Sto
       await providers[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Several stewards bring the same beats, one a little later than the other. */
+const lateBeatsMax = 8;
+
+/** A beat that came already. One far behind the last is no late one: the count has begun anew. */
+function isOld(index: number, last: number | undefined): boolean {
+  return last !== undefined && index <= last && last - index < lateBeatsMax;
 }
 
 /** Pages through both sides once: a crash, a restored disk or a lost record store may have parted them. */

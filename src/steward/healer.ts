@@ -11,6 +11,7 @@ import { describeError, HoldfastError } from '../core/errors.ts';
 import type { RpcClient } from '../core/rpc.ts';
 import type { Ledger } from './ledger.ts';
 import type { PlanAction } from './plan.ts';
+import type { Shares } from './share-keeper.ts';
 import { readPullAnswer } from './wire.ts';
 
 export interface HealerPorts {
@@ -18,6 +19,8 @@ export interface HealerPorts {
   readonly ledger: Ledger;
   readonly clock: Clock;
   readonly onProblem: (what: string, reason: string) => void;
+  /** Whether this steward may still give orders about a block, and the token that goes with them. */
+  readonly shares: Pick<Shares, 'mine' | 'token'>;
   /** Called when the queue has run dry: more may be waiting to be planned. */
   readonly onDrained: () => void;
   /** Copies under way: altogether, and per target. */
@@ -137,6 +140,7 @@ export class Healer {
     while (this.#copies < this.#ports.copiesMax && !this.#signal.aborted) {
       const action = this.#queue.pop();
       if (action === undefined) break;
+      if (!this.#isMine(action.cid)) continue; // planned before the work was divided anew
       if ((this.#perTarget.get(action.target) ?? 0) >= this.#ports.copiesPerTargetMax) skipped.push(action);
       else this.#run(this.#copy(action));
     }
@@ -153,7 +157,8 @@ export class Healer {
     const { cid, target, sizeBytes } = action;
     this.#begin(action);
     try {
-      const head = { cid, from: action.sources.map((node) => ledger.peer(node)) };
+      const from = action.sources.map((node) => ledger.peer(node));
+      const head = { cid, from, ...this.#token() };
       const options = { timeoutMs: pullMsMax, signal: this.#signal };
       const answer = await rpc.call(ledger.peer(target), 'block.pull', { head }, options);
       const { result, reason } = readPullAnswer(answer.head);
@@ -192,10 +197,13 @@ export class Healer {
 
   async #delete(batch: Deletion): Promise<void> {
     const { rpc, ledger } = this.#ports;
-    const { cids, target, reason } = batch;
+    const { target, reason } = batch;
+    const cids = batch.cids.filter((cid) => this.#isMine(cid));
+    if (cids.length === 0) return;
     try {
       const options = { timeoutMs: pullMsMax, signal: this.#signal };
-      await rpc.call(ledger.peer(target), 'block.delete', { head: { cids: [...cids], reason } }, options);
+      const head = { cids, reason, ...this.#token() };
+      await rpc.call(ledger.peer(target), 'block.delete', { head }, options);
       for (const cid of cids) {
         const slot = ledger.find(cid);
         if (slot >= 0) ledger.unhold(slot, target);
@@ -222,6 +230,15 @@ export class Healer {
       `${what} ${cid.toString()} on ${ledger.peer(target)}`,
       `${reason}; next try in ${Math.round(pause / 1000)} s`,
     );
+  }
+
+  #isMine(cid: CID): boolean {
+    return this.#ports.shares.mine(cid.multihash.digest[0] ?? 0);
+  }
+
+  #token(): { readonly epoch?: Record<string, unknown> } {
+    const token = this.#ports.shares.token();
+    return token === undefined ? {} : { epoch: { ...token, members: [...token.members] } };
   }
 
   /** Slots are given to other blocks in time; what outlives an action is named by what its CID says. */

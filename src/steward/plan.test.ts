@@ -107,6 +107,8 @@ class World {
       ledger: this.view.ledger,
       nodes,
       round: this.round,
+      mine: () => true,
+      stewards: 1,
       catalogueDoubt: undefined,
       underway: () => [],
       backoff: () => undefined,

@@ -48,6 +48,10 @@ export interface PlanView {
   readonly ledger: PlanLedger;
   /** By the ledger's node numbers. */
   readonly nodes: readonly PlanNode[];
+  /** True when this steward looks after the block: nobody else heals or deletes it. */
+  mine(slot: number): boolean;
+  /** Stewards that share the work: samples are so much larger. */
+  readonly stewards: number;
   /** Rises with every round: samples go round with it. */
   readonly round: number;
   /** Undefined when every live block is known; else why nothing may be called unreferenced. */
@@ -152,12 +156,16 @@ function keptFor(ledger: PlanLedger, slot: number, now: number, leaseMs: number)
   return '';
 }
 
+/** What a steward says of a block that another one looks after. */
+export const notMine = 'another steward looks after it';
+
 /** Why an order to collect this block is refused, else '': the same rules by which the planner collects. */
 export function collectProblem(view: PlanView, slot: number, now: number, budget: PlanBudget): string {
   const { massLoss } = cautionOf(view, budget);
   const doubt = massLoss ?? view.catalogueDoubt;
   if (doubt !== undefined) return doubt.reason;
-  return slot < 0 ? 'no node is known to hold it' : keptFor(view.ledger, slot, now, budget.leaseMs);
+  if (slot < 0) return 'no node is known to hold it';
+  return view.mine(slot) ? keptFor(view.ledger, slot, now, budget.leaseMs) : notMine;
 }
 
 interface Caution {
@@ -250,7 +258,7 @@ class Work {
     const { ledger } = this.#view;
     const room = this.#budget.copiesMax - this.#copies;
     if (room <= 0) return;
-    const slots = this.#sample(name, sampleFactor * room);
+    const slots = this.#sample(name, sampleFactor * room).filter((slot) => this.#view.mine(slot));
     const order = slots.map((slot) => ({
       slot,
       live: this.#live(slot).length,
@@ -266,13 +274,14 @@ class Work {
   trimSurplus(): void {
     for (const slot of this.#sample('surplus', sampleFactor * this.#budget.deletesMax)) {
       if (this.#deletes >= this.#budget.deletesMax) return;
-      this.#trim(slot);
+      if (this.#view.mine(slot)) this.#trim(slot);
     }
   }
 
   collectUnreferenced(): void {
     const { ledger } = this.#view;
     for (const slot of this.#sample('unreferenced', sampleFactor * this.#budget.deletesMax)) {
+      if (!this.#view.mine(slot)) continue;
       if (keptFor(ledger, slot, this.#now, this.#budget.leaseMs) !== '') continue;
       for (const { node } of ledger.holders(slot)) {
         if (this.#deletes >= this.#budget.deletesMax) return;
@@ -409,7 +418,7 @@ class Work {
   }
 
   #delete(slot: number, node: number, kind: 'trim' | 'collect' | 'delete-corrupt', reason: string): void {
-    if (this.#deletes >= this.#budget.deletesMax) return;
+    if (this.#deletes >= this.#budget.deletesMax || !this.#view.mine(slot)) return;
     if (this.#view.backoff(slot, node, this.#now) !== undefined) return;
     this.#deletes++;
     this.#push(slot, node, kind, reason);
@@ -463,8 +472,9 @@ class Work {
   }
 
   #sample(name: BlockClass, size: number): number[] {
-    const { ledger, round } = this.#view;
-    return ledger.sample(name, round * size, Math.min(size, ledger.countOf(name)));
+    const { ledger, round, stewards } = this.#view;
+    const wide = stewards * size;
+    return ledger.sample(name, round * wide, Math.min(wide, ledger.countOf(name)));
   }
 
   #say(slot: number, state: PlanUnable['state'], reason: string): void {

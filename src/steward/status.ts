@@ -74,6 +74,25 @@ export interface StewardProblem {
   readonly reason: string;
 }
 
+/** How the work is divided, as the steward that answers sees it. */
+export interface SharesStatus {
+  /** Number of the epoch in force; null when none is known to be. */
+  readonly epoch: number | null;
+  /** For how long this steward may still act without another round that succeeds, ms. 0: it does nothing now. */
+  readonly leaseMs: number;
+  /** How long it still waits for the lease of whoever had its slices before, ms. */
+  readonly waitMs: number;
+  readonly stewards: readonly {
+    readonly name: string;
+    readonly peer: PeerName;
+    readonly isSelf: boolean;
+    /** Of 256. */
+    readonly slices: number;
+    /** Since a node last heard it, ms; null when never. */
+    readonly heardMs: number | null;
+  }[];
+}
+
 export interface StewardStatus {
   readonly at: number;
   readonly startedAt: number;
@@ -105,6 +124,8 @@ export interface StewardStatus {
     readonly unreferenced: number;
   };
   readonly nodes: readonly NodeStatus[];
+  /** Absent where the membership names one steward. */
+  readonly shares?: SharesStatus;
   readonly queue: {
     /** Copies planned and not begun, and copies under way. */
     readonly waiting: number;

@@ -22,6 +22,7 @@ import { type LedgerStore, LevelLedgerStore } from './ledger-level.ts';
 import type { StewardStatus } from './status.ts';
 import type { StewardMember } from './node-watch.ts';
 import { defaultStewardSettings } from './settings.ts';
+import { allShares, type Shares } from './share-keeper.ts';
 import { Steward } from './steward.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -109,6 +110,8 @@ class Rig implements RpcClient, RpcServer, Tempo, Catalogue {
   readonly handlers = new Map<string, RpcHandler>();
   readonly objects: CatalogueObject[] = [];
   readonly calls = new Map<string, number>();
+  /** What orders carried. */
+  readonly tokens: unknown[] = [];
   /** Blocks asked about in calls that ask about many. */
   challenged = 0;
   /** Rounds that have come to their end. */
@@ -171,6 +174,7 @@ class Rig implements RpcClient, RpcServer, Tempo, Catalogue {
   ): Promise<Required<RpcMessage>> {
     await nextTurn();
     this.calls.set(method, (this.calls.get(method) ?? 0) + 1);
+    if (method === 'block.pull' || method === 'block.delete') this.tokens.push(Object(message.head).epoch);
     if (peer === 'door') return { head: {}, body: new Uint8Array() };
     const node = this.nodes.get(peer);
     if (node?.up !== true) throw new HoldfastError('PEER_UNREACHABLE', `${peer} is down`);
@@ -309,7 +313,11 @@ interface Running {
   readonly restart: () => Promise<void>;
 }
 
-async function running(t: TestContext, settings = defaultStewardSettings): Promise<Running> {
+async function running(
+  t: TestContext,
+  settings = defaultStewardSettings,
+  shares: Shares = allShares,
+): Promise<Running> {
   const rig = new Rig();
   const path = await mkdtemp(join(tmpdir(), 'holdfast-steward-'));
   const open = async (): Promise<{ steward: Steward; store: LevelLedgerStore }> => {
@@ -323,7 +331,16 @@ async function running(t: TestContext, settings = defaultStewardSettings): Promi
         rig.saves++;
       },
     };
-    const ports = { rpc: rig, server: rig, tempo: rig, catalogue: rig, store: counted, clock, random };
+    const ports = {
+      rpc: rig,
+      server: rig,
+      tempo: rig,
+      catalogue: rig,
+      store: counted,
+      clock,
+      random,
+      shares,
+    };
     return { store, steward: await Steward.start(ports, rig.members, settings) };
   };
   let current = await open();
@@ -514,6 +531,39 @@ test('an order to collect obeys the rules of the planner, and says of each block
   assert.equal((await young())[1], '');
   assert.deepEqual(rig.copies(garbage.cid), []);
   assert.equal(rig.copies(needed.cid).length, 3);
+});
+
+test('a steward copies and deletes in its own slices only, under its token, and takes over what becomes its own', async (t) => {
+  let mine = (slice: number): boolean => slice % 2 === 0;
+  let n = 1;
+  const token = () => ({ n, by: 'steward', members: ['other', 'steward'] });
+  const shares: Shares = { mine: (slice) => mine(slice), token, count: () => 2, status: () => undefined };
+  const { budget } = defaultStewardSettings;
+  const { rig, status } = await running(t, defaultStewardSettings, shares);
+  const sliceOf = ({ cid }: Block): number => cid.multihash.digest[0] ?? 0;
+  const blocks = Array.from({ length: 40 }, (_, at) => rig.store(`block ${at}`, 1, 3));
+  for (const { cid } of blocks) rig.register(cid);
+  const own = blocks.filter((block) => sliceOf(block) % 2 === 0);
+  assert.ok(own.length > 5 && own.length < 35);
+  await rig.beatUntil('its own are healed', () => own.every(({ cid }) => rig.copies(cid).length === 3));
+  for (let beat = 0; beat < 20; beat++) await rig.beat();
+  for (const block of blocks)
+    assert.equal(rig.copies(block.cid).length, own.includes(block) ? 3 : 2, `slice ${sliceOf(block)}`);
+  assert.deepEqual(new Set(rig.tokens.map((each) => Object(each).n)), new Set([1]));
+  const garbage = Array.from({ length: 20 }, (_, at) => rig.store(`garbage ${at}`, 2));
+  rig.time += 2 * budget.leaseMs;
+  await rig.beatUntil('seen', () => status().blocks.unreferenced >= 20 || status().healing.blocksDeleted > 0);
+  rig.time += 2 * budget.leaseMs;
+  for (let beat = 0; beat < 20; beat++) await rig.beat();
+  for (const block of garbage)
+    assert.equal(rig.copies(block.cid).length, sliceOf(block) % 2 === 0 ? 0 : 1, `slice ${sliceOf(block)}`);
+  const other = garbage.find((block) => sliceOf(block) % 2 === 1) ?? assert.fail();
+  const refused = Object(await rig.ask('steward.collect', { cids: [other.cid] }));
+  assert.deepEqual(refused.problems, ['another steward looks after it']);
+  rig.tokens.length = 0;
+  [mine, n] = [() => true, 2];
+  await rig.beatUntil('all are healed', () => status().objects.healthy === 40);
+  assert.deepEqual(new Set(rig.tokens.map((each) => Object(each).n)), new Set([2]));
 });
 
 test('leases and orders are for doors', async (t) => {

@@ -27,6 +27,7 @@ import { defaultStewardSettings, type StewardSettings } from './settings.ts';
 import type { BeaconReport, HoldersReport, ObjectReport, StewardStatus } from './status.ts';
 import { holdersOf, summaryOf } from './summary.ts';
 import { ObjectView } from './view.ts';
+import { allShares, type Shares } from './share-keeper.ts';
 import { type NodeChores, readCids, readManifest } from './wire.ts';
 
 export interface StewardPorts {
@@ -40,6 +41,10 @@ export interface StewardPorts {
   readonly store: LedgerStore;
   readonly clock: Clock;
   readonly random: (count: number) => Uint8Array;
+  /** How the work is divided. Absent: this steward is alone. */
+  readonly shares?: Shares;
+  /** Roles that are told the beat without being asked for anything. Default doors and custodians. */
+  readonly tells?: readonly string[];
 }
 
 const copiesUnderwayMax = 32;
@@ -67,6 +72,7 @@ export class Steward implements AsyncDisposable {
   readonly #watch: NodeWatch;
   readonly #indexes: IndexReader;
   readonly #healer: Healer;
+  readonly #shares: Shares;
   readonly #prover: Prover;
   readonly #claims: Claims;
   readonly #startedAt: number;
@@ -87,13 +93,18 @@ export class Steward implements AsyncDisposable {
     const notices = new Notices(clock);
     const onProblem = (what: string, reason: string): void => notices.problem(what, reason);
     const shared = { rpc, ledger: view.ledger, clock, onProblem };
+    const { shares = allShares } = ports;
     const limits = { copiesMax: copiesUnderwayMax, copiesPerTargetMax: copiesPerTargetUnderwayMax };
     this.#ports = ports;
     this.#settings = settings;
     this.#notices = notices;
     this.#startedAt = clock.now();
     this.#follower = new CatalogueFollower(ports.catalogue, view, clock, notices);
-    this.#healer = new Healer({ ...shared, ...limits, onDrained: () => this.nudge() }, this.#stop.signal);
+    this.#shares = shares;
+    this.#healer = new Healer(
+      { ...shared, ...limits, shares, onDrained: () => this.nudge() },
+      this.#stop.signal,
+    );
     this.#prover = new Prover({ ...shared, random, deadlineMs: settings.deadlineMs });
     const { proofAgeMsMax } = settings.budget;
     this.#claims = new Claims({
@@ -245,6 +256,7 @@ export class Steward implements AsyncDisposable {
       healer: this.#healer,
       prover: this.#prover,
       notices: this.#notices,
+      shares: this.#shares,
       plan: this.#plan,
       timing: this.#timing,
     });
@@ -304,7 +316,7 @@ export class Steward implements AsyncDisposable {
   #tellBeat(beat: Beat): void {
     const options = { timeoutMs: this.#settings.deadlineMs, signal: this.#stop.signal };
     for (const member of this.#watch.members) {
-      const role = ['door', 'custodian'].find((each) => member.roles.includes(each));
+      const role = (this.#ports.tells ?? ['door', 'custodian']).find((each) => member.roles.includes(each));
       if (role === undefined) continue;
       const call = this.#ports.rpc.call(member.peer, `${role}.beat`, { head: { beat: beat.frame } }, options);
       // One that misses a beat keeps time by itself; it is not ours to watch.
@@ -340,8 +352,11 @@ export class Steward implements AsyncDisposable {
   }
 
   #planView(): PlanView {
+    const { ledger } = this.#view;
     return {
-      ledger: this.#view.ledger,
+      ledger,
+      mine: (slot) => this.#shares.mine(ledger.digest(slot)[0] ?? 0),
+      stewards: this.#shares.count(),
       nodes: this.#watch.nodes,
       round: this.#round,
       catalogueDoubt: this.#follower.doubt(),
@@ -422,6 +437,10 @@ export class Steward implements AsyncDisposable {
     const patienceMs = suspended.every(({ passing }) => passing) ? passingMs : 0;
     notices.alarm('suspended', suspended.map(({ reason }) => reason).join('; '), patienceMs);
     notices.alarm('nodes-read-only', this.#watch.readOnly().join(', '));
+    const idle = this.#shares.status()?.leaseMs === 0;
+    const why =
+      'no majority of the nodes confirms which blocks are its own: this steward heals and deletes nothing';
+    notices.alarm('steward-idle', idle ? why : '', passingMs);
     const { state, intervalMs } = this.#ports.tempo.current();
     const cadence = `Pulse is silent: time is kept locally, one beat in ${intervalMs} ms`;
     notices.alarm('tempo-degraded', state === 'locked' ? '' : cadence, passingMs);

@@ -11,6 +11,7 @@ import type { NodeWatch } from './node-watch.ts';
 import type { Notices } from './notices.ts';
 import type { Plan, PlanNode } from './plan.ts';
 import type { Prover } from './prover.ts';
+import type { Shares } from './share-keeper.ts';
 import type { BeaconReport, HoldersReport, ObjectStatus, StewardStatus } from './status.ts';
 import type { ObjectView } from './view.ts';
 
@@ -26,6 +27,7 @@ export interface SummaryParts {
   readonly healer: Healer;
   readonly prover: Prover;
   readonly notices: Notices;
+  readonly shares: Shares;
   /** The last plan; undefined before the first. */
   readonly plan: Plan | undefined;
   readonly timing: StewardStatus['timing'];
@@ -33,6 +35,7 @@ export interface SummaryParts {
 
 export function summaryOf(parts: SummaryParts): StewardStatus {
   const { view, healer, plan } = parts;
+  const shares = parts.shares.status();
   return {
     at: parts.clock.now(),
     startedAt: parts.startedAt,
@@ -43,6 +46,7 @@ export function summaryOf(parts: SummaryParts): StewardStatus {
     objects: objectsOf(view),
     blocks: blocksOf(view.ledger),
     nodes: parts.watch.status(),
+    ...(shares === undefined ? {} : { shares }),
     queue: { waiting: healer.waiting, underway: healer.underwayCount, backingOff: healer.backingOff },
     healing: healingOf(view.ledger, healer),
     proofs: parts.prover.counts,

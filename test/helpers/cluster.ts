@@ -21,6 +21,8 @@ export interface ClusterOptions {
   readonly zones?: number;
   /** Default none: five more processes are only for tests of custody. */
   readonly custodians?: number;
+  /** Default one. */
+  readonly stewards?: number;
   readonly settings?: Partial<ClusterSettings>;
   /** An existing directory; default a fresh one, removed at the end. */
   readonly dir?: string;
@@ -73,8 +75,8 @@ export class TestCluster implements AsyncDisposable {
   }
 
   async up(): Promise<void> {
-    const { nodes, zones, custodians = 0, settings } = this.#options;
-    const options = JSON.stringify({ nodes, zones, custodians, settings, port: this.port });
+    const { nodes, zones, custodians = 0, stewards, settings } = this.#options;
+    const options = JSON.stringify({ nodes, zones, custodians, stewards, settings, port: this.port });
     const child = spawn(process.execPath, [script, this.dir, options], {
       stdio: ['pipe', 'pipe', 'pipe'], // the first tells it when this process has gone
     });

@@ -7,6 +7,7 @@ import type { Clock } from '../../src/core/clock.ts';
 import { sha256 } from '../../src/core/hash.ts';
 import { utf8 } from '../../src/core/bytes.ts';
 import { openBlockStore, type DiskBlockStore } from '../../src/node/blockstore.ts';
+import { StewardEpochs } from '../../src/node/epochs.ts';
 import { type Identity, identityFromSeed } from '../../src/node/identity.ts';
 import type { Member, MemberRole, Membership } from '../../src/node/membership.ts';
 import { type NodePeer, startPeer } from '../../src/node/peer.ts';
@@ -68,7 +69,7 @@ export interface ClusterOptions {
   readonly others?: readonly { readonly name: string; readonly role: MemberRole }[];
   readonly identities?: (name: string) => Promise<Identity>;
   readonly records?: Partial<ProviderStoreOptions>;
-  readonly node?: Partial<StorageNodeOptions>;
+  readonly node?: Partial<Omit<StorageNodeOptions, 'epochs'>>;
   /** Fills the disk of a node before it starts. */
   readonly prepare?: (name: string, blocks: DiskBlockStore, records: ProviderStore) => Promise<void>;
 }
@@ -146,9 +147,9 @@ async function startNode(
   const blocks = stack.use(await openBlockStore(dir));
   const records = stack.use(await openProviderStore(dir, { clock, ...options.records }));
   await options.prepare?.(name, blocks, records);
-  const node = stack.use(
-    await startStorageNode({ peer, blockstore: blocks, providerStore: records, clock, ...options.node }),
-  );
+  const epochs = await StewardEpochs.open(dir.path, clock);
+  const parts = { peer, blockstore: blocks, providerStore: records, epochs, clock };
+  const node = stack.use(await startStorageNode({ ...parts, ...options.node }));
   return { name, identity, peer, node, blocks, records, clock };
 }
 

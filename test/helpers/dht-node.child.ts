@@ -7,6 +7,7 @@ import { clusterName } from './dht-cluster.ts';
 import { parseCid, rawBlock } from '../../src/core/block.ts';
 import { utf8 } from '../../src/core/bytes.ts';
 import { openBlockStore } from '../../src/node/blockstore.ts';
+import { StewardEpochs } from '../../src/node/epochs.ts';
 import type { Membership } from '../../src/node/membership.ts';
 import { startPeer } from '../../src/node/peer.ts';
 import { openProviderStore } from '../../src/node/provider-store.ts';
@@ -26,7 +27,8 @@ const peer = await startPeer({
   listen: { host: '127.0.0.1', port: Number(port) },
   dialPauseMsMax: 500,
 });
-const node = await startStorageNode({ peer, blockstore, providerStore, clock });
+const epochs = await StewardEpochs.open(dir.path, clock);
+const node = await startStorageNode({ peer, blockstore, providerStore, epochs, clock });
 
 interface Request {
   readonly id: number;

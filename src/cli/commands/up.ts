@@ -25,7 +25,8 @@ const pollMs = 200;
 
 export const up: Command = {
   name: 'up',
-  usage: '[--nodes N] [--zones N] [--custodians N] [--port P] [--beacon SERVERS] [--detach] [--no-docs]',
+  usage:
+    '[--nodes N] [--zones N] [--custodians N] [--stewards N] [--port P] [--beacon SERVERS] [--detach] [--no-docs]',
   summary: 'Start the local cluster, creating it at the first time; Ctrl-C stops it in order',
   options: {
     nodes: { type: 'string', value: 'N', text: 'storage nodes (default 5; may grow later)' },
@@ -34,6 +35,11 @@ export const up: Command = {
       type: 'string',
       value: 'N',
       text: 'processes that hold shares of the keys (default 5; may grow later; 0: a development key file)',
+    },
+    stewards: {
+      type: 'string',
+      value: 'N',
+      text: 'processes that heal, dividing the work (default 1; may grow later)',
     },
     port: {
       type: 'string',
@@ -65,16 +71,18 @@ export const up: Command = {
 };
 
 function readOptions(context: Context): LayoutOptions {
-  const [nodes, zones, custodians, port] = [
+  const [nodes, zones, custodians, stewards, port] = [
     context.whole('nodes', { min: 1, max: 248 }),
     context.whole('zones', { min: 1, max: 26 }),
     context.whole('custodians', { min: 0, max: 32 }),
+    context.whole('stewards', { min: 1, max: 8 }),
     context.whole('port', { min: 0, max: 65_535 }),
   ];
   return {
     ...(nodes === undefined ? {} : { nodes }),
     ...(zones === undefined ? {} : { zones }),
     ...(custodians === undefined ? {} : { custodians }),
+    ...(stewards === undefined ? {} : { stewards }),
     ...(port === undefined ? {} : { port }),
     ...beaconOption(context),
   };
