@@ -11,14 +11,12 @@ import { loadRistretto } from './group-sodium.ts';
 import {
   applySwitch,
   contribute,
-  contributionsHash,
   openPage,
   provenItem,
   readContribution,
   type SwitchItem,
   type SwitchPage,
 } from './key-switch.ts';
-import { certifyPage, isSwitched, rotationBytes, switchedItem } from './rotation.ts';
 import { combine, encrypt } from './tdh2.ts';
 
 const group = await loadRistretto();
@@ -156,34 +154,6 @@ test('a mauled wrap never becomes an item', () => {
   assert.equal(attempt({ ...wrap, V: group.add(wrap.V, shift) }), undefined);
   assert.equal(attempt({ ...wrap, U: group.add(wrap.U, shift) }), undefined);
   assert.equal(attempt(wrap, utf8('another label')), undefined);
-});
-
-test('the certificate holds each wrap in its place, and a switched wrap enters the next rotation only by it', () => {
-  const wraps = switched();
-  const { statement, proofs } = certifyPage(page, wraps, contributionsHash(contributions));
-  for (const [at, item] of wraps.entries()) {
-    const proof = the(proofs[at]);
-    assert.ok(isSwitched(group, statement, at, proof, item));
-    assert.ok(!isSwitched(group, statement, (at + 1) % 4, proof, item));
-    assert.ok(!isSwitched(group, statement, at, proof, { ...item, label: utf8('laxer') }));
-    assert.ok(!isSwitched(group, statement, at, proof, { ...item, bkId: random(16) }));
-    assert.ok(!isSwitched(group, statement, at, proof, { ...item, V: item.U }));
-    assert.ok(!isSwitched(group, { ...statement, root: random(32) }, at, proof, item));
-    assert.ok(!isSwitched(group, { ...statement, count: 257 }, at, proof, item));
-  }
-  assert.notDeepEqual(rotationBytes(statement), rotationBytes({ ...statement, toVer: 3 }));
-  const third = generate(suite, 2, newMembers(3), 3);
-  const again = wraps.map((item, at) =>
-    the(switchedItem(group, statement, at, the(proofs[at]), item, utf8(`newer ${at}`))),
-  );
-  assert.equal(switchedItem(group, statement, 0, the(proofs[1]), the(wraps[0]), utf8('x')), undefined);
-  const later = pageOf(next, third, [2, 3, 4, 6], again);
-  const moved = applySwitch(
-    group,
-    later,
-    contributionsOf(next, later).map(({ index, bytes }) => the(readContribution(group, later, index, bytes))),
-  );
-  assert.deepEqual(opened(third, [1, 3], the(moved[2])), elements[2]);
 });
 
 test('parameters that do not fit are refused', () => {

@@ -12,7 +12,6 @@
 
 import { concat, uint32, uint64, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { sha512 } from '../core/hash.ts';
 import { unwrapItemsMax } from '../core/limits.ts';
 import {
   type Group,
@@ -189,12 +188,4 @@ export function applySwitch(
     U: group.sum(contributions.map(({ R }) => R[at] ?? group.identity)),
     V: group.sum([V, ...contributions.map(({ W }) => W[at] ?? group.identity)]),
   }));
-}
-
-/** SHA-512 over all contributions of a page, ascending by member: what its certificate refers to. */
-export function contributionsHash(
-  contributions: readonly { readonly index: number; readonly bytes: Uint8Array }[],
-): Uint8Array {
-  const ordered = contributions.toSorted((a, b) => a.index - b.index);
-  return sha512(counted(ordered.map(({ index, bytes }) => concat(uint8(index), sha512(bytes)))));
 }
