@@ -89,14 +89,6 @@ async function start({ cg, i, beat, dir, seed, shares: given, records }: Custodi
   };
   const orders = new CustodianOrders({ ...common, executors: [] });
   const groups = { kek: await loadRistretto(), frost: nobleEd25519() };
-  const desk = new CeremonyDesk({
-    ...common,
-    orders,
-    groups: async () => groups,
-    beatsPerBar: () => 10,
-    custodianKey: () => signer.publicKey,
-    custodians: () => new Map(),
-  });
   let known: readonly RecordBytes[] = records;
   let read = 0;
   const follow = async (): Promise<void> => {
@@ -104,7 +96,16 @@ async function start({ cg, i, beat, dir, seed, shares: given, records }: Custodi
     await books.comparedAt(beat);
   };
   await follow();
-  const steps = new CeremonySteps(desk, rotationProtocols({ follow, lastUse: () => 0 }));
+  const desk = new CeremonyDesk({
+    ...common,
+    orders,
+    follow,
+    groups: async () => groups,
+    beatsPerBar: () => 10,
+    custodianKey: () => signer.publicKey,
+    custodians: () => new Map(),
+  });
+  const steps = new CeremonySteps(desk, rotationProtocols({ lastUse: () => 0 }));
   take = async ({ session, protocol, step, payload, records: newest }) => {
     if (newest.length > known.length) known = newest;
     return steps.step(session, protocol, step, payload);

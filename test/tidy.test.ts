@@ -66,7 +66,7 @@ const pure: readonly RegExp[] = [
   /^src\/envelope\//,
   /^src\/threshold\//,
   /^src\/flows\//,
-  /^src\/custody\/(answer|authorise|birth|book|budget|canary|capability|capability-file|certificate|default-policy|directory|feed|freshness|misconduct|order|policy)\.ts$/,
+  /^src\/custody\/(agreed-records|answer|authorise|ballot|birth|book|budget|canary|capability|capability-file|certificate|default-policy|directory|feed|freshness|misconduct|order|policy|proposal)\.ts$/,
   /^src\/custody\/migrate\.ts$/,
   /^src\/custody\/(record-head|refusal|replay|request|revocation|scope|signed-map|tally)\.ts$/,
   /^src\/beacon\/(log|fold|rows|records|queries|custody-chain|jetstream-(message|place|settings))\.ts$/,

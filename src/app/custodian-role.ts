@@ -45,6 +45,9 @@ import { type Member, peersWithRole, random, type RoleOptions, startMember, syst
 /** Name in the share store of the highest beat heard; it is written once in so many beats. */
 const beatMark = 'beat';
 const beatMarkEvery = 60;
+/** When that was, and how fast beats came at the quickest, in tenths of a beat a minute. */
+const beatTimeMark = 'beat/at';
+const tempoMark = 'beat/tempo';
 /** Who may speak to custodians; requests and orders are signed by who makes them, whoever carries them. */
 const callers = ['custodian', 'steward', 'door', 'operator'];
 
@@ -163,7 +166,11 @@ class CustodianProcess implements AsyncDisposable {
     this.#shares = shares;
     this.#log = log;
     this.#sealing = sealing;
-    this.#tempo = new CustodianTempo(systemClock, shares.mark(beatMark));
+    this.#tempo = new CustodianTempo(systemClock, {
+      beat: shares.mark(beatMark),
+      atMs: shares.mark(beatTimeMark),
+      bpm: shares.mark(tempoMark) / 10,
+    });
     this.#books = new CustodyBooks(shares);
     this.#follower = new CustodyFollower(member.peer.rpc, this.#books);
     this.#cosigning = new Cosigning(log, member.peer.rpc);
@@ -184,6 +191,7 @@ class CustodianProcess implements AsyncDisposable {
     const desk = new CeremonyDesk({
       ...ports,
       orders: this.#orders,
+      follow: () => this.#follow(),
       peer: member.peer.name,
       operator,
       groups: async () => ({ kek: await loadRistretto(), frost: nobleEd25519() }),
@@ -195,7 +203,6 @@ class CustodianProcess implements AsyncDisposable {
     this.#steps = new CeremonySteps(
       desk,
       rotationProtocols({
-        follow: () => this.#follow(),
         lastUse: (cg, kekVer) => this.#custodian.lastUse(cg, kekVer),
         waits: { ...destroyWaits, orderedMs: member.config.settings.retiredMs },
       }),
@@ -367,6 +374,7 @@ class CustodianProcess implements AsyncDisposable {
   /** Never rejects: what failed is told once and in the status, and tried again with the next beat. */
   async #round(): Promise<void> {
     const { beat } = this.#tempo.now();
+    this.#steps.closeIdle(systemClock.now());
     const done = await Promise.allSettled([
       this.#keepBeat(beat),
       this.#follow(),
@@ -410,7 +418,15 @@ class CustodianProcess implements AsyncDisposable {
   }
 
   async #keepBeat(beat: number): Promise<void> {
-    if (beat >= this.#shares.mark(beatMark) + beatMarkEvery) await this.#shares.raise(beatMark, beat);
+    if (beat < this.#shares.mark(beatMark) + beatMarkEvery) return;
+    const { atMs, bpm } = this.#tempo.memory();
+    // A clock that goes back leaves the later time: it only allows fewer beats.
+    for (const [mark, value] of [
+      [beatTimeMark, Math.floor(atMs)],
+      [tempoMark, Math.ceil(bpm * 10)],
+      [beatMark, beat],
+    ] as const)
+      await this.#shares.raise(mark, Math.max(value, this.#shares.mark(mark)));
   }
 
   async #haveCosigned(): Promise<void> {

@@ -1,26 +1,45 @@
 // The beat as a custodian hears it from the steward. It decides on what has expired, so it never goes back: not in
-// this process, and not behind what an earlier one heard.
+// this process, and not behind what an earlier one heard. For the same reason it never jumps ahead: a beat that was
+// believed once cannot be taken back. It moves by what fits in the time that has passed by the own clock, at the tempo
+// that is known, which rises by a tenth in a bar, as Pulse's own does. A beat from further ahead moves it as far as that.
 
 import { parseBeat } from '../backbeat/beat.ts';
 import { type Clock, minute } from '../core/clock.ts';
 import { type BeatNow, beatAt, type HeardBeat, laterBeat } from '../custody/freshness.ts';
 
-/** Used until two downbeats have shown how long a bar is. */
+/** Used until two downbeats have shown how long a bar is; and the bar in which the tempo may rise once. */
 const beatsPerBarAssumed = 60;
+/** Pulse changes its tempo by no more than this at once. */
+const tempoRiseMax = 1.1;
+/** Beats that may come early: frames wait on their way. */
+const slackBeats = 2;
+
+/** What is kept of time over restarts. */
+export interface TempoMemory {
+  /** Highest beat that an earlier process heard; beats before it are old news. */
+  readonly beat: number;
+  /** Wall clock when it was written down, ms since 1970; 0 for never. */
+  readonly atMs: number;
+  /** Beats per minute, at the quickest; 0 for unknown. */
+  readonly bpm: number;
+}
 
 export class CustodianTempo {
   readonly #clock: Clock;
-  /** Beats before this one are old news. */
-  readonly #floor: number;
+  readonly #memory: TempoMemory;
   #heard: HeardBeat | undefined;
+  /** A beat of the last bar, and when it was heard, also by the wall clock: a machine that slept has only that. */
+  #anchor: (HeardBeat & { readonly wallMs: number }) | undefined;
+  /** The quickest tempo that was believed. */
+  #bpm: number;
   #beatMs = minute;
   #beatsPerBar = beatsPerBarAssumed;
   #downbeat: number | undefined;
 
-  /** `floor`: highest beat that an earlier process heard. */
-  constructor(clock: Clock, floor: number) {
+  constructor(clock: Clock, memory: TempoMemory) {
     this.#clock = clock;
-    this.#floor = floor;
+    this.#memory = memory;
+    this.#bpm = memory.bpm;
   }
 
   /**
@@ -31,14 +50,19 @@ export class CustodianTempo {
   hear(value: unknown): boolean {
     const { frame } = parseBeat(value);
     if (frame.metadata?.['local'] === true) return true;
-    const { beat_index: beat } = frame;
-    if (beat < this.#floor) return false;
+    if (frame.beat_index < this.#memory.beat) return false;
+    const beat = Math.min(frame.beat_index, this.#latest());
     const heard = laterBeat(this.#heard, { beat, atMs: this.#clock.monotonic() });
     if (heard === this.#heard) return false;
     this.#heard = heard;
-    this.#beatMs = minute / frame.tempo_bpm;
+    this.#takeTempo(frame.tempo_bpm, heard);
     if (frame.downbeat) this.#beginBar(beat);
     return true;
+  }
+
+  /** What to keep. */
+  memory(): TempoMemory {
+    return { beat: this.now().beat, atMs: this.#clock.now(), bpm: this.#bpm };
   }
 
   now(): BeatNow {
@@ -49,6 +73,33 @@ export class CustodianTempo {
   /** As last heard. */
   get beatsPerBar(): number {
     return this.#beatsPerBar;
+  }
+
+  /** The latest beat that it can be. */
+  #latest(): number {
+    const wallMs = this.#clock.now();
+    if (this.#anchor !== undefined) {
+      const { beat, atMs, wallMs: since } = this.#anchor;
+      return beat + this.#beatsIn(Math.max(this.#clock.monotonic() - atMs, wallMs - since));
+    }
+    const { beat, atMs, bpm } = this.#memory;
+    // The first beat ever has nothing to be held against, and a clock that was set back tells nothing.
+    if (bpm === 0 || atMs === 0 || wallMs < atMs) return Number.MAX_SAFE_INTEGER;
+    return beat + this.#beatsIn(wallMs - atMs);
+  }
+
+  #beatsIn(elapsedMs: number): number {
+    return Math.floor((elapsedMs * this.#bpm * tempoRiseMax) / minute) + slackBeats;
+  }
+
+  /** Once in a bar, so that neither what comes early nor what comes quicker adds up. */
+  #takeTempo(bpm: number, heard: HeardBeat): void {
+    const isNewBar = this.#anchor === undefined || heard.beat >= this.#anchor.beat + beatsPerBarAssumed;
+    const known = this.#bpm === 0 ? bpm : this.#bpm;
+    const believed = Math.min(bpm, isNewBar ? known * tempoRiseMax : known);
+    this.#bpm = Math.max(known, believed);
+    this.#beatMs = minute / believed;
+    if (isNewBar) this.#anchor = { ...heard, wallMs: this.#clock.now() };
   }
 
   #beginBar(beat: number): void {

@@ -234,6 +234,7 @@ export class CustodyCoordinator implements AsyncDisposable {
       },
       registry: {
         kek: (cg) => this.#kek(cg),
+        versions: (cg) => this.#versions(cg),
         birth: (cg) => this.#birth(cg),
         lastCertificate: async (cg, ver) => {
           const found = await this.#view().certificate(cg, ver);
@@ -299,14 +300,25 @@ export class CustodyCoordinator implements AsyncDisposable {
   }
 
   async #kek(cg: string): Promise<FiledKek | undefined> {
+    const found = (await this.#view().kek(cg))?.record.body;
+    return found?.provider === 'tdec' ? this.#version(cg, found.ver) : undefined;
+  }
+
+  async #versions(cg: string): Promise<readonly FiledKek[]> {
+    const found: FiledKek[] = [];
+    for (let ver = 1; ; ver++) {
+      const filed = await this.#version(cg, ver);
+      if (filed === undefined) return found;
+      found.push(filed);
+    }
+  }
+
+  async #version(cg: string, ver: number): Promise<FiledKek | undefined> {
     const view = this.#view();
-    const found = await view.kek(cg);
-    if (found === undefined || found.record.body.provider !== 'tdec') return undefined;
-    const { ver } = found.record.body;
     // In this order: what comes in between makes the append fail, never the record wrong.
     const revision = await view.subjectRevision(`kek/${cg}/${ver}`);
     const newest = await view.kek(cg, ver);
-    if (newest === undefined) return undefined;
+    if (newest === undefined || newest.record.body.provider !== 'tdec') return undefined;
     const { bytes } = newest.record.block;
     return { ...readBase(bytes), bytes, revision };
   }

@@ -14,6 +14,8 @@ const frame = (index: number, isLocal = false): BeatFrame => {
   return isLocal ? { ...sent, metadata: { ...sent.metadata, local: true } } : sent;
 };
 
+const unknown = { beat: 0, atMs: 0, bpm: 0 };
+
 test('a door goes by its own clock and says that it is degraded', () => {
   let now = 0;
   const tempo = new DoorTempo({ now: () => now, monotonic: () => now });
@@ -28,11 +30,56 @@ test('a door goes by its own clock and says that it is degraded', () => {
 
 test('a custodian does its chores with such a beat, and decides by its own clock', () => {
   let now = 0;
-  const tempo = new CustodianTempo({ now: () => now, monotonic: () => now }, 0);
+  const tempo = new CustodianTempo({ now: () => now, monotonic: () => now }, unknown);
   assert.equal(tempo.hear(frame(10)), true);
   assert.equal(tempo.hear(frame(10)), false);
   now = 1000;
   assert.equal(tempo.hear(frame(9_000_000, true)), true);
   assert.ok(tempo.now().beat <= 11, 'time has not jumped');
   assert.equal(tempo.hear(frame(11)), true, 'and the next beat of Pulse is not old news');
+});
+
+test('a beat from far ahead moves the time of a custodian by no more than what has passed, and is forgotten', () => {
+  let now = 1_000_000;
+  const clock = { now: () => now, monotonic: () => now };
+  const tempo = new CustodianTempo(clock, unknown);
+  tempo.hear(frame(10));
+  now += 1000;
+  tempo.hear(frame(9_000_000));
+  assert.ok(tempo.now().beat <= 14, `beat ${tempo.now().beat}`);
+  // Pulse's own beats are heard again as soon as they are later than what was believed.
+  now += 5000;
+  assert.equal(tempo.hear(frame(16)), true);
+  assert.equal(tempo.now().beat, 16);
+  // Over a restart it is the same: what may have passed meanwhile is known from the wall clock.
+  const memory = tempo.memory();
+  now += 60_000;
+  const again = new CustodianTempo(clock, memory);
+  again.hear(frame(9_000_000));
+  assert.ok(again.now().beat <= 16 + 68, `beat ${again.now().beat}`);
+  assert.equal(new CustodianTempo(clock, memory).hear(frame(15)), false);
+});
+
+test('a custodian believes a quicker tempo by a tenth in a bar', () => {
+  let now = 0;
+  const tempo = new CustodianTempo({ now: () => now, monotonic: () => now }, unknown);
+  tempo.hear(frame(10));
+  let told = 10;
+  for (let at = 0; at < 60; at++) {
+    now += 1000;
+    told += 100;
+    tempo.hear({ ...frame(told), tempo_bpm: 1000 });
+  }
+  // A minute at 60 beats: a tenth more, and a tenth of that, and the beats that may come early.
+  assert.ok(tempo.now().beat < 10 + 60 * 4, `beat ${tempo.now().beat}`);
+});
+
+test('time that a custodian slept has passed', () => {
+  let [wall, monotonic] = [0, 0];
+  const tempo = new CustodianTempo({ now: () => wall, monotonic: () => monotonic }, unknown);
+  tempo.hear(frame(10));
+  wall += 3_600_000;
+  monotonic += 1000;
+  tempo.hear(frame(3610));
+  assert.equal(tempo.now().beat, 3610);
 });

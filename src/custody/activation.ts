@@ -9,7 +9,9 @@ import { preimage, sha256 } from '../core/hash.ts';
 import { sameBytes } from '../core/bytes.ts';
 import { minute } from '../core/clock.ts';
 import { kekPreimage, type TdecKek } from '../envelope/kek.ts';
+import { headsOf, isBehind, withShown } from './ballot.ts';
 import type { CeremonyDesk } from './ceremony-desk.ts';
+import { versionsOf } from './rotation-marks.ts';
 import type { ShareEntry, ShareRef } from './share-state.ts';
 
 const overlapMs = 2 * minute;
@@ -34,18 +36,7 @@ export class Activation {
    */
   async take(bytes: Uint8Array): Promise<boolean> {
     const staged = this.#stagedPk(bytes);
-    return this.#activate(this.#desk.base(bytes, staged).kek);
-  }
-
-  async #activate(kek: TdecKek): Promise<boolean> {
-    if (this.#desk.own(kek) !== undefined) return true;
-    const ref = { cg: kek.cg, kekVer: kek.ver, gen: kek.shareGen };
-    if (!this.#isStaged(ref, kek)) return false;
-    const op = kek.shareGen === 1 ? 'init' : 'refresh';
-    await this.#desk.note(op, { cg: kek.cg, kekVer: kek.ver, shareGen: kek.shareGen }, 'active');
-    const { beat } = this.#desk.ports.beat();
-    await this.#desk.ports.shares.activate(ref, { beat, certificate: certificateOf(kek) });
-    return this.#desk.own(kek) !== undefined;
+    return activateStaged(this.#desk, this.#desk.base(bytes, staged).kek, bytes);
   }
 
   /** Activates what the registry says, and erases what is past its time; called once a beat. `nowMs`: a reading of a monotonic clock. */
@@ -75,13 +66,14 @@ export class Activation {
     const staged = shares.shares().filter(({ status, key }) => status === 'staged' && key === 'kek');
     for (const { cg, kekVer, gen } of staged) {
       const kek = books.book(cg)?.kek(kekVer);
-      if (kek?.shareGen === gen) await this.#activate(kek);
+      if (kek?.shareGen === gen) await activateStaged(this.#desk, kek);
     }
   }
 
   #whatToErase(entry: ShareEntry, kek: TdecKek | undefined): (() => Promise<void>) | undefined {
     const { shares } = this.#desk.ports;
     const ref: ShareRef = { cg: entry.cg, kekVer: entry.kekVer, gen: entry.gen };
+    if (entry.status === 'staged' && this.#isPromised(entry, kek)) return undefined;
     if (entry.status === 'previous' || entry.status === 'staged')
       return async () => {
         await shares.erase(ref);
@@ -90,6 +82,17 @@ export class Activation {
     if (kek === undefined || kek.shareGen <= entry.gen || this.#desk.seat(kek) !== undefined)
       return undefined;
     return () => shares.leave(ref);
+  }
+
+  /** While others may still count on it: until the registry shows another record in the place it was dealt for. */
+  #isPromised({ cg, gen }: ShareEntry, kek: TdecKek | undefined): boolean {
+    const { shares, books } = this.#desk.ports;
+    const ballot = shares.ballot(cg);
+    if (ballot === undefined || ballot.stored === null) return false;
+    const book = books.book(cg);
+    if (book === undefined || books.problem(cg) !== undefined) return true;
+    if (kek !== undefined && kek.shareGen >= gen) return false;
+    return !isBehind(ballot.heads, headsOf(versionsOf(book)));
   }
 
   /** Prekeys before the one that the present record names have nothing to receive any more. */
@@ -102,33 +105,6 @@ export class Activation {
     if (pair !== undefined) await shares.erasePrekeysBefore(pair.epoch);
   }
 
-  #isStaged(ref: ShareRef, kek: TdecKek): boolean {
-    const of = (key: 'kek' | 'frost') =>
-      this.#desk.ports.shares
-        .shares()
-        .find(
-          (each) =>
-            each.status === 'staged' &&
-            each.key === key &&
-            each.cg === ref.cg &&
-            each.kekVer === ref.kekVer &&
-            each.gen === ref.gen,
-        );
-    const same = (a: readonly Uint8Array[], b: readonly Uint8Array[]): boolean =>
-      a.length === b.length && a.every((point, at) => sameBytes(point, b[at] ?? new Uint8Array(0)));
-    const own = of('kek');
-    const frost = of('frost');
-    return (
-      own !== undefined &&
-      frost !== undefined &&
-      this.#desk.seat(kek)?.i === own.index &&
-      sameBytes(own.publicKey, kek.Y) &&
-      sameBytes(frost.publicKey, kek.frostPk) &&
-      same(own.verificationShares, kek.Yi) &&
-      same(frost.verificationShares, kek.frostYi)
-    );
-  }
-
   /** Of a group that is only being made, its key is the staged one. */
   #stagedPk(bytes: Uint8Array): Uint8Array | undefined {
     const cg = this.#desk.groupOf(bytes);
@@ -137,6 +113,51 @@ export class Activation {
       .shares()
       .find((each) => each.cg === cg && each.key === 'frost' && each.status === 'staged')?.publicKey;
   }
+}
+
+/**
+ * Activates what is staged for a record that the group has signed. True when the shares of its generation are active
+ * now. `shown`: the record, from somebody who may keep it from the registry: it is kept here until that has it.
+ */
+export async function activateStaged(desk: CeremonyDesk, kek: TdecKek, shown?: Uint8Array): Promise<boolean> {
+  if (desk.own(kek) !== undefined) return true;
+  const ref = { cg: kek.cg, kekVer: kek.ver, gen: kek.shareGen };
+  if (!isStaged(desk, ref, kek)) return false;
+  const isFiled = (desk.ports.books.book(kek.cg)?.kek(kek.ver)?.seq ?? 0) >= kek.seq;
+  if (shown !== undefined && !isFiled && desk.ports.shares.ballot(kek.cg) !== undefined)
+    await desk.ports.shares.vote(kek.cg, (ballot) => withShown(ballot, shown));
+  const op = kek.shareGen === 1 ? 'init' : 'refresh';
+  await desk.note(op, { cg: kek.cg, kekVer: kek.ver, shareGen: kek.shareGen }, 'active');
+  const { beat } = desk.ports.beat();
+  await desk.ports.shares.activate(ref, { beat, certificate: certificateOf(kek) });
+  return desk.own(kek) !== undefined;
+}
+
+function isStaged(desk: CeremonyDesk, ref: ShareRef, kek: TdecKek): boolean {
+  const of = (key: 'kek' | 'frost') =>
+    desk.ports.shares
+      .shares()
+      .find(
+        (each) =>
+          each.status === 'staged' &&
+          each.key === key &&
+          each.cg === ref.cg &&
+          each.kekVer === ref.kekVer &&
+          each.gen === ref.gen,
+      );
+  const same = (a: readonly Uint8Array[], b: readonly Uint8Array[]): boolean =>
+    a.length === b.length && a.every((point, at) => sameBytes(point, b[at] ?? new Uint8Array(0)));
+  const own = of('kek');
+  const frost = of('frost');
+  return (
+    own !== undefined &&
+    frost !== undefined &&
+    desk.seat(kek)?.i === own.index &&
+    sameBytes(own.publicKey, kek.Y) &&
+    sameBytes(frost.publicKey, kek.frostPk) &&
+    same(own.verificationShares, kek.Yi) &&
+    same(frost.verificationShares, kek.frostYi)
+  );
 }
 
 /** What entitles shares to be active: the signed record. */

@@ -25,6 +25,15 @@ import { parseRevocation, Revocations } from './revocation.ts';
 /** `taken`: it is news. `known`: it was there. `ignored`: it is of another group, or of no consequence. */
 export type Taken = 'taken' | 'known' | 'ignored';
 
+/** Where a chain of records stands: number of its newest one, and the CID of that. */
+export interface ChainPin {
+  readonly number: number;
+  readonly cid: Uint8Array;
+}
+
+/** Chains by their key in the registry. */
+export type ChainPins = Readonly<Record<string, ChainPin>>;
+
 interface Last<Body> {
   readonly body: Body;
   readonly cid: CID;
@@ -36,6 +45,7 @@ type TdecKekBody = KekBody & TdecKek;
 
 export class CustodyBook {
   readonly cg: string;
+  readonly #pins: ChainPins;
   #frostPk: Uint8Array | undefined;
   readonly #keks = new Map<number, Last<TdecKekBody>>();
   readonly #families = new Map<string, Last<PolicyBody>>();
@@ -46,9 +56,13 @@ export class CustodyBook {
   #lastRevocation: Last<RecordBody> | undefined;
   #revocations = Revocations.none;
 
-  /** @param frostPk the group's signing key where it is known; else that of the first KEK record is taken */
-  constructor(cg: string, frostPk?: Uint8Array) {
+  /**
+   * @param frostPk the group's signing key where it is known; else that of the first KEK record is taken
+   * @param pins where the chains stood before: another record in such a place is refused
+   */
+  constructor(cg: string, frostPk?: Uint8Array, pins: ChainPins = {}) {
     this.cg = cg;
+    this.#pins = pins;
     this.#frostPk = frostPk;
   }
 
@@ -100,6 +114,27 @@ export class CustodyBook {
     return found?.what === 'rotation' ? found : undefined;
   }
 
+  /** Where every chain of the group stands now, and that of the policy family that its key names. */
+  positions(): ReadonlyMap<string, ChainPin> {
+    const found = new Map<string, ChainPin>();
+    const add = (chain: string, last: Last<unknown> | undefined): void => {
+      if (last !== undefined) found.set(chain, { number: last.number, cid: last.cid.bytes });
+    };
+    for (const [ver, last] of this.#keks) add(`kek/${this.cg}/${ver}`, last);
+    for (const [ver, last] of this.#lastCertificate) add(`cert/${this.cg}/${ver}`, last);
+    add(`rev/${this.cg}`, this.#lastRevocation);
+    const { policyRoot = null } = this.kek() ?? {};
+    const family = policyRoot === null ? undefined : this.policy(policyRoot)?.family;
+    if (family !== undefined) add(`pol/${toHex(family)}`, this.#families.get(toHex(family)));
+    return found;
+  }
+
+  /** The newest certificate about a version of the key. */
+  lastCertificate(version: number): { readonly n: number; readonly cid: CID } | undefined {
+    const last = this.#lastCertificate.get(version);
+    return last && { n: last.number, cid: last.cid };
+  }
+
   #takeKek(record: SignedRecord<RecordBody>): Taken {
     const body = parseKek(record.body);
     if (body.cg !== this.cg || body.provider !== 'tdec') return 'ignored';
@@ -107,7 +142,7 @@ export class CustodyBook {
     if (!sameBytes(pinned, body.frostPk) || !verifyKek(body)) throw unsigned(this.cg);
     const last = this.#keks.get(body.ver);
     const next = { body, cid: record.cid, number: body.seq };
-    if (continues(`kek/${body.cg}/${body.ver}`, last, next) === 'known') return 'known';
+    if (this.#continues(`kek/${body.cg}/${body.ver}`, last, next) === 'known') return 'known';
     const problem = last === undefined ? kekFirstProblem(body) : kekStepProblem(last.body, body);
     if (problem !== undefined) throw refused(`kek/${body.cg}/${body.ver}: ${problem}`);
     this.#frostPk = pinned;
@@ -123,7 +158,7 @@ export class CustodyBook {
     // Anybody may file a first version. It counts when a KEK record names it, so room is kept for some.
     if (last === undefined && this.#families.size >= policyFamiliesMax) return 'ignored';
     const next = { body, cid: record.cid, number: body.ver };
-    if (continues(`pol/${family}`, last, next) === 'known') return 'known';
+    if (this.#continues(`pol/${family}`, last, next) === 'known') return 'known';
     const signed = body.ver === 1 || (this.#frostPk !== undefined && verifyPolicy(body, this.#frostPk));
     if (!signed) throw unsigned(this.cg);
     if (body.ver === 1) this.#roots.set(family, record.cid);
@@ -135,7 +170,7 @@ export class CustodyBook {
     const body = parseRevocation(record.body);
     if (body.cg !== this.cg) return 'ignored';
     const next = { body, cid: record.cid, number: body.n };
-    if (continues(`rev/${body.cg}`, this.#lastRevocation, next) === 'known') return 'known';
+    if (this.#continues(`rev/${body.cg}`, this.#lastRevocation, next) === 'known') return 'known';
     this.#lastRevocation = next;
     const authorities = this.policy(this.kek()?.policyRoot ?? null)?.authorities ?? [];
     if (!authorities.some((key) => sameBytes(key, body.writer))) return 'ignored';
@@ -148,31 +183,36 @@ export class CustodyBook {
     if (body.cg !== this.cg) return 'ignored';
     const last = this.#lastCertificate.get(body.ver);
     const next = { body, cid: record.cid, number: body.n };
-    if (continues(`cert/${body.cg}/${body.ver}`, last, next) === 'known') return 'known';
+    if (this.#continues(`cert/${body.cg}/${body.ver}`, last, next) === 'known') return 'known';
     if (this.#frostPk === undefined || !verifyCertificate(body, this.#frostPk)) throw unsigned(this.cg);
     this.#lastCertificate.set(body.ver, next);
     if (body.what === 'rotation') this.#certificates.set(record.cid.toString(), body);
     return 'taken';
   }
-}
 
-/** `next` when it follows `last`, `known` when it is `last` again. Throws for anything older or other. */
-function continues<Body extends RecordBody>(
-  chain: string,
-  last: Last<Body> | undefined,
-  next: Last<Body>,
-): 'next' | 'known' {
-  if (last !== undefined && sameBytes(last.cid.bytes, next.cid.bytes)) return 'known';
-  const expected = (last?.number ?? 0) + 1;
-  if (next.number < expected)
-    throw refused(
-      `${chain}: number ${next.number} after ${expected - 1}: the registry was set back, or lies`,
-    );
-  if (next.number > expected) throw refused(`${chain}: number ${next.number} given, ${expected} is next`);
-  const { prev } = next.body;
-  const follows = last === undefined ? prev === null : prev !== null && sameBytes(prev.bytes, last.cid.bytes);
-  if (!follows) throw refused(`${chain}: number ${next.number} does not follow the one that is known`);
-  return 'next';
+  /** `next` when it follows `last`, `known` when it is `last` again. Throws for anything older or other. */
+  #continues<Body extends RecordBody>(
+    chain: string,
+    last: Last<Body> | undefined,
+    next: Last<Body>,
+  ): 'next' | 'known' {
+    if (last !== undefined && sameBytes(last.cid.bytes, next.cid.bytes)) return 'known';
+    const expected = (last?.number ?? 0) + 1;
+    const pin = this.#pins[chain];
+    const isOther = pin?.number === next.number && !sameBytes(pin.cid, next.cid.bytes);
+    if (next.number < expected || isOther)
+      throw refused(
+        isOther
+          ? `${chain}: number ${next.number} is another record than it was: the registry was set back, or lies`
+          : `${chain}: number ${next.number} after ${expected - 1}: the registry was set back, or lies`,
+      );
+    if (next.number > expected) throw refused(`${chain}: number ${next.number} given, ${expected} is next`);
+    const { prev } = next.body;
+    const follows =
+      last === undefined ? prev === null : prev !== null && sameBytes(prev.bytes, last.cid.bytes);
+    if (!follows) throw refused(`${chain}: number ${next.number} does not follow the one that is known`);
+    return 'next';
+  }
 }
 
 function unsigned(cg: string): HoldfastError {

@@ -1,10 +1,9 @@
 // The custody groups of one custodian, each as a book of records it believes, and whether they are all there.
 //
 // A registry that was set back is refused record by record within one process (book.ts). Over a restart the books
-// begin empty, so how many records a group had is kept as a high-water mark: with fewer than that nothing was
-// compared, revocations grow stale, and nothing is opened.
+// begin empty, so where each chain stood is kept, by the number and the CID of its newest record. With fewer records
+// in a chain, or another one in that place, nothing was compared, revocations grow stale, and nothing is opened.
 
-import { toHex } from '../core/bytes.ts';
 import { describeError, isHoldfastError } from '../core/errors.ts';
 import { CustodyBook } from './book.ts';
 import type { ShareStore } from './share-store.ts';
@@ -18,7 +17,6 @@ interface FiledRecord {
 export class CustodyBooks {
   readonly #shares: ShareStore;
   #books = new Map<string, CustodyBook>();
-  #counts = new Map<string, number>();
   #problems = new Map<string, string>();
 
   constructor(shares: ShareStore) {
@@ -33,7 +31,7 @@ export class CustodyBooks {
     const own = this.#shares.shares().filter((each) => each.cg === cg && each.status !== 'staged');
     if (own.length === 0) return undefined;
     const frost = own.find(({ key }) => key === 'frost');
-    const book = new CustodyBook(cg, frost?.publicKey);
+    const book = new CustodyBook(cg, frost?.publicKey, this.#shares.pins(cg));
     this.#books.set(cg, book);
     return book;
   }
@@ -48,34 +46,38 @@ export class CustodyBooks {
   take(record: FiledRecord): void {
     for (const cg of this.groups()) {
       try {
-        const taken = this.book(cg)?.take(record.bytes);
-        if (taken === 'taken' || (taken === 'ignored' && record.key.startsWith(`rev/${cg}/`)))
-          this.#counts.set(cg, (this.#counts.get(cg) ?? 0) + 1);
+        this.book(cg)?.take(record.bytes);
       } catch (error) {
         if (!isHoldfastError(error)) throw error;
-        this.#problems.set(cg, describeError(error));
+        // What comes behind it fails for the same reason.
+        if (!this.#problems.has(cg)) this.#problems.set(cg, describeError(error));
       }
     }
   }
 
-  /** All that the registry had at `beat` was taken: raises the marks, or finds that records are missing. */
+  /** All that the registry had at `beat` was taken: raises the pins, or finds that records are missing. */
   async comparedAt(beat: number): Promise<void> {
     for (const cg of this.groups()) {
-      const count = this.#counts.get(cg) ?? 0;
-      const before = this.#shares.mark(countMark(cg));
-      if (count < before) {
-        this.#problems.set(cg, `the registry gives ${count} records of a group that had ${before}`);
+      const book = this.book(cg);
+      if (book === undefined || this.#problems.has(cg)) continue;
+      const positions = book.positions();
+      const lost = Object.entries(this.#shares.pins(cg)).find(
+        ([chain, pin]) => (positions.get(chain)?.number ?? 0) < pin.number,
+      );
+      if (lost !== undefined) {
+        const [chain, pin] = lost;
+        const count = positions.get(chain)?.number ?? 0;
+        this.#problems.set(cg, `the registry gives ${count} records of ${chain}, which had ${pin.number}`);
         continue;
       }
-      if (count > before) await this.#shares.raise(countMark(cg), count);
-      if (!this.#problems.has(cg)) this.book(cg)?.comparedAt(beat);
+      await this.#shares.pin(cg, positions);
+      book.comparedAt(beat);
     }
   }
 
   /** Begins anew: the registry was replaced, and is read from its start. */
   restart(): void {
     this.#books = new Map();
-    this.#counts = new Map();
     this.#problems = new Map();
   }
 
@@ -83,8 +85,4 @@ export class CustodyBooks {
   problem(cg: string): string | undefined {
     return this.#problems.get(cg);
   }
-}
-
-function countMark(cg: string): string {
-  return `records/${toHex(new TextEncoder().encode(cg))}`;
 }

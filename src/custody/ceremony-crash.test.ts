@@ -202,7 +202,7 @@ for (const ceremony of ['init', 'refresh', 'reshare', 'repair'] as const)
 
     test('whenever a custodian replaces a file', async () => {
       // More than any of them replaces: at the last numbers nothing is cut.
-      const numbers = Array.from({ length: 11 }, (_, at) => at + 1);
+      const numbers = Array.from({ length: 18 }, (_, at) => at + 1);
       let cuts = 0;
       await through(ceremony, numbers, async (world, at) => {
         const order = await orderFor(ceremony, world);

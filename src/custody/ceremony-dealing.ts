@@ -1,22 +1,23 @@
 // A custodian's part in a refresh or a reshare of both keys.
 //
-//   hello    the present record, an order or none        → keys for this session, signed
+//   hello    the present records, an order or none       → keys for this session, signed
 //   deal     all hellos                                  → dealings of both keys, if we are a member
-//   certify  all dealings, complaints, answers           → complaints of ours, or: shares staged on the disk, signature
+//   certify  all dealings, complaints, answers           → complaints of ours, if there are any
 //   answer   complaints                                  → answers of ours
-//   commit   signatures of a quorum                      → nonces for the next record and the certificate
-//   sign     all commitments                             → shares of the group's signatures
+//   store                                                → shares staged on the disk, our signature under the transcript
+//   propose  signatures of a quorum                      → our vote for the next record and the certificate
+//   and then what custodians agree on a record by (ceremony-ballot.ts)
 //
-// A custodian signs only the record that it has computed itself from the dealings, and only when so many others
-// have stored their shares that t true ones are left. It signs with the share of the present generation. Nothing of
-// the present generation is touched before the signed record comes back (activation.ts).
+// A custodian votes only for the record that it has computed itself from the dealings, and only when so many others
+// have stored their shares that t true ones are left. What it has stored it keeps until the registry shows what came
+// of it, or a quorum has decided that nothing does. Nothing of the present generation is touched before the signed
+// record comes back (activation.ts).
 
 import { encodeCbor } from '../core/block.ts';
-
 import { second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha512 } from '../core/hash.ts';
-import { custodyOrderBytesMax, recordBytesMax } from '../core/limits.ts';
+import { custodyOrderBytesMax } from '../core/limits.ts';
 import { type Fields, fieldsOf } from '../envelope/fields.ts';
 import { kekPreimage, type TdecKek, type UnsignedKek } from '../envelope/kek.ts';
 import { deal, type Dealing, openDealt, readDealings } from '../threshold/dealing.ts';
@@ -32,7 +33,6 @@ import {
   baseKeys,
   type Both,
   broken,
-  certificateQuorum,
   type CustodyGroups,
   epochPreimage,
   type Hello,
@@ -41,6 +41,9 @@ import {
   signHello,
   unsigned,
 } from './ceremony.ts';
+import { activateStaged } from './activation.ts';
+import { headsMax, headsOf, quorumOf } from './ballot.ts';
+import { activeOf, type DealtFor, leftOutBy, Poll } from './ceremony-ballot.ts';
 import type { CeremonyDesk, OwnShares, Session } from './ceremony-desk.ts';
 import {
   dealingPlan,
@@ -48,10 +51,10 @@ import {
   kekAfterDealing,
   readDealArgs,
   recipientsOf,
+  requireSettled,
 } from './ceremony-plan.ts';
-import { Signing } from './ceremony-signing.ts';
 import { readAttestations, readByteList, readMessages } from './ceremony-wire.ts';
-import { certificatePreimage, type EpochCertificate } from './certificate.ts';
+import type { EpochCertificate } from './certificate.ts';
 import { openOrder, type OpenedOrder } from './order.ts';
 
 const messageBytesMax = 65_536;
@@ -84,17 +87,26 @@ export interface Outcome {
 
 /** Begins our part; the answer is our hello. */
 export async function beginDealing(desk: CeremonyDesk, payload: unknown): Promise<Session> {
-  const fields = fieldsOf(payload, 'hello', ['attempt', 'kek', 'order']);
+  const fields = fieldsOf(payload, 'hello', ['attempt', 'records', 'order']);
+  await desk.ports.follow();
   const bytes = fields.any('order') === null ? undefined : fields.bytesUpTo('order', custodyOrderBytesMax);
   const claimed = bytes === undefined ? undefined : readDealArgs(openOrder(bytes).order).frostPk;
-  const base = desk.base(fields.bytesUpTo('kek', recordBytesMax), claimed);
+  const records = readRecords(desk, fields, claimed);
+  const base = activeBase(records);
   const { kek } = base;
   const opened = bytes === undefined ? undefined : desk.order(bytes, kek.cg, ['refresh', 'reshare', 'evict']);
   if (opened === undefined) requireDue(desk, kek);
   const plan = dealingPlan(kek, opened?.order, desk.ports.custodianKey);
+  requireSettled(
+    plan,
+    records.map((record) => record.kek),
+    kek,
+  );
   const place = plan.participants.findIndex(({ peer }) => peer === desk.ports.peer) + 1;
   if (place === 0) throw new HoldfastError('FORBIDDEN', 'this custodian takes no part in the ceremony');
-  await desk.dropStaged(kek.cg, kek.ver);
+  await activateStaged(desk, kek); // before something else is staged in its place
+  const heads = headsOf(records.map((record) => record.kek));
+  const poll = new Poll(desk, { active: kek, heads, leftOut: leftOutBy(opened, kek) });
   const attempt = attemptId(
     plan.kind,
     kek.cg,
@@ -102,7 +114,27 @@ export async function beginDealing(desk: CeremonyDesk, payload: unknown): Promis
     opened?.hash ?? new Uint8Array(0),
     base.cid,
   );
-  return new DealingPart(desk, { base, plan, place, opened, attempt }, await desk.ports.groups()).begin();
+  return new DealingPart(
+    desk,
+    { base, plan, place, opened, attempt, poll },
+    await desk.ports.groups(),
+  ).begin();
+}
+
+/** The newest record of every version, newest version first, each signed by the group. */
+function readRecords(desk: CeremonyDesk, fields: Fields, claimed: Uint8Array | undefined): BaseKek[] {
+  const list = readByteList(fields, 'records', messageBytesMax);
+  const records = list.map((record) => desk.base(record, claimed));
+  const [newest] = records;
+  const isWhole =
+    records.every(({ kek }, at) => kek.ver === (newest?.kek.ver ?? 0) - at && kek.cg === newest?.kek.cg) &&
+    records.length === Math.min(headsMax, newest?.kek.ver ?? 0);
+  return isWhole ? records : fields.refuse('records', 'the newest record of every version expected');
+}
+
+function activeBase(records: readonly BaseKek[]): BaseKek {
+  const active = activeOf(records.map(({ kek }) => kek));
+  return there(records.find(({ kek }) => kek === active));
 }
 
 /** Without an order shares are refreshed only on the group's own schedule, while time is known. */
@@ -130,6 +162,7 @@ interface DealingTask {
   readonly place: number;
   readonly opened: OpenedOrder | undefined;
   readonly attempt: Uint8Array;
+  readonly poll: Poll;
 }
 
 class DealingPart {
@@ -139,8 +172,8 @@ class DealingPart {
   readonly #own: OwnShares | undefined;
   #dealing: OpenedDealing | undefined;
   #seeds: Both<Uint8Array> | undefined;
+  #logs: DealingLogs | undefined;
   #outcome: Outcome | undefined;
-  #signing: Signing | undefined;
 
   constructor(desk: CeremonyDesk, task: DealingTask, groups: CustodyGroups) {
     this.#desk = desk;
@@ -159,14 +192,21 @@ class DealingPart {
         deal: (payload) => this.#deal(payload),
         certify: (payload) => this.#certify(payload),
         answer: (payload) => this.#answer(payload),
-        commit: (payload) => this.#commit(payload),
-        sign: (payload) => there(this.#signing).sign(payload),
+        store: () => this.#store(),
+        propose: (payload) => this.#propose(payload),
+        ...this.#task.poll.steps(),
       },
       close: () => {
-        this.#signing?.close();
-        if (this.#seeds !== undefined) for (const key of keyNames) this.#seeds[key].fill(0);
+        this.#task.poll.close();
+        this.#forgetSeeds();
       },
     };
+  }
+
+  /** With a share of ours and what it dealt, somebody would have the share of the next generation too. */
+  #forgetSeeds(): void {
+    if (this.#seeds !== undefined) for (const key of keyNames) this.#seeds[key].fill(0);
+    this.#seeds = undefined;
   }
 
   async #deal(payload: unknown): Promise<unknown> {
@@ -194,42 +234,49 @@ class DealingPart {
     }
   }
 
-  /** First our complaints, if there are any that the log does not answer; else what we stored, signed. */
+  /** Our complaints, if there are any that the log does not answer. Nothing is stored yet: dealers may still fall. */
   async #certify(payload: unknown): Promise<unknown> {
     const logs = readLogs(payload);
     const dealing = there(this.#dealing);
-    const { base, plan } = this.#task;
-    const read = readBoth(this.#groups, dealing, logs);
-    const outcome = settleBoth(this.#groups, base.kek, plan, dealing, logs);
-    this.#outcome = outcome;
+    const { base, plan, poll } = this.#task;
+    this.#logs = logs;
+    this.#outcome = settleBoth(this.#groups, base.kek, plan, dealing, logs, poll.purpose);
     const index = this.#newIndex();
-    if (index === undefined) return { complaint: null, sig: null };
-    const shares = await this.#receive(index, dealing, read, outcome, logs);
-    if ('complaint' in shares) return { complaint: shares.complaint, sig: null };
-    const about = { cg: base.kek.cg, kekVer: base.kek.ver, shareGen: outcome.next.shareGen };
+    if (index === undefined) return { complaint: null };
+    const shares = await this.#receive(index);
+    if ('complaint' in shares) return { complaint: shares.complaint };
+    for (const key of keyNames) shares[key].fill(0);
+    return { complaint: null };
+  }
+
+  /** One generation in an attempt, and from then on no other: who counts on it must find it. */
+  async #store(): Promise<unknown> {
+    const { base, plan, poll, opened } = this.#task;
+    const { next, settled, transcript } = there(this.#outcome);
+    const index = this.#newIndex();
+    if (index === undefined) return { sig: null };
+    poll.requireRoom(transcript);
+    const shares = await this.#receive(index);
+    if ('complaint' in shares) throw broken('store', [{ culprit: index, as: 'member', reason: 'complaint' }]);
+    const about = { cg: base.kek.cg, kekVer: base.kek.ver, shareGen: next.shareGen };
     try {
-      await this.#desk.note(plan.kind, about, 'a share of the next generation', this.#task.opened);
-      const keys = { kek: outcome.settled.kek.keys, frost: outcome.settled.frost.keys };
-      await this.#desk.stage(
-        { cg: about.cg, kekVer: about.kekVer, gen: about.shareGen },
-        index,
-        keys,
-        shares,
-      );
+      await this.#desk.note(plan.kind, about, 'a share of the next generation', opened);
+      const keys = { kek: settled.kek.keys, frost: settled.frost.keys };
+      const ref = { cg: about.cg, kekVer: about.kekVer, gen: about.shareGen };
+      await this.#desk.stage(ref, index, keys, shares);
     } finally {
       for (const key of keyNames) shares[key].fill(0);
     }
-    const signed = epochPreimage(base.kek, outcome.next.shareGen, outcome.transcript);
-    return { complaint: null, sig: this.#desk.ports.signer.sign(signed) };
+    await poll.store(transcript);
+    this.#forgetSeeds(); // nobody complains any more
+    return { sig: this.#desk.ports.signer.sign(epochPreimage(base.kek, next.shareGen, transcript)) };
   }
 
-  async #receive(
-    index: number,
-    dealing: OpenedDealing,
-    read: Both<readonly Dealing[]>,
-    outcome: Outcome,
-    logs: DealingLogs,
-  ): Promise<Both<Uint8Array> | { readonly complaint: Both<Uint8Array | null> }> {
+  async #receive(index: number): Promise<Both<Uint8Array> | { readonly complaint: Both<Uint8Array | null> }> {
+    const dealing = there(this.#dealing);
+    const outcome = there(this.#outcome);
+    const logs = there(this.#logs);
+    const read = readBoth(this.#groups, dealing, logs);
     const recipient = there(dealing.sessions.kek.to.recipients[index - 1]);
     const prekey = await this.#desk.openPrekey(recipient.prekey);
     try {
@@ -307,10 +354,9 @@ class DealingPart {
     return { kek: await one('kek'), frost: await one('frost') };
   }
 
-  async #commit(payload: unknown): Promise<unknown> {
-    const fields = fieldsOf(payload, 'commit', ['attestations', 'beat', 'n', 'prev']);
-    const own = there(this.#own);
-    const { base, plan } = this.#task;
+  async #propose(payload: unknown): Promise<unknown> {
+    const fields = fieldsOf(payload, 'propose', ['attestations', 'beat', 'n', 'prev']);
+    const { base, plan, poll } = this.#task;
     const outcome = there(this.#outcome);
     const attestations = readAttestations(fields, 'attestations');
     requireQuorum(base.kek, outcome, attestations);
@@ -319,14 +365,18 @@ class DealingPart {
       n: fields.integer('n', 1),
       prev: fields.cidOrNull('prev'),
     };
+    this.#requireNext(base.kek, place);
     const certificate = epochCertificate(base.kek, plan, outcome, attestations, place);
-    const about = { cg: base.kek.cg, kekVer: base.kek.ver, shareGen: outcome.next.shareGen };
-    await this.#desk.note('sign', about, `the record of generation ${about.shareGen}`, this.#task.opened);
-    const messages = [kekPreimage(outcome.next), certificatePreimage(certificate)];
-    const ref = { cg: base.kek.cg, kekVer: base.kek.ver, gen: base.kek.shareGen };
-    this.#signing = new Signing(this.#desk, ref, own.frost.index, there(this.#dealing).base.frost, messages);
-    this.#desk.refreshedAtMs = this.#desk.ports.now();
-    return this.#signing.commit();
+    return poll.propose({ keks: [outcome.next], certificates: [certificate] });
+  }
+
+  /** What is decided and cannot be filed would stand in the way of everything else. */
+  #requireNext({ cg, ver }: TdecKek, { n, prev }: Pick<EpochCertificate, 'n' | 'prev'>): void {
+    const last = this.#desk.ports.books.book(cg)?.lastCertificate(ver);
+    const isNext =
+      n === (last?.n ?? 0) + 1 &&
+      (last === undefined || prev === null ? last === undefined && prev === null : prev.equals(last.cid));
+    if (!isNext) throw new HoldfastError('VERSION_CONFLICT', 'another certificate is next here');
   }
 
   async #open(key: 'kek' | 'frost', own: OwnShares): Promise<Uint8Array> {
@@ -385,6 +435,7 @@ export function settleBoth(
   plan: DealingPlan,
   dealing: OpenedDealing,
   logs: DealingLogs,
+  { place, attempt }: DealtFor,
 ): Outcome {
   const read = readBoth(groups, dealing, logs);
   const of = (key: 'kek' | 'frost', group: Group): Settled => {
@@ -398,7 +449,7 @@ export function settleBoth(
     kek: settled.kek.keys,
     frost: settled.frost.keys,
   });
-  const both = [settled.kek.transcript, settled.frost.transcript, kekPreimage(next)];
+  const both = [settled.kek.transcript, settled.frost.transcript, kekPreimage(next), place, attempt];
   return { settled, next, transcript: sha512(preimage('CHORUS-SLURP-DEALT-v1', encodeCbor(both))) };
 }
 
@@ -409,7 +460,7 @@ function requireQuorum(
 ): void {
   const signed = epochPreimage(kek, next.shareGen, transcript);
   const good = attestedBy(attestations, next.custodians, signed);
-  const needed = certificateQuorum(next.t, next.n);
+  const needed = quorumOf(next.t, next.n);
   if (good.length >= needed && good.length === attestations.length) return;
   throw new HoldfastError(
     'RECORD_INVALID',

@@ -27,6 +27,8 @@ export interface CeremonyPorts {
   readonly log: AuditLog;
   readonly books: CustodyBooks;
   readonly orders: Pick<CustodianOrders, 'admit'>;
+  /** Reads what is new among the registry's records of custody. */
+  readonly follow: () => Promise<void>;
   /** The custodian's identity. */
   readonly signer: Signer;
   readonly peer: PeerName;

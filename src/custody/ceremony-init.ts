@@ -99,7 +99,9 @@ function requireAllowed(desk: CeremonyDesk, { order }: OpenedOrder): void {
   if (now.lost === undefined && order.exp < now.beat)
     refuse(`the order ended with beat ${order.exp}, now is ${now.beat}`);
   const has = shares.shares().some(({ cg, status }) => cg === order.cg && status !== 'staged');
-  if (has || shares.mark(`generation/${order.cg}/1/kek`) > 0) refuse(`group ${order.cg} has a key already`);
+  const isJoining = shares.ballot(order.cg) !== undefined; // what is staged then is of a group that is there
+  if (has || isJoining || shares.mark(`generation/${order.cg}/1/kek`) > 0)
+    refuse(`group ${order.cg} has a key already`);
 }
 
 class InitPart {

@@ -8,6 +8,7 @@ import { fieldsOf } from '../envelope/fields.ts';
 import type { KekCustodian, TdecKek, UnsignedKek } from '../envelope/kek.ts';
 import { openRecord } from '../manifest/record.ts';
 import type { KeySet } from '../threshold/key-set.ts';
+import { quorumOf } from './ballot.ts';
 import type { Both, Hello, Participant } from './ceremony.ts';
 import type { CustodyOrder } from './order.ts';
 import { parsePolicy } from './policy.ts';
@@ -106,6 +107,29 @@ export function dealingPlan(
   const joining = args.members.filter(({ peer }) => !present.some((each) => each.peer === peer));
   const participants = [...present, ...joining.map(({ peer }) => ({ peer, sigPk: keyOf(peer) }))];
   return { kind: 'reshare', t: args.t, seats: args.members, participants };
+}
+
+/**
+ * Throws VERSION_CONFLICT for a reshare while another version of the key comes or goes: its shares would stay with the
+ * members of now, who could go on opening what is under it. Where more are left out than a rotation can do without,
+ * waiting would be for ever: then it may be.
+ */
+export function requireSettled(
+  { kind, seats }: Pick<DealingPlan, 'kind' | 'seats'>,
+  keks: readonly Pick<TdecKek, 'ver' | 'state'>[],
+  active: Pick<TdecKek, 't' | 'n' | 'custodians'>,
+): void {
+  const moving = keks.find(({ state }) => state === 'pre-active' || state === 'decrypt-only');
+  if (kind === 'refresh' || moving === undefined) return;
+  const { t, n, custodians } = active;
+  const leftOut = custodians.filter(({ peer }) => !seats.some((seat) => seat.peer === peer)).length;
+  if (leftOut > n - quorumOf(t, n)) return;
+  throw new HoldfastError(
+    'VERSION_CONFLICT',
+    `version ${moving.ver} of the key is ${moving.state} and would stay with the present members: ` +
+      'wait until the rotation is over, custody status says how far it is',
+    { details: { current: moving.ver } },
+  );
 }
 
 /** The signing key of the group that an order is about. */

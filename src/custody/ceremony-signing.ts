@@ -8,7 +8,7 @@ import { commit, type FrostMessage, type FrostNonces, signShare } from '../thres
 import type { KeySet } from '../threshold/key-set.ts';
 import { broken } from './ceremony.ts';
 import type { CeremonyDesk } from './ceremony-desk.ts';
-import type { ShareRef } from './share-state.ts';
+import type { ShareEntry, ShareRef } from './share-state.ts';
 
 /** A custodian that will sign some messages, each with nonces of its own. */
 export class Signing {
@@ -80,6 +80,23 @@ export class Signing {
     }
     this.#nonces = [];
   }
+}
+
+/** What a custodian commits to, and the key that it signs with, of which the record tells only a part. */
+export async function committed(
+  signing: Signing,
+  { commitments }: ShareEntry,
+): Promise<{
+  readonly i: number;
+  readonly commitments: readonly Uint8Array[];
+  readonly C: readonly Uint8Array[];
+}> {
+  return { ...(await signing.commit()), C: commitments };
+}
+
+/** The public part of the key that a share is of. */
+export function keySetOfEntry({ t, n, publicKey, commitments, verificationShares }: ShareEntry): KeySet {
+  return { t, n, Y: publicKey, C: commitments, Yi: verificationShares };
 }
 
 function readCommitments(payload: unknown, count: number): FrostMessage[][] {

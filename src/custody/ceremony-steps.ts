@@ -3,17 +3,19 @@
 //   custody.step      {session, protocol, step} + payload → {} + answer       session: 32 bytes the coordinator chose
 //   custody.activate  {} + KEK record                     → {active}
 //
-// A session lives in memory: a custodian that restarts in the middle has forgotten it, and what it had staged is
-// erased by the next session, or activated if the record of it was signed meanwhile. So an interrupted ceremony
-// leaves nothing half made.
+// A session lives in memory: a custodian that restarts in the middle has forgotten it. What it had staged and voted
+// for stays (ballot.ts), until the next session finishes it or all agree that nothing comes of it. So an interrupted
+// ceremony leaves nothing half made.
 
 import { decodeCbor, encodeCbor } from '../core/block.ts';
 import { sameBytes } from '../core/bytes.ts';
+import { minute } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { recordBytesMax } from '../core/limits.ts';
 import type { PeerName, RpcServer } from '../core/rpc.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import type { Activation } from './activation.ts';
+import { beginBallot } from './ceremony-ballot.ts';
 import { beginDealing } from './ceremony-dealing.ts';
 import type { CeremonyDesk, Session } from './ceremony-desk.ts';
 import { beginInit } from './ceremony-init.ts';
@@ -25,8 +27,12 @@ export type Begin = (desk: CeremonyDesk, payload: unknown) => Promise<Session>;
 const protocols: Readonly<Record<string, Begin>> = {
   init: beginInit,
   deal: beginDealing,
+  ballot: beginBallot,
   repair: beginRepair,
 };
+
+/** A session in which nothing happens for so long is forgotten, with the secrets that it holds. */
+const idleMs = minute;
 
 /** Payloads hold a message of every custodian, at most some hundred kilobytes. */
 const payloadBytesMax = 1024 * 1024;
@@ -34,7 +40,7 @@ const payloadBytesMax = 1024 * 1024;
 export class CeremonySteps {
   readonly #desk: CeremonyDesk;
   readonly #protocols: Readonly<Record<string, Begin>>;
-  #open: { readonly id: Uint8Array; readonly session: Session } | undefined;
+  #open: { readonly id: Uint8Array; readonly session: Session; usedMs: number } | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
   /** @param further protocols beside those of `protocols`, by name (`rotationProtocols`) */
@@ -54,6 +60,11 @@ export class CeremonySteps {
     return done;
   }
 
+  /** Forgets the session under way when it was left. `nowMs`: wall clock. */
+  closeIdle(nowMs: number): void {
+    if (this.#open !== undefined && nowMs >= this.#open.usedMs + idleMs) this.close();
+  }
+
   /** Forgets the session under way. */
   close(): void {
     this.#open?.session.close();
@@ -66,12 +77,13 @@ export class CeremonySteps {
       if (begin === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'no such ceremony is known here');
       this.close();
       const session = await begin(this.#desk, payload);
-      this.#open = { id, session };
+      this.#open = { id, session, usedMs: this.#desk.ports.now() };
       return session.begun;
     }
     const open = this.#open;
     if (open === undefined || !sameBytes(open.id, id))
       throw new HoldfastError('ARGUMENT_INVALID', 'this ceremony was forgotten here: begin it again');
+    open.usedMs = this.#desk.ports.now();
     const run = Object.hasOwn(open.session.steps, step) ? open.session.steps[step] : undefined;
     if (run === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'the ceremony has no such step');
     return run(payload);
@@ -110,6 +122,7 @@ export function serveCeremonies(
     allow(peer);
     if (body.length > recordBytesMax) throw new HoldfastError('TOO_LARGE', 'no record is that large');
     const active = await activation.take(new Uint8Array(body));
+    if (active) steps.close(); // what it was for is done
     changed();
     return { head: { active } };
   });

@@ -116,6 +116,34 @@ describe('ceremonies', () => {
     );
   });
 
+  test('a session that was left is forgotten after a minute', async () => {
+    await using world = await made(2, 3);
+    const { steps } = world.site('peer-1').running;
+    const session = new Uint8Array(32).fill(7);
+    await steps.step(session, 'ballot', 'hello', { cg, order: null });
+    const promise = { attempt: 1, round: 2 };
+    await steps.step(session, 'ballot', 'promise', promise);
+    world.nowMs += 59_000;
+    steps.closeIdle(world.nowMs);
+    await steps.step(session, 'ballot', 'promise', promise);
+    world.nowMs += 60_000;
+    steps.closeIdle(world.nowMs);
+    await assert.rejects(steps.step(session, 'ballot', 'promise', promise), /was forgotten here/);
+  });
+
+  test('of five that need three, two that are lost are replaced by order, and by nothing less', async () => {
+    await using world = await CeremonyWorld.start(dir, 7);
+    await world.coordinator().command(world.initOrder(3, 5), quiet);
+    await world.tellAll();
+    const { Y } = world.kek();
+    for (const peer of ['peer-1', 'peer-2']) await world.site(peer).kill();
+    const kept = world.seats(7).filter(({ peer }) => !['peer-1', 'peer-2', 'peer-7'].includes(peer));
+    const result = await world.coordinator().command(world.dealOrder('reshare', 3, kept), quiet);
+    isCeremony(result);
+    assert.deepEqual([result.t, result.n, result.shareGen], [3, 4, 2]);
+    assert.deepEqual(world.kek().Y, Y);
+  });
+
   test('a refresh with fewer than a quorum is not begun, and says who is missing', async () => {
     await using world = await made(3, 5);
     await world.site('peer-2').kill();

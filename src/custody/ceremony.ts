@@ -152,11 +152,6 @@ export function baseKeys(
   throw new HoldfastError('KEY_UNAVAILABLE', 'no custodian has the shares of the present generation');
 }
 
-/** Certificates needed to move on: so many that `t` true ones are left when half of the others lie. */
-export function certificateQuorum(t: number, n: number): number {
-  return t + Math.floor((n - t) / 2);
-}
-
 /** What a custodian signs when it has verified and stored its shares of the next generation. */
 export function epochPreimage(
   kek: Pick<TdecKek, 'cg' | 'ver'>,

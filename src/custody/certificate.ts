@@ -167,18 +167,23 @@ function checkRising(fields: Fields, field: string, indices: readonly number[]):
   if (!good || indices.length === 0) fields.refuse(field, 'at least one, by rising index, expected');
 }
 
-/** The bytes that the group signs: all fields but `writer` and the signature. */
-export function certificatePreimage(
-  certificate:
-    | Omit<RotationCertificate, 'writer' | 'frostSig'>
-    | Omit<EpochCertificate, 'writer' | 'frostSig'>
-    | Omit<BirthCertificate, 'writer' | 'frostSig'>,
-): Uint8Array {
+/** A certificate before the group has signed it and somebody has filed it. */
+export type UnsignedCertificate =
+  | Omit<RotationCertificate, 'writer' | 'frostSig'>
+  | Omit<EpochCertificate, 'writer' | 'frostSig'>
+  | Omit<BirthCertificate, 'writer' | 'frostSig'>;
+
+/** The bytes that the group signs. */
+export function certificatePreimage(certificate: UnsignedCertificate): Uint8Array {
+  return preimage('CHORUS-SLURP-CERT-v1', encodeCbor(certificateSignedFields(certificate)));
+}
+
+/** What the group signs: all fields but `writer` and the signature. */
+export function certificateSignedFields(certificate: UnsignedCertificate): Record<string, unknown> {
   const signed = new Set<string>(
     names[certificate.what].filter((name) => name !== 'writer' && name !== 'frostSig'),
   );
-  const fields = Object.fromEntries(Object.entries(certificate).filter(([name]) => signed.has(name)));
-  return preimage('CHORUS-SLURP-CERT-v1', encodeCbor(fields));
+  return Object.fromEntries(Object.entries(certificate).filter(([name]) => signed.has(name)));
 }
 
 /** True when the group whose key is `frostPk` signed it. */

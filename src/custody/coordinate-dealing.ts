@@ -3,14 +3,7 @@
 import { HoldfastError } from '../core/errors.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import type { TdecKek } from '../envelope/kek.ts';
-import {
-  attemptId,
-  attestedBy,
-  type Both,
-  certificateQuorum,
-  epochPreimage,
-  readHellos,
-} from './ceremony.ts';
+import { attemptId, attestedBy, type Both, epochPreimage, readHellos } from './ceremony.ts';
 import {
   epochCertificate,
   logsOf,
@@ -19,19 +12,24 @@ import {
   type Outcome,
   settleBoth,
 } from './ceremony-dealing.ts';
-import { dealingPlan, type DealingPlan } from './ceremony-plan.ts';
+import { electorateOf, headsMax, quorumOf } from './ballot.ts';
+import { dealingPlan, type DealingPlan, requireSettled } from './ceremony-plan.ts';
+import { agreeOn, readVoteOf } from './coordinate-ballot.ts';
+import {
+  clearPlace,
+  fileAgreed,
+  type FreeAttempt,
+  type Standing,
+  standingOf,
+  votersOf,
+} from './coordinate-place.ts';
 import {
   activateAll,
   type CeremonyResult,
   type CoordinatorPorts,
-  type FiledKek,
-  readCommitted,
   requireAnswers,
   Round,
   type Say,
-  signedRecords,
-  signTogether,
-  toSign,
 } from './coordinator.ts';
 import { openOrder } from './order.ts';
 
@@ -49,21 +47,48 @@ export async function coordinateDealing(
   say: Say,
 ): Promise<CeremonyResult> {
   const startedMs = ports.now();
-  const base = await ports.registry.kek(cg);
-  if (base === undefined) throw new HoldfastError('NOT_FOUND', `custody group ${cg} has no key yet`);
   const opened = order === undefined ? undefined : openOrder(order);
-  const plan = dealingPlan(base.kek, opened?.order, (peer) => ports.custodians.keyOf(peer));
-  await activateAll(ports, base.kek, base.bytes);
+  const standing = await standingOf(ports, cg, opened);
+  const { kek, bytes, cid } = standing.active;
+  const plan = dealingPlan(kek, opened?.order, (peer) => ports.custodians.keyOf(peer));
+  requireSettled(
+    plan,
+    standing.versions.map((each) => each.kek),
+    kek,
+  );
+  const shown = await activateAll(ports, kek, bytes);
+  const free = await clearPlace(ports, standing, order ?? null, say);
+  // What was begun before is what was wanted, or stands in its way: then the order is for a generation that is past.
+  if (free === undefined && order !== undefined) return coordinateDealing(ports, cg, order, say);
+  if (free === undefined) return resultOf(plan, standing, shown, ports.now() - startedMs);
   const round = new Round(
     ports,
     'deal',
     plan.participants.map(({ peer }) => peer),
   );
-  const attempt = attemptId(plan.kind, cg, round.session, opened?.hash ?? new Uint8Array(0), base.cid);
-  const begun = await begin(round, base, plan, attempt, order ?? null, say);
-  const agreed = await agree(round, base.kek, plan, begun, say);
-  const done = await finish(round, base, plan, { ...begun, ...agreed }, say);
+  const attempt = attemptId(plan.kind, cg, round.session, opened?.hash ?? new Uint8Array(0), cid);
+  const deal = { standing, plan, free };
+  const begun = await begin(round, deal, attempt, order ?? null, say);
+  const agreed = await settleDealing(round, deal, begun, say);
+  const done = await finish(round, deal, { ...begun, ...agreed }, say);
   return { ...done, tookMs: ports.now() - startedMs };
+}
+
+/** What is dealt, from where, and in which attempt. */
+interface Deal {
+  readonly standing: Standing;
+  readonly plan: DealingPlan;
+  readonly free: FreeAttempt;
+}
+
+function resultOf(
+  { kind }: DealingPlan,
+  { active: { kek } }: Standing,
+  shown: { readonly active: readonly string[]; readonly behind: readonly string[] },
+  tookMs: number,
+): CeremonyResult {
+  const { cg, ver: kekVer, shareGen, t, n } = kek;
+  return { ceremony: kind, cg, kekVer, shareGen, t, n, ...shown, tookMs };
 }
 
 interface Begun {
@@ -76,23 +101,26 @@ interface Begun {
 
 async function begin(
   round: Round,
-  base: FiledKek,
-  plan: DealingPlan,
+  { standing, plan, free }: Deal,
   attempt: Uint8Array,
   order: Uint8Array | null,
   say: Say,
 ): Promise<Begun> {
+  const { kek } = standing.active;
   const places = plan.participants.map((_, at) => at + 1);
   say(`asking ${places.length} custodians for a ${plan.kind}`);
-  const payload = { attempt: round.session, kek: base.bytes, order };
+  const records = standing.versions.toReversed().slice(0, headsMax);
+  const payload = { attempt: round.session, records: records.map(({ bytes }) => bytes), order };
   const asked = await round.ask(places, 'hello', payload, (answer) =>
     fieldsOf(answer, 'hello', ['hello']).bytesUpTo('hello', messageBytesMax),
   );
-  const messages = [...requireAnswers(asked, base.kek.t, plan.kind).values()];
+  const messages = [...requireAnswers(asked, kek.t, plan.kind).values()];
   const hellos = readHellos(plan.participants, attempt, messages);
-  const holders = [...hellos].filter(([, { gen }]) => gen === base.kek.shareGen).map(([place]) => place);
-  requireEnough(base.kek, plan, asked, holders, round);
-  const dealing = openBoth(await round.ports.groups(), base.kek, plan, attempt, messages);
+  const holders = [...hellos].filter(([, { gen }]) => gen === kek.shareGen).map(([place]) => place);
+  requireEnough(kek, plan, asked, holders, round);
+  // Whoever was away when the attempt before came to nothing must know that, before it deals in this one.
+  if (free.end !== null) await round.ask(hellos.keys(), 'end', free.end, () => undefined);
+  const dealing = openBoth(await round.ports.groups(), kek, plan, attempt, messages);
   return { dealing, messages, there: [...hellos.keys()], holders };
 }
 
@@ -109,7 +137,7 @@ function requireEnough(
 ): void {
   const able = plan.kind === 'refresh' ? holders : [...given.keys()];
   const recipients = able.filter((place) => plan.seats.some(({ peer }) => peer === round.peers[place - 1]));
-  const needed = certificateQuorum(plan.t, plan.seats.length);
+  const needed = quorumOf(plan.t, plan.seats.length);
   if (holders.length >= t && recipients.length >= needed) return;
   const why = [...missing.values()].join('; ');
   throw new HoldfastError(
@@ -120,38 +148,42 @@ function requireEnough(
   );
 }
 
-interface Agreed {
+interface Dealt {
   readonly outcome: Outcome;
   readonly attestations: readonly { readonly i: number; readonly sig: Uint8Array }[];
 }
 
 /** Dealings, complaints where there are any, and the signatures of those that stored their shares. */
-async function agree(
+async function settleDealing(
   round: Round,
-  kek: TdecKek,
-  plan: DealingPlan,
+  { standing, plan, free }: Deal,
   { dealing, messages, there }: Begun,
   say: Say,
-): Promise<Agreed> {
+): Promise<Dealt> {
+  const { kek } = standing.active;
   const groups = await round.ports.groups();
   const dealt = await round.ask(there, 'deal', { hellos: messages }, readPair);
   const dealings = collected(dealt.given.values());
   let logs = logsOf(dealings);
-  let certified = await round.ask(there, 'certify', logs, readCertified);
-  const complaints = collected([...certified.given.values()].flatMap(({ complaint }) => complaint ?? []));
+  let certified = await round.ask(there, 'certify', logs, readComplaint);
+  const complaints = collected(certified.given.values());
   if (complaints.kek.length + complaints.frost.length > 0) {
     say('a custodian complains about what was dealt to it; asking who dealt it');
     const replied = await round.ask(there, 'answer', complaints, readPair);
     logs = { dealings, complaints, answers: collected(replied.given.values()) };
-    certified = await round.ask(there, 'certify', logs, readCertified);
+    certified = await round.ask(there, 'certify', logs, readComplaint);
   }
-  const outcome = settleBoth(groups, kek, plan, dealing, logs);
-  const attestations = attestationsOf(round, kek, plan, outcome, certified.given);
-  const needed = certificateQuorum(plan.t, plan.seats.length);
+  const { place } = electorateOf(kek, standing.place.heads, 0);
+  const outcome = settleBoth(groups, kek, plan, dealing, logs, { place, attempt: free.attempt });
+  const stored = await round.ask(certified.given.keys(), 'store', {}, (answer) =>
+    fieldsOf(answer, 'store', ['sig']).bytesOrNull('sig', 64),
+  );
+  const attestations = attestationsOf(round, kek, plan, outcome, stored.given);
+  const needed = quorumOf(plan.t, plan.seats.length);
   if (attestations.length < needed)
     throw new HoldfastError(
       'KEY_UNAVAILABLE',
-      `${attestations.length} custodians have stored their new shares, ${needed} are needed: ${[...certified.missing.values()].join('; ')}`,
+      `${attestations.length} custodians have stored their new shares, ${needed} are needed: ${[...certified.missing.values(), ...stored.missing.values()].join('; ')}`,
       { details: { certified: attestations.length, needed } },
     );
   say(`${attestations.length} custodians have verified and stored their new shares`);
@@ -163,9 +195,9 @@ function attestationsOf(
   kek: TdecKek,
   plan: DealingPlan,
   { next, transcript }: Outcome,
-  certified: ReadonlyMap<number, Certified>,
-): Agreed['attestations'] {
-  const all = [...certified].flatMap(([place, { sig }]) => {
+  stored: ReadonlyMap<number, Uint8Array | null>,
+): Dealt['attestations'] {
+  const all = [...stored].flatMap(([place, sig]) => {
     const i = plan.seats.findIndex(({ peer }) => peer === round.peers[place - 1]) + 1;
     return sig === null || i === 0 ? [] : [{ i, sig }];
   });
@@ -173,29 +205,28 @@ function attestationsOf(
   return all.filter(({ i }) => good.has(i)).toSorted((a, b) => a.i - b.i);
 }
 
-/** The group signs; the registry takes it, once; the custodians are shown it. */
+/** The custodians agree and sign; the registry takes it, once; the custodians are shown it. */
 async function finish(
   round: Round,
-  base: FiledKek,
-  plan: DealingPlan,
-  { dealing, holders, outcome, attestations }: Begun & Agreed,
+  { standing, plan, free }: Deal,
+  { outcome, attestations }: Begun & Dealt,
   say: Say,
 ): Promise<CeremonyResult> {
   const { ports } = round;
-  const { cg, ver } = base.kek;
-  const groups = await ports.groups();
-  const last = await ports.registry.lastCertificate(cg, ver);
+  const { kek } = standing.active;
+  const { frost } = await ports.groups();
+  const last = await ports.registry.lastCertificate(kek.cg, kek.ver);
   const place = { beat: ports.beat(), n: (last?.n ?? 0) + 1, prev: last?.cid ?? null };
-  const certificate = epochCertificate(base.kek, plan, outcome, attestations, place);
-  const committed = await round.ask(holders, 'commit', { attestations, ...place }, readCommitted);
-  const messages = toSign(outcome.next, certificate);
-  const sigs = await signTogether(round, groups.frost, dealing.base.frost, messages, committed);
-  const records = signedRecords(ports.signer, outcome.next, certificate, sigs, base.cid);
-  await ports.registry.file(`kek/${cg}/${ver}`, base.revision, records.filed);
-  say(`generation ${outcome.next.shareGen} is registered`);
-  const active = await activateAll(ports, outcome.next, records.kek.block.bytes);
-  const { shareGen, t, n } = outcome.next;
-  return { ceremony: plan.kind, cg, kekVer: ver, shareGen, t, n, ...active, tookMs: 0 };
+  const certificate = epochCertificate(kek, plan, outcome, attestations, place);
+  const voters = votersOf(ports, kek, round);
+  const members = kek.custodians.map((_, at) => at + 1);
+  const voted = await round.ask(members, 'propose', { attestations, ...place }, readVoteOf);
+  const proposal = { keks: [outcome.next], certificates: [certificate] };
+  const agreed = await agreeOn(frost, standing.place, voters, free.attempt, proposal, voted);
+  const shown = await fileAgreed(ports, standing, agreed);
+  const { cg, ver: kekVer, shareGen, t, n } = outcome.next;
+  say(`generation ${shareGen} is registered`);
+  return { ceremony: plan.kind, cg, kekVer, shareGen, t, n, ...shown, tookMs: 0 };
 }
 
 /** A message for each key, or null for both. */
@@ -209,18 +240,9 @@ function readPair(answer: unknown): Both<Uint8Array> | undefined {
   return { kek: kek ?? empty, frost: frost ?? empty };
 }
 
-interface Certified {
-  readonly complaint: Both<Uint8Array> | undefined;
-  readonly sig: Uint8Array | null;
-}
-
-function readCertified(answer: unknown): Certified {
-  const fields = fieldsOf(answer, 'certify', ['complaint', 'sig']);
-  const complaint = fields.any('complaint');
-  return {
-    complaint: complaint === null ? undefined : readPair(complaint),
-    sig: fields.bytesOrNull('sig', 64),
-  };
+function readComplaint(answer: unknown): Both<Uint8Array> | undefined {
+  const complaint = fieldsOf(answer, 'certify', ['complaint']).any('complaint');
+  return complaint === null ? undefined : readPair(complaint);
 }
 
 function collected(pairs: Iterable<Both<Uint8Array> | undefined>): Messages {

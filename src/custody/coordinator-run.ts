@@ -1,18 +1,20 @@
 // What a coordinator does and when: orders as they come, and by itself what is due. One ceremony at a time.
 //
 //   the key is missing and the operator has ordered it       → init
+//   custodians are locked on a record that is not filed      → agreed on, signed and filed (coordinate-ballot.ts)
 //   a custodian lacks what the present record says it has    → shown the record again; repaired
 //   the group's bars are over, counted from frames           → refresh
 //   a rotation was begun, or is due by the policy            → its next steps (rotation-plan.ts)
 //
 // A silent pulse brings no beats, so nothing is due; reading needs none of this.
 
-import { describeError, HoldfastError } from '../core/errors.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { second } from '../core/clock.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { coordinateDealing } from './coordinate-dealing.ts';
 import { coordinateInit } from './coordinate-init.ts';
 import { coordinateRepair } from './coordinate-repair.ts';
+import { finishBegun } from './coordinate-place.ts';
 import { activateAll, type CeremonyResult, type CoordinatorPorts, type Say } from './coordinator.ts';
 import { type CustodyOrder, openOrder } from './order.ts';
 import { type RotationStep, stepText } from './rotation-plan.ts';
@@ -156,6 +158,12 @@ export class Coordinator {
   }
 
   async #mend(kek: TdecKek, record: Uint8Array, say: Say): Promise<void> {
+    try {
+      if (await finishBegun(this.#ports, this.cg, say)) return;
+    } catch (error) {
+      // Fewer than a quorum answer: those that do can be helped all the same.
+      if (!isHoldfastError(error, 'KEY_UNAVAILABLE')) throw error;
+    }
     for (const { i } of await this.#behind(kek, record)) {
       try {
         await coordinateRepair(this.#ports, this.cg, i, say);

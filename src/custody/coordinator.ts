@@ -26,7 +26,7 @@ export interface FiledAs {
   readonly record: Pick<SignedRecord<unknown>, 'block'>;
 }
 
-/** The newest record of a group's active key as the registry has it. */
+/** The newest record of a version of a group's key as the registry has it. */
 export interface FiledKek {
   readonly cid: CID;
   readonly bytes: Uint8Array;
@@ -54,8 +54,10 @@ export interface CoordinatorPorts {
     keyOf(peer: PeerName): Uint8Array;
   };
   readonly registry: {
-    /** Undefined while the group has no key. */
+    /** Of the active key; undefined while the group has none. */
     kek(cg: string): Promise<FiledKek | undefined>;
+    /** The newest record of each version, oldest version first. */
+    versions(cg: string): Promise<readonly FiledKek[]>;
     /** First record and certificate of birth. */
     birth(cg: string): Promise<{ readonly kek: Uint8Array; readonly certificate: Uint8Array } | undefined>;
     lastCertificate(

@@ -20,6 +20,7 @@ import {
   someUnsignedKek,
 } from '../../test/support/custody-records.ts';
 import { Fuse, PowerCutDisk } from '../../test/support/power-cut-disk.ts';
+import type { CID } from '../core/block.ts';
 import { sameBytes } from '../core/bytes.ts';
 import { encodeLabel, type BkLabel } from '../envelope/label.ts';
 import type { TdecWrap } from '../envelope/wraps.ts';
@@ -353,8 +354,30 @@ describe('records', () => {
     await desk.stop();
     await desk.start();
     await desk.read(rootPolicy.block.bytes, kek().block.bytes); // without the revocation
-    assert.match(desk.books.problem(cg) ?? '', /2 records of a group that had 3/);
+    assert.match(desk.books.problem(cg) ?? '', /0 records of rev.*, which had 1/);
     assert.deepEqual(codes(await answerOf(desk, asked([wrapped()]))), ['stale']);
+    await desk.stop();
+  });
+
+  test('a registry that leaves one revocation out and puts another in its place is not believed', async () => {
+    const desk = await Desk.of(1);
+    const revoked = (n: number, name: string, prev: CID | null = null) =>
+      someRevocation(n, [{ what: 'key', id: bytes32(name) }], prev);
+    const one = revoked(1, 'x');
+    desk.books.take({ key: `rev/${cg}/1`, bytes: one.block.bytes });
+    await desk.books.comparedAt(100);
+    for (const others of [[revoked(1, 'y')], [revoked(1, 'y'), revoked(2, 'z')]]) {
+      await desk.stop();
+      await desk.start();
+      await desk.read(rootPolicy.block.bytes, kek().block.bytes);
+      const [first, second] = others;
+      for (const record of [first, second && revoked(2, 'z', first?.cid ?? null)])
+        if (record !== undefined)
+          desk.books.take({ key: `rev/${cg}/${record.body.n}`, bytes: record.block.bytes });
+      await desk.books.comparedAt(100);
+      assert.match(desk.books.problem(cg) ?? '', /rev.*(?:another record|had 1)/);
+      assert.deepEqual(codes(await answerOf(desk, asked([wrapped()]))), ['stale']);
+    }
     await desk.stop();
   });
 

@@ -27,18 +27,33 @@ import {
   steward,
 } from '../../test/support/custody-records.ts';
 import { openRegistryRecord } from '../beacon/records.ts';
-import { type CID, encodeCbor } from '../core/block.ts';
+import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';
+import { toHex } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
+import { fieldsOf } from '../envelope/fields.ts';
 import { verifyKek } from '../envelope/kek.ts';
 import type { SignedRecord } from '../manifest/record.ts';
 import { generateKeyPair } from '../threshold/hpke.ts';
 import { type AnswerTerms, type CustodyAnswer, openAnswer, parseAnswer, sealAnswer } from './answer.ts';
+import {
+  electorateOf,
+  headsOf,
+  isCertificate,
+  nothing,
+  openValue,
+  promiseBytes,
+  readBallotCertificate,
+  readPromises,
+  requireContents,
+  voteBytes,
+} from './ballot.ts';
 import { CustodyBook } from './book.ts';
 import { parseCapability } from './capability.ts';
 import { verifyCertificate } from './certificate.ts';
 import { beatAt } from './freshness.ts';
 import { checkOrder, type CustodyOrder, openOrder, type OrderTerms, signOrder } from './order.ts';
 import { verifyPolicy } from './policy.ts';
+import { decodeProposal, encodeProposal, messagesOf, valueOf } from './proposal.ts';
 import { refusal } from './refusal.ts';
 import { ReplaySet } from './replay.ts';
 import { approveRequest, encodeRequest, openRequest, requestHash, signRequest } from './request.ts';
@@ -106,6 +121,64 @@ describe('a changed byte never passes', () => {
       assert.equal(accepted, 0);
     });
   }
+});
+
+describe('a changed byte of what custodians vote by never counts', () => {
+  const heads = headsOf([someUnsignedKek()]);
+  const electorate = { ...electorateOf(someUnsignedKek(), heads, 0), quorum: 2 };
+  const voters = [1, 2].map((i) => ({ i, signer: someSigner(`voter ${i}`) }));
+  const keys = new Map(voters.map(({ i, signer }) => [i, signer.publicKey]));
+  const proposal = { keks: [someUnsignedKek({ seq: 2 })], certificates: [someEpoch()] };
+  const about = { attempt: 2, round: 3, value: valueOf(proposal) };
+  const signed = (bytes: Uint8Array): { i: number; sig: Uint8Array }[] =>
+    voters.map(({ i, signer }) => ({ i, sig: signer.sign(bytes) }));
+  const certificate = { ...about, votes: signed(voteBytes(electorate.place, 'prepare', about)) };
+  const promises = signed(promiseBytes(electorate, 2, 4, certificate)).map((vote) => ({
+    ...vote,
+    lock: certificate,
+  }));
+  const rows: readonly [string, Uint8Array, (bytes: Uint8Array) => unknown][] = [
+    [
+      'certificate',
+      encodeCbor(certificate),
+      (bytes) => {
+        const read = readBallotCertificate(decodeCbor(bytes, 'x'), 'x');
+        assert.ok(isCertificate({ ...electorate, keys }, 'prepare', read));
+      },
+    ],
+    [
+      'promises',
+      encodeCbor({ promises }),
+      (bytes) => {
+        const read = readPromises(fieldsOf(decodeCbor(bytes, 'x'), 'x', ['promises']), 'promises');
+        assert.equal(toHex(openValue({ ...electorate, keys }, 2, 4, read) ?? nothing), toHex(about.value));
+      },
+    ],
+    [
+      'proposal',
+      encodeProposal(proposal),
+      (bytes) => {
+        decodeProposal(bytes);
+        requireContents(certificate, bytes);
+      },
+    ],
+  ];
+  for (const [name, bytes, open] of rows)
+    test(name, () => {
+      open(bytes);
+      for (let at = 0; at < bytes.length; at++)
+        for (const flip of [1, 0x80]) {
+          const changed = bytes.slice();
+          changed[at] = (changed[at] ?? 0) ^ flip;
+          assert.ok(!passes(() => open(changed)), `byte ${at}`);
+        }
+    });
+
+  test('a proposal comes back as it was made, and means what the group signs', () => {
+    const read = decodeProposal(encodeProposal(proposal));
+    assert.deepEqual(messagesOf(read).map(toHex), messagesOf(proposal).map(toHex));
+    assert.equal(toHex(valueOf(read)), toHex(about.value));
+  });
 });
 
 describe('a changed field never verifies under the group’s key, though somebody signs the record anew', () => {

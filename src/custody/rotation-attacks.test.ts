@@ -59,6 +59,22 @@ async function hello(world: RotationWorld, change: 'activate' | 'destroy', ver: 
   return done.map((each) => (each.status === 'fulfilled' ? each.value : String(each.reason)));
 }
 
+/** As far as the vote of each custodian for it. */
+async function propose(
+  world: RotationWorld,
+  change: 'activate' | 'destroy',
+  ver: number,
+): Promise<unknown[]> {
+  const done = await Promise.allSettled(
+    world.custodians.sites.map(async ({ running }) => {
+      const session = random(32);
+      await running.steps.step(session, 'change', 'hello', { cg, change, ver });
+      return running.steps.step(session, 'change', 'propose', {});
+    }),
+  );
+  return done.map((each) => (each.status === 'fulfilled' ? each.value : String(each.reason)));
+}
+
 /** Version 2 made, in use, and version 1 retired by a steward that hides what is under it. */
 async function retireByLie(world: RotationWorld): Promise<RotationCoordinator> {
   const evil = liar(world, () => 1_000_000);
@@ -161,30 +177,74 @@ describe('a version that was not used yet', () => {
       assert.match(String(answer), /was to come in use before beat/);
   });
 
-  test('is not given up by who signed that it comes in use, and comes in use late', async () => {
+  test('is not given up once its use was agreed on, and comes in use late', async () => {
     await using world = await due();
     // All signatures are made, and the record of it is withheld.
     world.custodians.kill = ({ who, step }) => (who === 'coordinator' && step === 'append' ? 'kill' : 'go');
     await assert.rejects(world.coordinator().advance(signal));
     world.custodians.kill = () => 'go';
     await world.pass(60);
-    const refused = (await hello(world, 'destroy', 2)).filter((answer) =>
-      /was signed here/.test(String(answer)),
+    // Whoever wants its end now finds custodians locked on its use.
+    const answers = await propose(world, 'destroy', 2);
+    assert.ok(
+      answers.every((answer) => /round 1 is over here/.test(String(answer))),
+      String(answers),
     );
-    assert.equal(refused.length, 2);
     await world.coordinator().advance(signal);
     assert.deepEqual(await world.states(), ['decrypt-only', 'active']);
     await world.readAll();
   });
 
-  test('is not put in use by who signed that it is given up', async () => {
+  test('is not put in use once its end was agreed on', async () => {
     await using world = await due();
     await world.pass(60);
     world.custodians.kill = ({ who, step }) => (who === 'coordinator' && step === 'append' ? 'kill' : 'go');
     await assert.rejects(world.coordinator().advance(signal));
     world.custodians.kill = () => 'go';
-    const answers = (await hello(world, 'activate', 2)).map(String);
-    assert.equal(answers.filter((answer) => /the end of version 2 was signed here/.test(answer)).length, 2);
     assert.deepEqual(sharesOf(world, 2), [2, 2, 2]);
+    await world.coordinator().advance(signal);
+    assert.deepEqual(await world.states(), ['active', 'destroyed']);
+  });
+
+  test('is not stuck where custodians have voted for its use, and too few of them for its end', async () => {
+    await using world = await due();
+    // One votes that it comes in use, and nobody hears of it.
+    world.custodians.kill = ({ who, step, when }) => {
+      if (step !== 'propose') return 'go';
+      return who === 'custodian-1'
+        ? when === 'after'
+          ? 'kill'
+          : 'go'
+        : who === 'coordinator'
+          ? 'go'
+          : 'kill';
+    };
+    await assert.rejects(world.coordinator().advance(signal));
+    world.custodians.kill = () => 'go';
+    for (const site of world.custodians.sites) if (!site.isUp) await site.start();
+    await world.pass(60);
+    await world.coordinator().advance(signal);
+    assert.deepEqual(await world.states(), ['active', 'destroyed']);
+  });
+
+  test('keeps the group from being dealt anew to others', async () => {
+    await using world = await due();
+    const { custodians } = world;
+    const members = custodians.seats(3).toReversed();
+    const reshare = custodians
+      .coordinator()
+      .command(custodians.dealOrder('reshare', 2, members), () => undefined);
+    await assert.rejects(reshare, {
+      code: 'VERSION_CONFLICT',
+      message: /version 2 of the key is pre-active/,
+    });
+    await world.coordinator().advance(signal);
+    const again = custodians
+      .coordinator()
+      .command(custodians.dealOrder('evict', 2, members), () => undefined);
+    await assert.rejects(again, {
+      code: 'VERSION_CONFLICT',
+      message: /version 1 of the key is decrypt-only/,
+    });
   });
 });

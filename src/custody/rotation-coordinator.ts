@@ -3,17 +3,29 @@
 
 import type { CID } from '../core/block.ts';
 import { sameBytes } from '../core/bytes.ts';
-import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { describeError, HoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldsOf } from '../envelope/fields.ts';
-import { kekPreimage, type TdecKek } from '../envelope/kek.ts';
+import type { TdecKek } from '../envelope/kek.ts';
 import { type KekBody, parseKek } from '../envelope/records.ts';
-import { type RecordBody, type SignedRecord, signRecord } from '../manifest/record.ts';
+import type { RecordBody, SignedRecord } from '../manifest/record.ts';
 import type { RandomBytes } from '../threshold/group.ts';
+import { agreedRecords } from './agreed-records.ts';
+import { electorateOf, headsOf, type Vote } from './ballot.ts';
 import type { CustodyGroups } from './ceremony.ts';
+import { activeOf } from './ceremony-ballot.ts';
+import {
+  type Agreed,
+  agreeOn,
+  type BallotPlace,
+  readVoteOf,
+  settlePlace,
+  type Voter,
+} from './coordinate-ballot.ts';
 import type { BeatNow } from './freshness.ts';
 import { openOrder } from './order.ts';
+import type { Proposal } from './proposal.ts';
 import { readConcluded } from './rotation-keygen.ts';
 import { type PageKit, type StoredWraps, SwitchRun } from './rotation-pages.ts';
 import {
@@ -28,7 +40,7 @@ import {
   secretRotationsOk,
   stepText,
 } from './rotation-plan.ts';
-import { groupSignatures, type Signatory } from './rotation-signing.ts';
+import type { Signatory } from './rotation-signing.ts';
 
 /** A record as the registry has it. */
 export interface FiledKek {
@@ -182,12 +194,10 @@ export class RotationCoordinator {
     versions: readonly FiledKek[],
     signal: AbortSignal,
   ): Promise<string | undefined> {
-    if (step.step === 'make') await this.#make(of(versions, step.fromVer), step.cause, signal);
+    if (step.step === 'make') await this.#make(versions, of(versions, step.fromVer), step.cause, signal);
     else if (step.step === 'switch')
       await this.#switch(of(versions, step.fromVer), of(versions, step.toVer), signal);
     else if (step.step === 'idle' || step.step === 'wait') await this.#remind(versions, signal);
-    else if (step.step === 'destroy' && of(versions, step.ver).kek.state === 'pre-active')
-      return this.#giveUp(step.ver, versions, signal);
     else return this.#change(step.step, step.ver, versions, signal);
     return undefined;
   }
@@ -198,7 +208,14 @@ export class RotationCoordinator {
     if (coming !== undefined) await this.#activate(coming.kek, coming.bytes, signal);
   }
 
-  async #make(base: FiledKek, cause: 'order' | 'schedule', signal: AbortSignal): Promise<void> {
+  async #make(
+    versions: readonly FiledKek[],
+    base: FiledKek,
+    cause: 'order' | 'schedule',
+    signal: AbortSignal,
+  ): Promise<void> {
+    const attempt = await this.#clear(versions, signal);
+    if (attempt === undefined) return;
     const { random, beat, beatsPerBar, instant, order } = this.#ports;
     const members = this.#session(base.kek, 'rotate', signal);
     const begin = {
@@ -210,32 +227,27 @@ export class RotationCoordinator {
     const messages = await everyone(members, 'deal', { hellos }, 'message');
     const sigs = await everyone(members, 'receive', { messages }, 'sig');
     const when = { createdAt: instant(), activateBeat: activateBeatOf(beat().beat, beatsPerBar()) };
-    const answers = await Promise.all(members.map(({ ask }) => ask('conclude', { sigs, ...when })));
-    const [fields] = answers.map((answer) => readConcluded(answer));
-    const { frost } = await this.#ports.groups();
-    const unsigned = this.#bodyOf({ ...fields, frostSig: new Uint8Array(64) }, null);
-    const [frostSig] = await groupSignatures(frost, base.kek, members, [kekPreimage(unsigned)]);
-    const record = signRecord({ ...unsigned, frostSig: frostSig ?? new Uint8Array(0) }, this.#ports.signer);
-    await this.#file([record], signal);
-    await this.#activate(unsigned, record.block.bytes, signal);
+    const concluded = await votesOf(members, 'conclude', { sigs, ...when }, readConcluded);
+    const [first] = concluded.given.values();
+    if (first === undefined) throw noVotes('conclude', concluded.missing);
+    const {
+      prev: _,
+      writer: __,
+      kind: ___,
+      v: ____,
+      frostSig: _____,
+      ...kek
+    } = this.#bodyOf({
+      ...first.kek,
+      frostSig: new Uint8Array(64),
+    });
+    const given = new Map([...concluded.given].map(([i, { vote }]) => [i, readVoteOf(vote)]));
+    const proposal = { keks: [kek], certificates: [] };
+    await this.#agree(versions, members, attempt, proposal, { ...concluded, given }, signal);
   }
 
-  async #activate(kek: TdecKek, record: Uint8Array, signal: AbortSignal): Promise<void> {
+  async #activate(kek: Pick<TdecKek, 'custodians'>, record: Uint8Array, signal: AbortSignal): Promise<void> {
     await Promise.allSettled(kek.custodians.map(({ peer }) => this.#ports.activate(peer, record, signal)));
-  }
-
-  /** Custodians that have signed the first use of a version never sign its end before it: then they finish the use. */
-  async #giveUp(
-    ver: number,
-    versions: readonly FiledKek[],
-    signal: AbortSignal,
-  ): Promise<string | undefined> {
-    try {
-      return await this.#change('destroy', ver, versions, signal);
-    } catch (refused) {
-      if (!isHoldfastError(refused, 'KEY_UNAVAILABLE')) throw refused;
-      return this.#change('activate', ver, versions, signal).catch(() => Promise.reject(refused));
-    }
   }
 
   async #change(
@@ -244,29 +256,62 @@ export class RotationCoordinator {
     versions: readonly FiledKek[],
     signal: AbortSignal,
   ): Promise<string | undefined> {
-    const active = versions.findLast(({ kek }) => kek.state === 'active');
-    if (active === undefined) return undefined;
+    const { kek: active } = activeFiled(versions);
+    const attempt = await this.#clear(versions, signal);
+    if (attempt === undefined) return undefined;
     if (change === 'activate') await this.#remind(versions, signal);
     const { cg } = this.#ports;
-    const there = await greeted(
-      this.#session(active.kek, 'change', signal),
-      { cg, change, ver },
-      active.kek.t,
-    );
+    const { place } = placeOf(versions);
+    const { quorum } = electorateOf(active, place.heads, 0);
+    const there = await greeted(this.#session(active, 'change', signal), { cg, change, ver }, quorum);
     if (typeof there === 'string') return there;
-    const changed = changedKeks(
+    const keks = changedKeks(
       change,
       ver,
       versions.map(({ kek }) => kek),
     );
-    const { frost } = await this.#ports.groups();
-    const signatures = await groupSignatures(frost, active.kek, there, changed.map(kekPreimage));
-    const records = changed.map((kek, at) => {
-      const before = of(versions, kek.ver);
-      return signRecord(this.#bodyOf({ ...kek, frostSig: signatures[at] }, before.cid), this.#ports.signer);
-    });
-    await this.#file(records, signal);
+    const voted = await votesOf(there, 'propose', {}, readVoteOf);
+    await this.#agree(versions, there, attempt, { keks, certificates: [] }, voted, signal);
     return undefined;
+  }
+
+  /** Finishes or ends what others have begun; the attempt that is free, or undefined when the registry has gone on. */
+  async #clear(versions: readonly FiledKek[], signal: AbortSignal): Promise<number | undefined> {
+    const { frost } = await this.#ports.groups();
+    const { place } = placeOf(versions);
+    const voters = this.#session(place.active, 'ballot', signal);
+    const settled = await settlePlace(frost, place, voters, { order: null, onlyLocked: false });
+    if (settled === undefined || 'attempt' in settled) return settled?.attempt;
+    await this.#fileAgreed(versions, settled.agreed, signal);
+    return undefined;
+  }
+
+  async #agree(
+    versions: readonly FiledKek[],
+    members: readonly Voter[],
+    attempt: number,
+    proposal: Proposal,
+    voted: Voted<Vote>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { frost } = await this.#ports.groups();
+    const { place } = placeOf(versions);
+    const agreed = await agreeOn(frost, place, members, attempt, proposal, voted);
+    await this.#fileAgreed(versions, agreed, signal);
+  }
+
+  async #fileAgreed(versions: readonly FiledKek[], agreed: Agreed, signal: AbortSignal): Promise<void> {
+    const { registry, signer } = this.#ports;
+    const records = await agreedRecords(signer, agreed, {
+      kek: (ver) => versions.find(({ kek }) => kek.ver === ver)?.cid,
+      certificate: (ver) => registry.lastCertificate(ver),
+    });
+    await this.#file(
+      records.map(({ record }) => record),
+      signal,
+    );
+    for (const [at, kek] of agreed.proposal.keks.entries())
+      await this.#activate(kek, records[at]?.record.block.bytes ?? new Uint8Array(0), signal);
   }
 
   async #switch(from: FiledKek, to: FiledKek, signal: AbortSignal): Promise<void> {
@@ -289,16 +334,18 @@ export class RotationCoordinator {
   }
 
   /** A session with each custodian of `kek`. */
-  #session(kek: Pick<TdecKek, 'custodians'>, protocol: string, signal: AbortSignal): Signatory[] {
+  #session(kek: Pick<TdecKek, 'custodians'>, protocol: string, signal: AbortSignal): Voter[] {
     const session = this.#ports.random(32);
-    return kek.custodians.map(({ peer }) => ({
+    return kek.custodians.map(({ i, peer }) => ({
+      i,
       name: this.#ports.nameOf(peer),
       ask: (step, payload) => this.#ports.step(peer, { session, protocol, step }, payload, signal),
     }));
   }
 
-  #bodyOf(fields: Readonly<Record<string, unknown>>, prev: CID | null): KekBody & TdecKek {
-    const body = parseKek({ ...fields, kind: 'kek', v: 1, writer: this.#ports.signer.publicKey, prev });
+  #bodyOf(fields: Readonly<Record<string, unknown>>): KekBody & TdecKek {
+    const writer = this.#ports.signer.publicKey;
+    const body = parseKek({ ...fields, kind: 'kek', v: 1, writer, prev: null });
     if (body.provider === 'tdec') return body;
     throw new HoldfastError('RECORD_INVALID', 'kek: a record of a custody group expected');
   }
@@ -328,33 +375,69 @@ async function everyone(
   });
 }
 
+interface Voted<T> {
+  readonly given: ReadonlyMap<number, T>;
+  readonly missing: ReadonlyMap<number, string>;
+}
+
+/** What each answers to a step, by its index, and why others do not. */
+async function votesOf<T>(
+  members: readonly Voter[],
+  step: string,
+  payload: Readonly<Record<string, unknown>>,
+  read: (answer: unknown) => T,
+): Promise<Voted<T>> {
+  const given = new Map<number, T>();
+  const missing = new Map<number, string>();
+  await Promise.all(
+    members.map(async ({ i, name, ask }) => {
+      try {
+        given.set(i, read(await ask(step, payload)));
+      } catch (error) {
+        missing.set(i, `${name}: ${describeError(error)}`);
+      }
+    }),
+  );
+  return { given, missing };
+}
+
+function noVotes(step: string, missing: ReadonlyMap<number, string>): HoldfastError {
+  return new HoldfastError(
+    'KEY_UNAVAILABLE',
+    `nobody does the step ${step}: ${[...missing.values()].join('; ')}`,
+  );
+}
+
+/** What the next record is behind. */
+function placeOf(versions: readonly FiledKek[]): { readonly place: BallotPlace } {
+  const keks = versions.map(({ kek }) => kek);
+  return { place: { active: activeOf(keks), heads: headsOf(keks), leftOut: 0 } };
+}
+
+function activeFiled(versions: readonly FiledKek[]): FiledKek {
+  return of(versions, activeOf(versions.map(({ kek }) => kek)).ver);
+}
+
 /** Those that take part; or, when that takes only time, until when they wait. Throws KEY_UNAVAILABLE when they are fewer than `needed`. */
 async function greeted(
-  members: readonly Signatory[],
+  members: readonly Voter[],
   payload: Readonly<Record<string, unknown>>,
   needed: number,
-): Promise<readonly Signatory[] | string> {
-  const done = await Promise.allSettled(members.map(({ ask }) => ask('hello', payload)));
-  const waiting = done.map((outcome) =>
-    outcome.status === 'fulfilled' ? earlyOf(outcome.value) : undefined,
-  );
-  const there = members.filter((_, at) => done[at]?.status === 'fulfilled' && waiting[at] === undefined);
+): Promise<readonly Voter[] | string> {
+  const { given: begun, missing } = await votesOf(members, 'hello', payload, earlyOf);
+  const there = members.filter(({ i }) => begun.has(i) && begun.get(i) === undefined);
   if (there.length >= needed) return there;
-  const early = waiting.find((why) => why !== undefined);
-  if (early !== undefined && done.filter(({ status }) => status === 'fulfilled').length >= needed)
-    return early;
-  const why = done.flatMap((outcome, at) =>
-    outcome.status === 'rejected' ? [`${members[at]?.name ?? '?'}: ${describeError(outcome.reason)}`] : [],
-  );
+  const early = [...begun.values()].find((why) => why !== undefined);
+  if (early !== undefined && begun.size >= needed) return early;
   throw new HoldfastError(
     'KEY_UNAVAILABLE',
-    `${there.length} of ${needed} custodians take part; ${why.join(', ')}`,
+    `${there.length} of ${needed} custodians take part; ${[...missing.values()].join(', ')}`,
   );
 }
 
 /** Why a custodian waits with a change that it does not refuse. */
 function earlyOf(begun: unknown): string | undefined {
-  const fields = fieldsOf(begun, 'change.hello', ['i', 'early']);
+  const fields = fieldsOf(begun, 'change.hello', ['early']);
   return fields.any('early') === null ? undefined : fields.text('early', 200);
 }
 

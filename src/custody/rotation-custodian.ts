@@ -4,7 +4,8 @@
 //            commit  nonces for its certificate               audit log, and then our contribution, if we are asked
 //            sign    a share of the signature         certify all contributions: each verified, the certificate
 //                                                             computed from them
-//   change   hello   what is to become of a version   commit, sign   the record, as we compute it ourselves
+//   change   hello   what is to become of a version   propose  our vote for the record, as we compute it ourselves;
+//                                                             then what is agreed on by (ceremony-ballot.ts)
 //
 // It signs a page only when it has itself verified every wrap and every contribution in it: a certificate makes a
 // wrap openable, so one that nobody checked would make of the custodians whatever its author likes.
@@ -14,7 +15,7 @@ import { describeError, HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 import { custodiansMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
-import { kekPreimage, type TdecKek } from '../envelope/kek.ts';
+import type { TdecKek } from '../envelope/kek.ts';
 import type { HashGroup } from '../threshold/group.ts';
 import {
   applySwitch,
@@ -25,20 +26,20 @@ import {
   type SwitchPage,
 } from '../threshold/key-switch.ts';
 import type { CustodyBook } from './book.ts';
+import { headsOf } from './ballot.ts';
+import { activeOf, Poll } from './ceremony-ballot.ts';
 import type { CeremonyDesk, OwnShares, Session } from './ceremony-desk.ts';
-import { Signing } from './ceremony-signing.ts';
+import { committed, keySetOfEntry, Signing } from './ceremony-signing.ts';
 import type { Begin } from './ceremony-steps.ts';
 import { certificatePreimage } from './certificate.ts';
 import { isSealed } from './custodian.ts';
-import { beginRotate, committed, keySetOfEntry } from './rotation-keygen.ts';
+import { beginRotate } from './rotation-keygen.ts';
 import {
   destroyTooEarly,
   type DestroyWaits,
   destroyWaits,
   lastUseOf,
-  noteSigned,
   noteVersions,
-  signedHere,
   versionsOf,
 } from './rotation-marks.ts';
 import {
@@ -54,8 +55,6 @@ import type { ShareEntry } from './share-state.ts';
 
 /** What the rotation asks of a custodian beside its desk. */
 export interface RotationDuties {
-  /** Reads what is new among the registry's records of custody. */
-  readonly follow: () => Promise<void>;
   /** Beat at which this custodian last gave a key of that version to somebody; 0 for never since its start. */
   readonly lastUse: (cg: string, kekVer: number) => number;
   /** Default: `destroyWaits`. */
@@ -70,23 +69,20 @@ const pagesOpenMax = 4;
 /** The protocols of a rotation, by name. */
 export function rotationProtocols(duties: RotationDuties): Readonly<Record<string, Begin>> {
   return {
-    rotate: async (desk, payload) => {
-      await duties.follow();
-      return beginRotate(desk, payload);
-    },
-    switch: (desk, payload) => beginSwitch(desk, duties, payload),
+    rotate: beginRotate,
+    switch: beginSwitch,
     change: (desk, payload) => beginChange(desk, duties, payload),
   };
 }
 
-async function beginSwitch(desk: CeremonyDesk, duties: RotationDuties, payload: unknown): Promise<Session> {
+async function beginSwitch(desk: CeremonyDesk, payload: unknown): Promise<Session> {
   const fields = fieldsOf(payload, 'switch.hello', ['cg', 'fromVer', 'toVer']);
   const [cg, fromVer, toVer] = [
     fields.text('cg', 64),
     fields.integer('fromVer', 1),
     fields.integer('toVer', 2),
   ];
-  await duties.follow();
+  await desk.ports.follow();
   const book = bookOf(desk, cg);
   const [from, to] = [book.kek(fromVer), book.kek(toVer)];
   requireOpen(desk, cg);
@@ -101,7 +97,7 @@ async function beginSwitch(desk: CeremonyDesk, duties: RotationDuties, payload: 
       `version ${toVer} is ${to?.state ?? 'not known here'}: no keys move to it`,
     );
   const { kek: group } = await desk.ports.groups();
-  const part = new SwitchPart({ desk, duties, group, book, from, to, own: desk.own(to) });
+  const part = new SwitchPart({ desk, group, book, from, to, own: desk.own(to) });
   return part.session();
 }
 
@@ -116,7 +112,6 @@ interface OpenedPage {
 
 interface SwitchTerms {
   readonly desk: CeremonyDesk;
-  readonly duties: RotationDuties;
   readonly group: HashGroup;
   readonly book: CustodyBook;
   readonly from: TdecKek;
@@ -250,7 +245,7 @@ class SwitchPart {
 
   /** Certificates must be known here before anybody asks for what they list. */
   async #learn(): Promise<unknown> {
-    await this.#terms.duties.follow();
+    await this.#terms.desk.ports.follow();
     return {};
   }
 
@@ -312,15 +307,14 @@ async function beginChange(desk: CeremonyDesk, duties: RotationDuties, payload: 
   const fields = fieldsOf(payload, 'change.hello', ['cg', 'change', 'ver']);
   const [cg, ver] = [fields.text('cg', 64), fields.integer('ver', 1)];
   const change = fields.oneOf('change', keyChanges);
-  await duties.follow();
+  await desk.ports.follow();
   requireOpen(desk, cg);
   const { ports } = desk;
   const allowed = async (): Promise<TdecKek[]> => {
     await noteVersions(desk, cg, duties.lastUse);
     const keks = versionsOf(bookOf(desk, cg));
     const lastUse = lastUseOf(desk, cg, ver, duties.lastUse(cg, ver));
-    const signed = signedHere(desk, cg, ver);
-    const problem = changeProblem(change, ver, keks, ports.beat(), ports.beatsPerBar(), lastUse, signed);
+    const problem = changeProblem(change, ver, keks, ports.beat(), ports.beatsPerBar(), lastUse);
     if (problem === undefined) return keks;
     throw new HoldfastError('FORBIDDEN', problem);
   };
@@ -330,30 +324,22 @@ async function beginChange(desk: CeremonyDesk, duties: RotationDuties, payload: 
     change === 'destroy' && wasUsed
       ? destroyTooEarly(desk, cg, ver, duties.waits ?? destroyWaits)
       : undefined;
-  if (early !== undefined) return { cg, begun: { i: 0, early }, steps: {}, close: () => undefined };
-  const active = keks.findLast(({ state }) => state === 'active');
-  const own = active === undefined ? undefined : desk.own(active);
-  if (active === undefined || own === undefined)
-    throw new HoldfastError('KEY_UNAVAILABLE', 'no share of the active key is here');
+  if (early !== undefined) return { cg, begun: { early }, steps: {}, close: () => undefined };
+  const active = activeOf(keks);
   if (change === 'activate') requireShare(desk, keks, ver);
-  const about = { cg, kekVer: ver, shareGen: active.shareGen };
-  await desk.note('sign', about, `${change} version ${ver}`);
-  const messages = changedKeks(change, ver, keks).map((kek) => kekPreimage(kek));
-  const ref = { cg, kekVer: active.ver, gen: active.shareGen };
-  const signing = new Signing(desk, ref, own.frost.index, keySetOfEntry(own.frost), messages);
+  const poll = new Poll(desk, { active, heads: headsOf(keks), leftOut: 0 });
   return {
     cg,
-    begun: { i: own.frost.index, early: null },
+    begun: { early: null },
     steps: {
-      commit: () => committed(signing, own.frost),
-      sign: async (payload) => {
+      propose: async () => {
         // Time has passed since the session began.
-        await allowed();
-        await noteSigned(desk, cg, ver, { change, wasUsed });
-        return signing.sign(payload);
+        const now = await allowed();
+        return poll.propose({ keks: changedKeks(change, ver, now), certificates: [] });
       },
+      ...poll.steps(),
     },
-    close: () => signing.close(),
+    close: () => poll.close(),
   };
 }
 

@@ -4,8 +4,8 @@
 //   hello    the active record, an order or none   → who we are, signed
 //   deal     all hellos                            → message 1, signed
 //   receive  all messages 1                        → share staged on the disk; signature of the transcript
-//   conclude all signatures, first beat of use     → the record of the new version, as we compute it
-//   commit, sign                                   → shares of the group's signature under it (ceremony-signing.ts)
+//   conclude all signatures, first beat of use     → the record of the new version, as we compute it, and our vote
+//   and then what custodians agree on a record by (ceremony-ballot.ts)
 //
 // What is staged is used when the signed record comes back (activation.ts), and opens nothing before its first beat.
 
@@ -14,7 +14,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha512 } from '../core/hash.ts';
 import { custodiansMax, custodyOrderBytesMax, recordBytesMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
-import { kekPreimage, type UnsignedKek } from '../envelope/kek.ts';
+import type { UnsignedKek } from '../envelope/kek.ts';
 import { begin, conclude, dkgContext, type DkgCertifying, type DkgDealt, receive } from '../threshold/dkg.ts';
 import type { DkgSession } from '../threshold/dkg-message.ts';
 import { type DkgSuite, ristrettoSuite } from '../threshold/dkg-suite.ts';
@@ -31,13 +31,14 @@ import {
   signHello,
   unsigned,
 } from './ceremony.ts';
+import { headsOf } from './ballot.ts';
+import { Poll } from './ceremony-ballot.ts';
 import type { CeremonyDesk, OwnShares, Session } from './ceremony-desk.ts';
-import { Signing } from './ceremony-signing.ts';
+import { keySetOfEntry } from './ceremony-signing.ts';
 import { readByteList, readMessages } from './ceremony-wire.ts';
 import type { OpenedOrder } from './order.ts';
 import { noteOrdered, versionsOf } from './rotation-marks.ts';
 import { isRotationDue, orderedVersion } from './rotation-plan.ts';
-import type { ShareEntry } from './share-state.ts';
 
 const messageBytesMax = 65_536;
 /** How far ahead of now the first use may lie, bars: time to hear of the new key, and not for ever. */
@@ -48,6 +49,7 @@ const noticeBarsMin = 0.5;
 /** Begins our part. Throws FORBIDDEN when neither an order nor the policy asks for a new key. */
 export async function beginRotate(desk: CeremonyDesk, payload: unknown): Promise<Session> {
   const fields = fieldsOf(payload, 'rotate.hello', ['attempt', 'base', 'order']);
+  await desk.ports.follow();
   const base = desk.base(fields.bytesUpTo('base', recordBytesMax));
   const given = fields.any('order');
   const order =
@@ -67,8 +69,18 @@ export async function beginRotate(desk: CeremonyDesk, payload: unknown): Promise
     order?.hash ?? new Uint8Array(0),
     base.cid,
   );
-  const part = new RotatePart(desk, ristrettoSuite(group), base, own, seat.i, attempt, order);
-  return part.begin();
+  const heads = headsOf(versionsOf(desk.ports.books.book(base.kek.cg)));
+  const poll = new Poll(desk, { active: base.kek, heads, leftOut: 0 });
+  return new RotatePart({
+    desk,
+    suite: ristrettoSuite(group),
+    base,
+    own,
+    index: seat.i,
+    attempt,
+    order,
+    poll,
+  }).begin();
 }
 
 function requireAllowed(desk: CeremonyDesk, { kek }: BaseKek, order: OpenedOrder | undefined): void {
@@ -90,6 +102,17 @@ function requireAllowed(desk: CeremonyDesk, { kek }: BaseKek, order: OpenedOrder
     refuse('nobody ordered a new key, and by the policy none is due');
 }
 
+interface RotateTask {
+  readonly desk: CeremonyDesk;
+  readonly suite: DkgSuite;
+  readonly base: BaseKek;
+  readonly own: OwnShares;
+  readonly index: number;
+  readonly attempt: Uint8Array;
+  readonly order: OpenedOrder | undefined;
+  readonly poll: Poll;
+}
+
 class RotatePart {
   readonly #desk: CeremonyDesk;
   readonly #suite: DkgSuite;
@@ -98,6 +121,7 @@ class RotatePart {
   readonly #index: number;
   readonly #attempt: Uint8Array;
   readonly #order: OpenedOrder | undefined;
+  readonly #poll: Poll;
   readonly #participants: readonly Participant[];
   /** The version that is made: behind the highest there ever was. */
   readonly #ver: number;
@@ -105,17 +129,8 @@ class RotatePart {
   #sid: Uint8Array = new Uint8Array(0);
   #dealt: DkgDealt | undefined;
   #certifying: DkgCertifying | undefined;
-  #signing: Signing | undefined;
 
-  constructor(
-    desk: CeremonyDesk,
-    suite: DkgSuite,
-    base: BaseKek,
-    own: OwnShares,
-    index: number,
-    attempt: Uint8Array,
-    order: OpenedOrder | undefined,
-  ) {
+  constructor({ desk, suite, base, own, index, attempt, order, poll }: RotateTask) {
     this.#desk = desk;
     this.#suite = suite;
     this.#base = base;
@@ -123,6 +138,7 @@ class RotatePart {
     this.#index = index;
     this.#attempt = attempt;
     this.#order = order;
+    this.#poll = poll;
     this.#ver = 1 + (versionsOf(desk.ports.books.book(base.kek.cg)).at(-1)?.ver ?? base.kek.ver);
     this.#participants = base.kek.custodians.map(({ peer, sigPk }) => ({ peer, sigPk }));
   }
@@ -137,10 +153,9 @@ class RotatePart {
         deal: (payload) => this.#deal(payload),
         receive: (payload) => this.#receive(payload),
         conclude: (payload) => this.#conclude(payload),
-        commit: () => committed(there(this.#signing), this.#own.frost),
-        sign: (payload) => there(this.#signing).sign(payload),
+        ...this.#poll.steps(),
       },
-      close: () => this.#signing?.close(),
+      close: () => this.#poll.close(),
     };
   }
 
@@ -153,7 +168,10 @@ class RotatePart {
     this.#sid = sessionNonce(this.#attempt, messages);
     const members = this.#participants.map(({ peer }) => peer);
     const ext = sha512(
-      preimage('CHORUS-SLURP-DKG-EXT-v1', encodeCbor({ cg, ver: this.#ver, t, n, frostPk, members })),
+      preimage(
+        'CHORUS-SLURP-DKG-EXT-v1',
+        encodeCbor({ cg, ver: this.#ver, t, n, frostPk, members, ...this.#poll.purpose }),
+      ),
     );
     const context = dkgContext(this.#suite, preimage('CHORUS-SLURP-DKG-kek-v1', this.#sid), statics);
     this.#dkg = { t, n, statics, context, ext };
@@ -178,9 +196,11 @@ class RotatePart {
     const secret = await shares.openKeyPair('dkg');
     try {
       const bodies = steps.map(({ body }) => body);
+      this.#poll.requireRoom(this.#sid);
       const mine = must(receive(this.#suite, there(this.#dkg), there(this.#dealt), secret, bodies));
       this.#certifying = mine.state;
       await this.#putBy(mine.state.keys, mine.share);
+      await this.#poll.store(this.#sid);
       return { sig: mine.state.signature };
     } finally {
       secret.fill(0);
@@ -227,21 +247,7 @@ class RotatePart {
     const createdAt = fields.text('createdAt', 40);
     const dkgCert = sha512(preimage('CHORUS-SLURP-DKG-CERT-v1', transcriptHash));
     const kek = nextVersion(this.#base, keys, { ver: this.#ver, createdAt, activateBeat, dkgCert });
-    const { cg, ver, shareGen } = this.#base.kek;
-    await this.#desk.note(
-      'sign',
-      { cg, kekVer: this.#ver, shareGen: 1 },
-      'a new version of the key',
-      this.#order,
-    );
-    this.#signing = new Signing(
-      this.#desk,
-      { cg, kekVer: ver, gen: shareGen },
-      this.#index,
-      keySetOfEntry(this.#own.frost),
-      [kekPreimage(kek)],
-    );
-    return { kek: encodeCbor(kek) };
+    return { kek: encodeCbor(kek), vote: await this.#poll.propose({ keks: [kek], certificates: [] }) };
   }
 }
 
@@ -265,23 +271,6 @@ function nextVersion(
   };
 }
 
-/** What a custodian commits to, and the key that it signs with, of which the record tells only a part. */
-export async function committed(
-  signing: Signing,
-  { commitments }: ShareEntry,
-): Promise<{
-  readonly i: number;
-  readonly commitments: readonly Uint8Array[];
-  readonly C: readonly Uint8Array[];
-}> {
-  return { ...(await signing.commit()), C: commitments };
-}
-
-/** The public part of the key that a share is of. */
-export function keySetOfEntry({ t, n, publicKey, commitments, verificationShares }: ShareEntry): KeySet {
-  return { t, n, Y: publicKey, C: commitments, Yi: verificationShares };
-}
-
 /** Reads an answer to `commit`. Throws RECORD_INVALID. */
 export function readCommitted(answer: unknown, messagesCount: number) {
   const fields = fieldsOf(answer, 'commit', ['i', 'commitments', 'C']);
@@ -292,10 +281,14 @@ export function readCommitted(answer: unknown, messagesCount: number) {
   };
 }
 
-/** Reads an answer to `conclude`: the record without its signature. */
-export function readConcluded(answer: unknown): Readonly<Record<string, unknown>> {
-  const bytes = fieldsOf(answer, 'conclude', ['kek']).bytesUpTo('kek', recordBytesMax);
-  return Object(decodeCbor(bytes, 'conclude'));
+/** Reads an answer to `conclude`: the record without its signature, and the vote for it. */
+export function readConcluded(answer: unknown): {
+  readonly kek: Readonly<Record<string, unknown>>;
+  readonly vote: unknown;
+} {
+  const fields = fieldsOf(answer, 'conclude', ['kek', 'vote']);
+  const kek = Object(decodeCbor(fields.bytesUpTo('kek', recordBytesMax), 'conclude'));
+  return { kek, vote: fields.any('vote') };
 }
 
 function must<T>(outcome: Outcome<T>): T {

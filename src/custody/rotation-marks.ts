@@ -1,11 +1,10 @@
-// What a custodian remembers of the versions of a key over restarts, so that nobody can hurry it or have it sign two
-// ends of one version. The beat comes from outside; the wall clock and these marks are its own.
+// What a custodian remembers of the versions of a key over restarts, so that nobody can hurry it. The beat comes from
+// outside; the wall clock and these marks are its own.
 
 import { day, minute } from '../core/clock.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import type { CustodyBook } from './book.ts';
 import type { CeremonyDesk } from './ceremony-desk.ts';
-import type { KeyChange } from './rotation-plan.ts';
 import { rotationMark } from './share-state.ts';
 
 type Desk = Pick<CeremonyDesk, 'ports'>;
@@ -65,26 +64,4 @@ export function destroyTooEarly(
   const from = since + (isOrdered ? waits.orderedMs : waits.scheduledMs);
   if (since > 0 && ports.now() >= from) return undefined;
   return `version ${ver} is destroyed from ${new Date(since > 0 ? from : ports.now()).toISOString()} on`;
-}
-
-const signedActivate = 1;
-const signedDestroy = 2;
-
-/** Signed here: that a version is used, or that it never will be. */
-export function signedHere({ ports }: Desk, cg: string, ver: number): 'activate' | 'destroy' | undefined {
-  const mark = ports.shares.mark(rotationMark(cg, ver, 'signed'));
-  if (mark === signedActivate) return 'activate';
-  return mark === signedDestroy ? 'destroy' : undefined;
-}
-
-/** Before a share of the signature leaves; durable when it resolves. `wasUsed`: the version has been active. */
-export async function noteSigned(
-  { ports }: Desk,
-  cg: string,
-  ver: number,
-  { change, wasUsed }: { readonly change: KeyChange; readonly wasUsed: boolean },
-): Promise<void> {
-  if (wasUsed) return;
-  const value = change === 'activate' ? signedActivate : signedDestroy;
-  await ports.shares.raise(rotationMark(cg, ver, 'signed'), value);
 }

@@ -119,8 +119,7 @@ export function changedKeks(change: KeyChange, ver: number, keks: readonly TdecK
 
 /**
  * Why a custodian does not sign this change, in words; undefined when it does. `lastUse`: beat at which it last gave
- * a key of that version; 0 for never. `signed`: what it has signed of a version that was not used yet: never the
- * other one too, because with both signed a key could be in use whose shares are erased.
+ * a key of that version; 0 for never.
  */
 export function changeProblem(
   change: KeyChange,
@@ -129,22 +128,17 @@ export function changeProblem(
   now: BeatNow,
   beatsPerBar: number,
   lastUse: number,
-  signed: 'activate' | 'destroy' | undefined,
 ): string | undefined {
   const subject = keks.find((kek) => kek.ver === ver);
   if (now.lost !== undefined) return `time is not known: ${now.lost}`;
   if (subject === undefined) return `version ${ver} is not known`;
   const { state, activateBeat } = subject;
   const abandon = abandonBeatOf(subject, beatsPerBar);
-  if (change === 'destroy' && state === 'pre-active') {
-    if (signed === 'activate') return `that version ${ver} comes in use was signed here`;
+  if (change === 'destroy' && state === 'pre-active')
     return now.beat >= abandon ? undefined : `version ${ver} may still come in use, until beat ${abandon}`;
-  }
   const from = { activate: 'pre-active', retire: 'decrypt-only', destroy: 'retired' }[change];
   if (state !== from) return `version ${ver} is ${state}, not ${from}`;
-  if (change === 'activate' && signed === 'destroy') return `the end of version ${ver} was signed here`;
-  // Who has signed it already adds nothing by signing it again, and may be what it takes to end the matter.
-  if (change === 'activate' && signed === undefined && now.beat >= abandon)
+  if (change === 'activate' && now.beat >= abandon)
     return `version ${ver} was to come in use before beat ${abandon}`;
   if (change === 'activate')
     return now.beat >= activateBeat ? undefined : `version ${ver} begins at beat ${activateBeat}`;

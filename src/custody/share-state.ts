@@ -8,8 +8,11 @@
 // new one. A generation that was active once is never staged again: its number is a high-water mark.
 
 import { decodeCbor, encodeCbor } from '../core/block.ts';
+import { sameBytes } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { isMap } from '../core/shape.ts';
+import type { Ballot } from './ballot.ts';
+import type { ChainPin, ChainPins } from './book.ts';
 
 /** `kek`: a share of the key that branch keys are wrapped for. `frost`: of the group's signing key. */
 export const shareKeys = ['kek', 'frost'] as const;
@@ -68,6 +71,10 @@ export interface ShareState {
   readonly marks: Readonly<Record<string, number>>;
   /** Nonces of orders that were obeyed, each with the last beat at which it could come again. */
   readonly nonces: Readonly<Record<string, number>>;
+  /** Where the chains of records of each group stood when they were last compared. */
+  readonly pins: Readonly<Record<string, ChainPins>>;
+  /** How each group is voting about its next record of a key. */
+  readonly ballots: Readonly<Record<string, Ballot>>;
 }
 
 /** Secrets of one custodian: a few groups with a few versions, and prekeys of some epochs. */
@@ -76,7 +83,12 @@ const entriesMax = 512;
 const marksMax = 1024;
 const noncesMax = 1024;
 
-export const emptyState: ShareState = { entries: [], marks: {}, nonces: {} };
+/** Chains pinned for one group: older versions of the key have long been destroyed. */
+const pinsMax = 256;
+/** Groups that a custodian votes in: those it belongs to, and those that it is asked to join. */
+const ballotsMax = 16;
+
+export const emptyState: ShareState = { entries: [], marks: {}, nonces: {}, pins: {}, ballots: {} };
 
 /** `state` with `entry` staged in place of what was staged there. Throws VERSION_CONFLICT for a generation that has been. */
 export function staged(state: ShareState, entry: ShareEntry): ShareState {
@@ -127,14 +139,20 @@ export function repaired(state: ShareState, entry: ShareEntry): ShareState {
       `generation ${entry.gen} of ${nameOf(entry)} is older than one that has been active here`,
       { details: { current: floor } },
     );
-  const kept = state.entries.filter((each) => !isSameKey(each, entry));
+  // What is staged for a later generation was promised to those who count on it.
+  const kept = state.entries.filter(
+    (each) => !isSameKey(each, entry) || (each.status === 'staged' && each.gen > entry.gen),
+  );
   const marks = boundedMarks({ ...state.marks, [generationMark(entry)]: entry.gen });
   return { ...state, entries: checkedCount([...kept, entry], entriesMax, 'secrets'), marks };
 }
 
-/** Without any share of a key version: who left the group may join it again in a later generation. */
+/** Without the shares of a key version that serve: who left the group may be about to join it again. */
 export function left(state: ShareState, ref: Pick<ShareRef, 'cg' | 'kekVer'>): ShareState {
-  return { ...state, entries: state.entries.filter((each) => !isOf(each, ref)) };
+  return {
+    ...state,
+    entries: state.entries.filter((each) => !(isOf(each, ref) && each.status !== 'staged')),
+  };
 }
 
 /** Without the share of `ref` that is staged or previous: an active one is only ever followed or retired. */
@@ -180,7 +198,7 @@ export function withoutPrekeysBefore(state: ShareState, epoch: number): ShareSta
 }
 
 /** What a custodian remembers of a version until its shares are erased (rotation-marks.ts). */
-const rotationNotes = ['used', 'retired', 'ordered', 'signed'] as const;
+const rotationNotes = ['used', 'retired', 'ordered'] as const;
 
 /** Name of a mark about a version of a key. */
 export function rotationMark(cg: string, kekVer: number, note: (typeof rotationNotes)[number]): string {
@@ -223,6 +241,29 @@ export function withNonce(
   return { ...state, nonces: { ...Object.fromEntries(kept), [nonce]: lastBeat } };
 }
 
+/** With the chains of a group pinned where they stand; the same state when they are there already. */
+export function pinned(state: ShareState, cg: string, positions: ReadonlyMap<string, ChainPin>): ShareState {
+  const before = state.pins[cg] ?? {};
+  const isSame = ([chain, { number, cid }]: readonly [string, ChainPin]): boolean => {
+    const pin = before[chain];
+    return pin !== undefined && pin.number === number && sameBytes(pin.cid, cid);
+  };
+  if ([...positions].every(isSame)) return state;
+  const all = Object.entries({ ...before, ...Object.fromEntries(positions) });
+  // By the number of the version: what is oldest goes first, when there are too many.
+  const versionOf = ([chain]: readonly [string, unknown]): number =>
+    Number(/^(?:kek|cert)\/.*\/(\d+)$/.exec(chain)?.[1] ?? Number.MAX_SAFE_INTEGER);
+  const kept = all.toSorted((a, b) => versionOf(b) - versionOf(a)).slice(0, pinsMax);
+  return { ...state, pins: { ...state.pins, [cg]: Object.fromEntries(kept) } };
+}
+
+/** With another ballot of a group. Throws TOO_LARGE for more groups than anybody belongs to. */
+export function withBallot(state: ShareState, cg: string, ballot: Ballot): ShareState {
+  const ballots = { ...state.ballots, [cg]: ballot };
+  checkedCount(Object.keys(ballots), ballotsMax, 'ballots');
+  return { ...state, ballots };
+}
+
 export function encodeState(state: ShareState): Uint8Array {
   return encodeCbor(state);
 }
@@ -230,7 +271,9 @@ export function encodeState(state: ShareState): Uint8Array {
 /** Reads what `encodeState` wrote; the bytes were authenticated, so only their version of the form is in question. */
 export function decodeState(bytes: Uint8Array): ShareState {
   const value = decodeCbor(bytes, 'share store');
-  if (isState(value)) return value;
+  // Stores of before had no pins and no ballots.
+  const whole = isMap(value) ? { pins: {}, ballots: {}, ...value } : value;
+  if (isState(whole)) return whole;
   throw new HoldfastError('RECORD_CORRUPT', 'share store: the state has another form');
 }
 
@@ -264,5 +307,12 @@ function checkedCount<T>(items: readonly T[], most: number, what: string): reado
 }
 
 function isState(value: unknown): value is ShareState {
-  return isMap(value) && Array.isArray(value['entries']) && isMap(value['marks']) && isMap(value['nonces']);
+  return (
+    isMap(value) &&
+    Array.isArray(value['entries']) &&
+    isMap(value['marks']) &&
+    isMap(value['nonces']) &&
+    isMap(value['pins']) &&
+    isMap(value['ballots'])
+  );
 }

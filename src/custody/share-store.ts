@@ -29,6 +29,8 @@ import {
   tagBytes,
   takeKey,
 } from '../envelope/primitives.ts';
+import type { Ballot } from './ballot.ts';
+import type { ChainPin, ChainPins } from './book.ts';
 import { codeOf, type Disk, removeFiles, replaceFile } from './disk.ts';
 import { readMasterKey, type SealingConfig, type SealingSource, sealingSources } from './sealing-key.ts';
 import {
@@ -40,6 +42,7 @@ import {
   type KeyPairEntry,
   left,
   nameOf,
+  pinned,
   raised,
   repaired,
   retired,
@@ -50,6 +53,7 @@ import {
   type ShareRef,
   type ShareState,
   staged,
+  withBallot,
   withKeyPair,
   withNonce,
   withoutPrekeysBefore,
@@ -284,6 +288,33 @@ export class ShareStore {
       return next ?? state;
     });
     return fresh;
+  }
+
+  /** Where the chains of records of a group stood when they were last compared. */
+  pins(cg: string): ChainPins {
+    return this.#state.pins[cg] ?? {};
+  }
+
+  /** Pins them where they stand now; durable when it resolves. */
+  async pin(cg: string, positions: ReadonlyMap<string, ChainPin>): Promise<void> {
+    await this.#change((state) => pinned(state, cg, positions));
+  }
+
+  /** How this custodian is voting in a group; undefined before it ever did. */
+  ballot(cg: string): Ballot | undefined {
+    return this.#state.ballots[cg];
+  }
+
+  /** The ballot as `step` moves it on; durable when it resolves. Throws what `step` throws: then nothing changed. */
+  async vote(cg: string, step: (ballot: Ballot | undefined) => Ballot): Promise<Ballot> {
+    let after: Ballot | undefined;
+    await this.#change((state) => {
+      const before = state.ballots[cg];
+      after = step(before);
+      return after === before ? state : withBallot(state, cg, after);
+    });
+    if (after !== undefined) return after;
+    throw new HoldfastError('INTERNAL', 'no ballot after a vote');
   }
 
   // Writing

@@ -139,7 +139,7 @@ const names: Readonly<Record<KekFields['provider'], readonly string[]>> = {
 
 /** The bytes that `frostSig` signs. */
 export function kekPreimage(kek: UnsignedKek | TdecKek): Uint8Array {
-  return preimage('CHORUS-SLURP-KEK-v1', encodeCbor(signedFieldsOf(kek)));
+  return preimage('CHORUS-SLURP-KEK-v1', encodeCbor(kekSignedFields(kek)));
 }
 
 /** True when `frostSig` verifies under the record's own `frostPk`. Whether that key is the group's is for the caller. */
@@ -308,8 +308,8 @@ function readCustodian(value: unknown, index: number): KekCustodian {
   };
 }
 
-/** Without the signature and whatever a record adds around them. */
-function signedFieldsOf(kek: UnsignedKek | TdecKek): Record<string, unknown> {
+/** What the group signs: without the signature and whatever a record adds around the fields of the key. */
+export function kekSignedFields(kek: UnsignedKek | TdecKek): Record<string, unknown> {
   const signed = new Set(names.tdec.filter((name) => name !== 'frostSig'));
   return Object.fromEntries(Object.entries(kek).filter(([name]) => signed.has(name)));
 }

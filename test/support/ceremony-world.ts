@@ -3,13 +3,14 @@
 import { randomBytes } from 'node:crypto';
 import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
-import { decodeCbor, encodeCbor } from '../../src/core/block.ts';
+import { type CID, decodeCbor, encodeCbor } from '../../src/core/block.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
 import { signerFromSeed, type Signer } from '../../src/core/hash.ts';
 import { Activation } from '../../src/custody/activation.ts';
 import { AuditLog } from '../../src/custody/audit-log.ts';
 import { CustodyBook } from '../../src/custody/book.ts';
 import { CustodyBooks } from '../../src/custody/books.ts';
+import { readBase } from '../../src/custody/ceremony.ts';
 import { CeremonyDesk } from '../../src/custody/ceremony-desk.ts';
 import { CeremonySteps } from '../../src/custody/ceremony-steps.ts';
 import type { CoordinatorPorts, FiledAs } from '../../src/custody/coordinator.ts';
@@ -49,6 +50,8 @@ export class CustodianSite {
   readonly name: string;
   readonly peer: string;
   readonly signer: Signer = signerFromSeed(random(32));
+  /** What it is shown of the registry: a steward may keep back the newest records. */
+  registry: () => readonly { readonly key: string; readonly bytes: Uint8Array }[];
   readonly #world: CeremonyWorld;
   #running: Running | undefined;
   #dir = '';
@@ -56,6 +59,7 @@ export class CustodianSite {
 
   constructor(world: CeremonyWorld, index: number) {
     this.#world = world;
+    this.registry = () => world.log;
     this.name = `custodian-${index}`;
     this.peer = `peer-${index}`;
   }
@@ -104,18 +108,27 @@ export class CustodianSite {
       custodians: () => new Map(world.sites.map((site) => [site.peer, site.signer.publicKey])),
     };
     const orders = new CustodianOrders({ ...ports, operator: world.operator.publicKey, executors: [] });
-    const desk = new CeremonyDesk({ ...ports, orders });
+    let read = 0;
+    let groupsRead = '';
+    const follow = async (): Promise<void> => {
+      // As a follower does: with another group to look for, reading begins anew.
+      if (books.groups().join() !== groupsRead) {
+        books.restart();
+        read = 0;
+      }
+      groupsRead = books.groups().join();
+      if (groupsRead === '') return;
+      const log = this.registry();
+      while (read < log.length) books.take(log[read++] ?? { key: '', bytes: random(0) });
+      await books.comparedAt(world.beat);
+    };
+    const desk = new CeremonyDesk({ ...ports, orders, follow });
     const custodian = new Custodian({
       ...ports,
       group: async () => ristretto,
       breathe: async () => undefined,
     });
-    let read = 0;
-    const follow = async (): Promise<void> => {
-      while (read < world.log.length) books.take(world.log[read++] ?? { key: '', bytes: random(0) });
-      await books.comparedAt(world.beat);
-    };
-    const duties = { follow, lastUse: (group: string, ver: number) => custodian.lastUse(group, ver) };
+    const duties = { lastUse: (group: string, ver: number) => custodian.lastUse(group, ver) };
     const steps = new CeremonySteps(desk, rotationProtocols(duties));
     const activation = new Activation(desk);
     this.#running = { shares, log, books, steps, activation, orders, custodian, desk, follow };
@@ -220,7 +233,7 @@ export class CeremonyWorld implements AsyncDisposable {
     t: number,
     members: readonly { peer: string; org: string }[],
   ) {
-    const kek = this.kek();
+    const kek = this.versions().findLast(({ kek: { state } }) => state === 'active')?.kek ?? this.kek();
     return this.order(op, {
       ver: kek.ver,
       gen: kek.shareGen,
@@ -241,6 +254,15 @@ export class CeremonyWorld implements AsyncDisposable {
     const { kind: _, v: __, writer: ___, prev: ____, ...kek } = parseKek(openRecord(bytes).body);
     if (kek.provider !== 'tdec') throw new TypeError('a threshold group expected');
     return { bytes, kek };
+  }
+
+  /** The newest record of every version, oldest version first. */
+  versions(): { cid: CID; bytes: Uint8Array; kek: TdecKek }[] {
+    const keys = new Set(this.log.map(({ key }) => key).filter((key) => key.startsWith('kek/')));
+    return [...keys].flatMap((key) => {
+      const bytes = this.log.findLast((each) => each.key === key)?.bytes;
+      return bytes === undefined ? [] : [{ ...readBase(bytes), bytes }];
+    });
   }
 
   kek(): TdecKek {
@@ -302,6 +324,7 @@ export class CeremonyWorld implements AsyncDisposable {
           const found = this.filedKek();
           return found && { ...found, cid: openRecord(found.bytes).cid, revision: this.log.length };
         },
+        versions: async () => this.versions().map((each) => ({ ...each, revision: this.log.length })),
         birth: async () => {
           const kek = this.log.find(({ key }) => key.startsWith('kek/'))?.bytes;
           const certificate = this.log.find(({ key }) => key.startsWith('cert/'))?.bytes;
@@ -313,7 +336,7 @@ export class CeremonyWorld implements AsyncDisposable {
           const { cid, body } = openRecord(last.bytes);
           return { cid, n: Number(Reflect.get(body, 'n')), beat: Number(Reflect.get(body, 'beat')) };
         },
-        file: async (_subject, expected, records) => this.#file(expected, records),
+        file: async (subject, expected, records) => this.#file(subject, expected, records),
       },
       signer: this.steward,
       groups: async () => groups,
@@ -327,9 +350,10 @@ export class CeremonyWorld implements AsyncDisposable {
     for (const site of this.sites) await site.kill();
   }
 
-  #file(expected: number, records: readonly FiledAs[]): void {
+  #file(subject: string, expected: number, records: readonly FiledAs[]): void {
     this.#cutCoordinator('append', 'before');
-    if (this.log.length !== expected) throw new HoldfastError('VERSION_CONFLICT', 'another one was quicker');
+    const current = this.log.some(({ key }) => key === subject) ? this.log.length : 0;
+    if (current !== expected) throw new HoldfastError('VERSION_CONFLICT', 'another one was quicker');
     this.log.push(...records.map(({ key, record }) => ({ key, bytes: record.block.bytes })));
     this.book(); // throws for what nobody would believe
     this.#cutCoordinator('append', 'after');
