@@ -9,7 +9,11 @@ import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
 const mebibyte = 1_048_576;
+/** Between looks while bytes come and go, and while they do not: most processes have nothing to do most of the time. */
 const lookMs = 25;
+const calmLookMs = 100;
+/** A change from one look to the next that is worth looking again soon. */
+const movedBytes = mebibyte / 4;
 /** Growth since the last look back that a collection of the young generation is asked for. */
 const youngBytes = 6 * mebibyte;
 /** Growth since the last whole collection that another one is asked for. */
@@ -17,15 +21,19 @@ const oldBytes = 16 * mebibyte;
 
 type Collect = (options: { readonly type: 'minor' | 'major' }) => void;
 
-/** Watches until disposed. Costs one look at a counter every 25 ms. */
+/** Watches until disposed. */
 export function keepPassingMemorySmall(): Disposable {
   setFlagsFromString('--expose-gc');
   const found: unknown = runInNewContext('gc');
   const collect: Collect = typeof found === 'function' ? (options) => void found(options) : () => undefined;
   let inUse = bufferBytes();
   let last = inUse;
-  const timer = setInterval(() => {
+  let seen = inUse;
+  let timer = setTimeout(look, calmLookMs).unref();
+  function look(): void {
     const now = bufferBytes();
+    const isMoving = Math.abs(now - seen) > movedBytes;
+    seen = now;
     inUse = Math.min(inUse, now);
     if (now - last > youngBytes) {
       collect({ type: 'minor' });
@@ -36,8 +44,9 @@ export function keepPassingMemorySmall(): Disposable {
         inUse = last;
       }
     } else if (now < last) last = now;
-  }, lookMs).unref();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
+    timer = setTimeout(look, isMoving ? lookMs : calmLookMs).unref();
+  }
+  return { [Symbol.dispose]: () => clearTimeout(timer) };
 }
 
 /** All that lives outside the heap: `process.memoryUsage` would ask the kernel too, for six times as much. */
