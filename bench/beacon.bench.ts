@@ -4,13 +4,14 @@
 //
 // Each figure is the median over rounds in which ours and the raw one alternate, so that both meet the same noise.
 
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ClassicLevel } from 'classic-level';
-import { encodeAppend } from '../src/beacon/log.ts';
+import { type BeaconLog, encodeAppend } from '../src/beacon/log.ts';
 import { LevelLog } from '../src/beacon/level.ts';
+import { packRows } from '../src/beacon/snapshot.ts';
 import { BeaconView } from '../src/beacon/view.ts';
 import { LevelKv } from '../src/beacon/view-level.ts';
 import { putAppend, someAddress, someId, someManifest } from '../test/suites/beacon-records.ts';
@@ -67,23 +68,17 @@ async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
   }
   await Promise.all(pending);
   console.log(`made ${recordsCount} entries (signing included) in ${seconds(started)} s`);
-  await using view = await BeaconView.open(await LevelKv.open(join(directory, 'view')), {
+  const kv = await LevelKv.open(join(directory, 'view'));
+  await using view = await BeaconView.open(kv, {
     cacheBytes: 0,
     signatures: 'after', // as a door does
+    snapshotFrom: Number.POSITIVE_INFINITY,
   });
-  const begun = performance.now();
-  const used = process.cpuUsage();
   const stop = new AbortController();
-  const following = view.follow(log, stop.signal);
-  await view.waitFor(recordsCount, AbortSignal.timeout(600_000));
-  const { user, system } = process.cpuUsage(used);
-  const each = Math.round((user + system) / recordsCount);
-  const rss = Math.round(process.memoryUsage.rss() / 2 ** 20);
-  console.log(
-    `catch-up of a blank view: ${recordsCount} entries in ${seconds(begun)} s, ${each} µs of processor time each, RSS ${rss} MiB`,
-  );
+  const following = await benchNewcomer('folding the log', view, log, stop.signal);
   stop.abort();
   await following;
+  await benchSnapshot(log, kv);
   const any = (): string => address(Math.floor(Math.random() * recordsCount));
   for (const width of [1, 64]) {
     const [mine, base] = await alternate(
@@ -92,6 +87,58 @@ async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
     );
     report(`lookups/s of random addresses, ${width} at once, no cache`, mine, base);
   }
+}
+
+/** Until a blank view shows everything. Both ends are in this process, without a network between them. */
+async function benchNewcomer(
+  how: string,
+  view: BeaconView,
+  log: BeaconLog,
+  signal: AbortSignal,
+): Promise<Promise<void>> {
+  const begun = performance.now();
+  const used = process.cpuUsage();
+  const main = process.threadCpuUsage();
+  const following = view.follow(log, signal);
+  await view.waitFor(recordsCount, AbortSignal.timeout(3_600_000));
+  const micros = ({ user, system }: NodeJS.CpuUsage): number => Math.round((user + system) / recordsCount);
+  const all = micros(process.cpuUsage(used));
+  const own = micros(process.threadCpuUsage(main));
+  const rss = Math.round(process.memoryUsage.rss() / 2 ** 20);
+  console.log(
+    `blank view, ${how}: ${recordsCount} entries in ${seconds(begun)} s, ${all} µs of processor time each, ` +
+      `of it ${own} on the main thread, RSS ${rss} MiB`,
+  );
+  return following;
+}
+
+/** The same rows, taken from a view that has them. */
+async function benchSnapshot(log: LevelLog, kv: LevelKv): Promise<void> {
+  const giving: BeaconLog = {
+    append: (append) => log.append(append),
+    read: (from, options) => log.read(from, options),
+    watch: (from, options) => log.watch(from, options),
+    head: () => log.head(),
+    snapshot: () => packRows(kv.sealedRows(), () => true),
+    [Symbol.asyncDispose]: async () => undefined,
+  };
+  const copied = join(directory, 'copied');
+  await using view = await BeaconView.open(await LevelKv.open(copied), { signatures: 'after' });
+  const stop = new AbortController();
+  const following = await benchNewcomer('by a snapshot', view, giving, stop.signal);
+  stop.abort();
+  await following;
+  console.log(
+    `rows of a view on disk: ${Math.round((await sizeBytesOf(copied)) / recordsCount)} B per entry`,
+  );
+}
+
+async function sizeBytesOf(path: string): Promise<number> {
+  const files = await readdir(path, { recursive: true, withFileTypes: true });
+  const sizes = files
+    .filter((file) => file.isFile())
+    .map(async (file) => (await stat(join(file.parentPath, file.name))).size);
+  return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }
 
 async function alternate(

@@ -143,6 +143,7 @@ export class BeaconHost implements AsyncDisposable {
       serveBeacon(rpc, log, {
         mayAppend: isDoor,
         check: (append) => checkAppend(view, append, entitledIn(this.#member)),
+        snapshot: () => view.snapshot(),
       });
       serveCustody(rpc, view);
       rpc.handle('beacon.verify', async (_, { signal }) => ({ head: await this.#verify(open, signal) }));

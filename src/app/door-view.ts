@@ -5,10 +5,13 @@
 //                        start; true once the log brought a false record, and is never folded on trust again
 //   view.next-<id>       a copy of a log that says it takes the place of ours, while that is looked into
 //   view.replaced-<id>   the copy before this one; all that it holds is in this one too
+//   view.check           a copy taken from the steward, folded again to be compared
 //   view.damaged         the copy that was found damaged or false last
 
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { proveCopied } from '../beacon/copied.ts';
 import { FollowedLog } from '../beacon/followed.ts';
 import type { LogLineage, LogPosition } from '../beacon/log.ts';
 import type { RemoteLog } from '../beacon/remote.ts';
@@ -49,6 +52,7 @@ export class DoorView implements AsyncDisposable {
   readonly #dataDir: string;
   #log: ViewLog;
   #refused: Refused | undefined;
+  #proving: Promise<void> = Promise.resolve();
   #replace: () => void = () => undefined;
 
   private constructor(dataDir: string, view: BeaconView, log: ViewLog) {
@@ -69,6 +73,7 @@ export class DoorView implements AsyncDisposable {
 
   /** `log` for this view to follow: notices when another one has taken its place. */
   over(log: RemoteLog, signal: AbortSignal): FollowedLog {
+    this.#proving = this.#proveCopy(signal);
     return new FollowedLog(log, {
       position: () => this.view.position(),
       followed: () => this.#log.follows,
@@ -85,6 +90,7 @@ export class DoorView implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#proving;
     await this.view[Symbol.asyncDispose]();
   }
 
@@ -110,7 +116,8 @@ export class DoorView implements AsyncDisposable {
     log: RemoteLog,
     signal: AbortSignal,
   ): Promise<string | undefined> {
-    await using next = await openView(directory, this.#log);
+    // Its rows are what is looked at, so they must be its own fold.
+    await using next = await openView(directory, this.#log, { snapshotFrom: Number.POSITIVE_INFINITY });
     try {
       await foldUpTo(next, log, head.revision, { signal, stallMs });
     } catch (error) {
@@ -119,6 +126,24 @@ export class DoorView implements AsyncDisposable {
       throw error;
     }
     return await lostIn(this.view, next, signal);
+  }
+
+  /** A copy of the steward's rows is folded again from its log and compared, until that was done once. */
+  async #proveCopy(signal: AbortSignal): Promise<void> {
+    const directory = join(this.#dataDir, 'view.check');
+    while (!signal.aborted) {
+      try {
+        await rm(directory, { recursive: true, force: true });
+        await this.view.waitFor(1, signal);
+        if (!this.view.isCopied) return;
+        await using scratch = await LevelKv.open(directory, { sync: false });
+        await proveCopied(this.view, scratch, signal);
+      } catch (error) {
+        if (signal.aborted || this.view.health().state === 'damaged') return;
+        console.error('the copied view is not proven yet:', error);
+        await delay(againMs, undefined, { signal }).catch(() => undefined);
+      }
+    }
   }
 
   /** What we hold is of no use any more; the next copy is folded with every signature checked first. */
@@ -156,9 +181,13 @@ async function settled(dataDir: string, log: ViewLog): Promise<ViewLog> {
   return now;
 }
 
-async function openView(directory: string, { checked = false }: ViewLog): Promise<BeaconView> {
+async function openView(
+  directory: string,
+  { checked = false }: ViewLog,
+  more: ViewOptions = {},
+): Promise<BeaconView> {
   // The steward's process opened every record before its log took it, and who is told of one has it opened first.
-  const options: ViewOptions = { signatures: checked ? 'before' : 'after' };
+  const options: ViewOptions = { ...more, signatures: checked ? 'before' : 'after' };
   await mkdir(directory, { recursive: true });
   try {
     return await BeaconView.open(await LevelKv.open(directory), options);

@@ -65,6 +65,11 @@ export class FollowedLog implements BeaconLog {
     return this.#log.watch(from, options);
   }
 
+  snapshot(options: { readonly signal: AbortSignal }): AsyncIterable<Uint8Array> {
+    if (this.#log.snapshot === undefined) throw new HoldfastError('NOT_FOUND', 'there is no view to copy');
+    return this.#log.snapshot(options);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {}
 
   async #meet(head: LogPosition, lineage: LogLineage): Promise<void> {

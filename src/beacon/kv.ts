@@ -3,6 +3,8 @@
 // Keys are ordered by their UTF-8 bytes. What implements it on a disk answers for the bytes: it returns what
 // was written or throws RECORD_CORRUPT.
 
+import type { CopyableKv } from './snapshot.ts';
+
 export interface Kv extends AsyncDisposable {
   get(key: string): Promise<Uint8Array | undefined>;
   getMany(keys: readonly string[]): Promise<(Uint8Array | undefined)[]>;
@@ -10,6 +12,8 @@ export interface Kv extends AsyncDisposable {
   range(range: KeyRange): AsyncIterable<KvRow>;
   /** All or nothing; durable when it resolves. A `null` deletes. */
   write(changes: KvChanges): Promise<void>;
+  /** Gives its rows away, and takes those of another, as they are stored. Absent where rows are not stored. */
+  readonly copyable?: CopyableKv;
   /** After a write that failed: takes up what was kept, all of that write or nothing, and can write again. */
   reopen?(): Promise<void>;
 }

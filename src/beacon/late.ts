@@ -9,22 +9,31 @@
 // open throws.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { decodeCbor, encodeCbor } from '../core/block.ts';
+import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';
+import { sameBytes } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { Kv, KvRow } from './kv.ts';
 import type { LogEntry } from './log.ts';
 import { Lru } from './lru.ts';
-import { openRecords } from './records.ts';
-import { rowKey } from './rows.ts';
+import { type OpenedRecord, openRecords, openRegistryRecord } from './records.ts';
+import { type Head, rowKey } from './rows.ts';
 import { corrupt } from './seal.ts';
 
-/** The row is there only while entries are unverified. It belongs to one view and not to the history it holds. */
-export const lateKey = 'sig';
+/** The row is there only while entries are unverified. */
+const lateKey = 'sig';
+/** The row is there only while the rows are those of another view, and unproven. */
+const copiedKey = 'cop';
+
+/** True for rows that belong to one view and not to the history it holds. */
+export function isOwnRow(key: string): boolean {
+  return key === lateKey || key === copiedKey;
+}
 
 export class LateSignatures {
   readonly #kv: Kv;
   #next: number | undefined;
   #problem = '';
+  #isCopied = false;
   /** Entries behind `next` that a read had opened. */
   readonly #openedAhead = new Lru<true>(openedAheadMax);
 
@@ -46,6 +55,7 @@ export class LateSignatures {
     const row = await this.#kv.get(lateKey);
     const { next, problem } = row === undefined ? { next: undefined, problem: '' } : readRow(row);
     this.#next = next;
+    this.#isCopied = (await this.#kv.get(copiedKey)) !== undefined;
     if (this.#problem === '') this.#problem = problem;
   }
 
@@ -62,6 +72,37 @@ export class LateSignatures {
   /** Throws RECORD_CORRUPT once a false record was found: what follows from it may be anywhere in the rows. */
   check(): void {
     if (this.#problem !== '') throw falseRecord(this.#problem);
+  }
+
+  /** True while the rows are those of another view. */
+  get isCopied(): boolean {
+    return this.#isCopied;
+  }
+
+  /** Rows of another view follow. Until they are complete, whoever opens this view finds it false. */
+  async beginCopy(): Promise<void> {
+    const unfinished = encodeRow(1, 'the copy of another view, which was not finished,');
+    await this.#kv.write(new Map([[lateKey, unfinished]]));
+    this.#next = 1;
+    this.#isCopied = true; // whoever asks meanwhile is told of nothing that is not proven
+  }
+
+  /** They are complete: all their entries are to be opened, and the rows to be proven. */
+  async endCopy(): Promise<void> {
+    const none = new Uint8Array();
+    await this.#kv.write(
+      new Map([
+        [lateKey, encodeRow(1, '')],
+        [copiedKey, none],
+      ]),
+    );
+  }
+
+  /** The rows were compared with a fold of their own log; `problem`: where they differ, or empty. */
+  async settleCopy(problem: string): Promise<void> {
+    if (problem === '') await this.#kv.write(new Map([[copiedKey, null]]));
+    else await this.#condemn(`the copy of another view (${problem})`);
+    this.#isCopied = false;
   }
 
   /** The row to write in the batch that folds in `revision` unverified; undefined when it is there already. */
@@ -83,10 +124,36 @@ export class LateSignatures {
    * Opens the records of one entry ahead of its turn, because somebody is about to be told of them.
    * Throws RECORD_CORRUPT when one is false: that condemns the view.
    */
-  async openAhead(entry: LogEntry): Promise<void> {
-    await this.#verifyOne(entry);
+  async openAhead(entry: LogEntry, isNamed: boolean): Promise<void> {
+    await this.#verifyOne(entry, isNamed);
     this.check();
-    this.#openedAhead.set(String(entry.revision), true);
+    // Of one that is in the registry, both questions have the same answer.
+    if (isNamed) this.#openedAhead.set(String(entry.revision), true);
+  }
+
+  /** True while nobody has looked whether a copied row is one that the log gives. */
+  isUnproven(chainId: string, { version, cid }: Head): boolean {
+    return this.#isCopied && cid !== null && !this.#openedAhead.has(rowName(chainId, version, cid));
+  }
+
+  /**
+   * Whether a copied row says what the entry that it names brought. Throws RECORD_CORRUPT when it does not: that
+   * condemns the view.
+   */
+  async proveRow(chainId: string, row: Head, entry: LogEntry): Promise<void> {
+    const { version, cid, bytes } = row;
+    if (cid === null) return; // a gap of a rebuild: there is no record to compare with
+    const record = entry.records[row.index];
+    const claimed = record === undefined ? undefined : openedOrUndefined(record.bytes);
+    const isTrue =
+      record !== undefined &&
+      claimed?.chainId === chainId &&
+      claimed.version === version &&
+      claimed.cid.equals(cid) &&
+      (bytes.length === 0 || sameBytes(bytes, record.bytes));
+    if (!isTrue) await this.#condemn(`the row about version ${version} of ${chainId}`);
+    this.check();
+    this.#openedAhead.set(rowName(chainId, version, cid), true);
   }
 
   /**
@@ -101,7 +168,7 @@ export class LateSignatures {
     let sliceBegan = performance.now();
     let saved = this.#next ?? 0;
     for await (const entry of entries) {
-      if (this.isUnopened(entry.revision)) await this.#verifyOne(entry);
+      if (this.isUnopened(entry.revision)) await this.#verifyOne(entry, false);
       if (this.#problem !== '') return;
       this.#next = entry.revision + 1;
       const tookMs = performance.now() - sliceBegan;
@@ -122,17 +189,35 @@ export class LateSignatures {
     this.#openedAhead.clear();
   }
 
-  async #verifyOne(entry: LogEntry): Promise<void> {
+  /** An entry that was skipped may hold anything; one that rows name was not skipped, whatever copied rows say. */
+  async #verifyOne(entry: LogEntry, isNamed: boolean): Promise<void> {
     const records = openRecords(entry);
     if (typeof records !== 'string') return;
-    if ((await this.#kv.get(rowKey('rejt', entry.revision))) !== undefined) return;
-    this.#problem = `log entry ${entry.revision} (${records})`;
-    await this.#save();
+    if (!isNamed && (await this.#kv.get(rowKey('rejt', entry.revision))) !== undefined) return;
+    await this.#condemn(`log entry ${entry.revision} (${records})`);
+  }
+
+  async #condemn(problem: string): Promise<void> {
+    this.#problem = problem;
+    await this.#kv.write(new Map([[lateKey, encodeRow(this.#next ?? 1, problem)]]));
   }
 
   async #save(): Promise<void> {
     if (this.#next !== undefined)
       await this.#kv.write(new Map([[lateKey, encodeRow(this.#next, this.#problem)]]));
+  }
+}
+
+function rowName(chainId: string, version: number, cid: CID): string {
+  return `${chainId} ${version} ${cid.toString()}`;
+}
+
+function openedOrUndefined(bytes: Uint8Array): OpenedRecord | undefined {
+  try {
+    return openRegistryRecord(bytes);
+  } catch (error) {
+    if (error instanceof HoldfastError) return undefined;
+    throw error;
   }
 }
 

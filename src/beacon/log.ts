@@ -88,6 +88,11 @@ export interface BeaconLog extends AsyncDisposable {
   /** As `read`, then follows new entries until `signal` aborts, which ends the iteration without an error. */
   watch(from: number, options: { readonly signal: AbortSignal }): AsyncIterable<LogEntry>;
   head(): Promise<LogHead>;
+  /**
+   * The rows of a view that whoever keeps the log has folded, in pages (snapshot.ts), for a newcomer to begin with and
+   * to prove afterwards. Absent where there is no such view; throws NOT_FOUND where the other end has none to give.
+   */
+  snapshot?(options: { readonly signal: AbortSignal }): AsyncIterable<Uint8Array>;
 }
 
 /** What a log that keeps its own files says about itself. */

@@ -75,6 +75,18 @@ export class RemoteLog implements BeaconLog {
     }
   }
 
+  async *snapshot(options: { readonly signal: AbortSignal }): AsyncGenerator<Uint8Array> {
+    const signal = this.#signal(options.signal);
+    const { timeoutMs } = this.#options;
+    const pages = this.#rpc.stream(
+      this.#peer(),
+      'beacon.snapshot',
+      { head: {} },
+      { signal, timeoutMs, lane: 'bulk' },
+    );
+    for await (const { body } of pages) yield body;
+  }
+
   async head(): Promise<LogHead> {
     const { timeoutMs } = this.#options;
     const signal = this.#closing.signal;

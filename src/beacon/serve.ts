@@ -4,6 +4,7 @@
 //   beacon.head    {}                             → {revision, chain, lineage when known}
 //   beacon.read    {from} → pages of entries: {revision of the first, chain before it, sizes} + payloads in a row
 //   beacon.watch   {from} → the same, for ever; a page without entries every few seconds says that we live
+//   beacon.snapshot {} → pages of rows of a view of this log (snapshot.ts)
 //
 // Chains are not sent with each entry: the reader computes them, and so has checked them.
 
@@ -24,15 +25,17 @@ import {
 export interface ServeOptions {
   /** Refuses an append by throwing, before it reaches the log: see `checkAppend` in view.ts. Default: none is. */
   readonly check?: (append: Append) => Promise<void>;
+  /** The rows of a view of this log (`BeaconView.snapshot`), for newcomers. Default: they fold the log. */
+  readonly snapshot?: () => AsyncIterable<Uint8Array>;
   /** Who may append. Reading is for everybody that the transport lets in. Default: everybody. */
   readonly mayAppend?: (peer: PeerName) => boolean;
   /** Longest silence of a watch, ms. Default 2.5 s: a third of the caller's usual time-out. */
   readonly idleMs?: number;
 }
 
-/** Registers the four methods. The log stays the caller's to close. */
+/** Registers the five methods. The log stays the caller's to close. */
 export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOptions = {}): void {
-  const { idleMs = 2.5 * second, check, mayAppend = () => true } = options;
+  const { idleMs = 2.5 * second, check, mayAppend = () => true, snapshot } = options;
   server.handle('beacon.head', async () => {
     const { revision, chain, lineage } = await log.head();
     return { head: { revision, chain, ...(lineage === undefined ? {} : { lineage }) } };
@@ -43,6 +46,10 @@ export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOpt
     await check?.(append);
     const { revision, chain, payload } = await log.append(append, { signal });
     return { head: { revision, chain }, body: payload };
+  });
+  server.handleStream('beacon.snapshot', async function* () {
+    if (snapshot === undefined) throw new HoldfastError('NOT_FOUND', 'there is no view to copy here');
+    for await (const body of snapshot()) yield { head: {}, body };
   });
   server.handleStream('beacon.read', ({ head }, { signal }) => readPages(log, fromOf(head), signal));
   server.handleStream('beacon.watch', ({ head }, { signal }) =>

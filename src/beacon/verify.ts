@@ -64,7 +64,7 @@ export async function verifyBeacon(ports: VerifyPorts): Promise<VerifyReport> {
   };
 }
 
-class Problems {
+export class Problems {
   readonly list: string[] = [];
 
   add(problem: string): void {
@@ -105,8 +105,27 @@ async function* upTo(entries: AsyncIterable<LogEntry>, last: number): AsyncGener
   if (group.length > 0) yield group;
 }
 
+/** Rows whose reading has begun once `first` resolves: those of that moment. */
+export function startedRows(rows: AsyncIterable<KvRow>): {
+  readonly first: Promise<unknown>;
+  readonly rows: AsyncIterable<KvRow>;
+} {
+  const iterator = rows[Symbol.asyncIterator]();
+  const first = iterator.next();
+  first.catch(() => undefined); // whoever reads on meets it
+  return {
+    first,
+    rows: {
+      async *[Symbol.asyncIterator]() {
+        for (let result = await first; result.done !== true; result = await iterator.next())
+          yield result.value;
+      },
+    },
+  };
+}
+
 /** Walks both in key order. Returns how many rows the view has. */
-async function compareRows(
+export async function compareRows(
   actual: AsyncIterable<KvRow>,
   expected: AsyncIterable<KvRow>,
   problems: Problems,

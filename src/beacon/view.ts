@@ -50,7 +50,7 @@ import {
   nextEntry,
   versionConflict,
 } from './log.ts';
-import { falseRecord, lateKey, LateSignatures } from './late.ts';
+import { falseRecord, isOwnRow, LateSignatures } from './late.ts';
 import { Lru } from './lru.ts';
 import type {
   BeaconQueries,
@@ -86,6 +86,7 @@ import {
   type ViewState,
 } from './rows.ts';
 import { corrupt } from './seal.ts';
+import { packRows, unpackRows } from './snapshot.ts';
 
 export interface ViewOptions {
   /** Bytes of current versions kept decoded in memory. Default 16 MiB; 0 keeps none. */
@@ -97,7 +98,12 @@ export interface ViewOptions {
    * behind it, after (late.ts). Default before. Not for a view that decides what a log may take.
    */
   readonly signatures?: 'before' | 'after';
+  /** Fewest entries for which a view that begins with nothing asks for a snapshot. Default 4,096; Infinity: never. */
+  readonly snapshotFrom?: number;
 }
+
+/** A row about a version of a chain: what it says is true when the log has it. */
+type NamedRow = readonly [chainId: string, row: Head];
 
 /** One version of a chain that there is a record of. */
 export interface HeldVersion {
@@ -121,6 +127,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   /** What keeps records that were folded in on trust from being opened. */
   #lateTrouble: FollowState | undefined;
   #appliedAtMs = -Infinity;
+  #askedForSnapshot = false;
   #applying: Promise<unknown> = Promise.resolve();
   /** A write failed: it is unknown whether its rows were kept. */
   #isUncertain = false;
@@ -134,6 +141,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
       cacheBytes: 16 * 1024 * 1024,
       retryMsMax: 2 * second,
       signatures: 'before',
+      snapshotFrom: 4096,
       ...options,
     };
     this.#heads = new Lru(this.#options.cacheBytes);
@@ -241,7 +249,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const head = await this.#headOf(`addr/${address}`);
     if (head === undefined) return undefined;
     const found = registeredVersion(address, head, head.bytes, head.keptFrom);
-    await this.#open([head.revision]);
+    await this.#open([[`addr/${address}`, head]]);
     // Not when the view moved on meanwhile: this may be the version before.
     if (revision === this.position().revision) this.#heads.set(address, found, 2 * head.bytes.length + 512);
     return found;
@@ -251,7 +259,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const head = await this.#headOf(`addr/${address}`);
     if (head === undefined || !isVersion(version) || version > head.version) return undefined;
     const pointer = await this.#pointer(`addr/${address}`, version);
-    await this.#open([pointer.revision]);
+    await this.#open([[`addr/${address}`, pointer]]);
     if (pointer.type === 'missing') return undefined;
     return registeredVersion(address, pointer, await this.#bytesAt(pointer), head.keptFrom);
   }
@@ -276,11 +284,15 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     page: PageOptions & { readonly reverse?: boolean } = {},
   ): Promise<Page<VersionLine>> {
     const prefix = rowPrefix('vers', `addr/${address}`);
+    const named: NamedRow[] = [];
     const found = await this.#page(prefix, prefix, page, (_key, value) => {
-      const { version, revision, at, type, cid } = decodeHead(value);
+      const pointer = decodeHead(value);
+      named.push([`addr/${address}`, pointer]);
+      const { version, revision, at, type, cid } = pointer;
       return { version, revision, at, type, manifestCid: cid };
     });
-    return this.#opened(found);
+    await this.#open(named);
+    return found;
   }
 
   async query(
@@ -339,14 +351,16 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   async wrappedKeys(page: PageOptions = {}): Promise<Page<Registered<BranchKeyBody | DirectEnvelope>>> {
     const base = rowPrefix('head');
     const inEnvelopes = page.after?.startsWith('env/') === true;
-    const found = await this.#page(`${base}${inEnvelopes ? 'env/' : 'bk/'}`, base, page, (_key, value) => {
+    const named: NamedRow[] = [];
+    const found = await this.#page(`${base}${inEnvelopes ? 'env/' : 'bk/'}`, base, page, (key, value) => {
       const head = decodeHead(value);
       const body = trustedBody(head.bytes);
+      named.push([key.slice(base.length), head]);
       if (body.kind === 'branch-key') return registered<BranchKeyBody>(head, head.bytes, 'branch-key');
       if (body.kind !== 'envelope' || body.mode !== 'direct') return undefined;
       return registered<DirectEnvelope>(head, head.bytes, 'envelope');
     });
-    await this.#opened(found);
+    await this.#open(named);
     return found.next === undefined && !inEnvelopes ? { ...found, next: 'env/' } : found;
   }
 
@@ -359,11 +373,14 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   async #currentKek(group: string): Promise<Registered<KekBody> | undefined> {
     const versions: Registered<KekBody>[] = [];
-    for await (const [, value] of this.#rows.range(prefixRange(`${rowPrefix('head')}kek/${group}/`))) {
+    const named: NamedRow[] = [];
+    const prefix = rowPrefix('head');
+    for await (const [key, value] of this.#rows.range(prefixRange(`${prefix}kek/${group}/`))) {
       const head = decodeHead(value);
+      named.push([key.slice(prefix.length), head]);
       versions.push(registered<KekBody>(head, head.bytes, 'kek'));
     }
-    await this.#open(versions.map(({ revision }) => revision));
+    await this.#open(named);
     const rising = versions.toSorted((a, b) => a.record.body.ver - b.record.body.ver);
     return rising.findLast(({ record }) => record.body.state === 'active') ?? rising.at(-1);
   }
@@ -411,8 +428,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     for await (const [key] of this.#rows.range({ ...prefixRange(prefix), from })) {
       const [revision, index] = key.slice(prefix.length).split('\0').map(partNumber);
       if (revision === undefined || index === undefined || revision > head) break;
-      await this.#open([revision]);
-      const record = (await this.#entry(revision)).records[index];
+      const record = (await this.#openEntry(revision, true)).records[index];
       if (record === undefined) throw this.#damaged(`record ${index} of log entry ${revision}`);
       sizeBytes += record.bytes.length;
       if (records.length > 0 && (records.length >= limit || sizeBytes > sizeBytesMax))
@@ -424,11 +440,14 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   async keks(page: PageOptions = {}): Promise<Page<Registered<KekBody>>> {
     const prefix = rowPrefix('head');
-    const found = await this.#page(`${prefix}kek/`, prefix, page, (_key, value) => {
+    const named: NamedRow[] = [];
+    const found = await this.#page(`${prefix}kek/`, prefix, page, (key, value) => {
       const head = decodeHead(value);
+      named.push([key.slice(prefix.length), head]);
       return registered<KekBody>(head, head.bytes, 'kek');
     });
-    return this.#opened(found);
+    await this.#open(named);
+    return found;
   }
 
   async subjectRevision(subject: string): Promise<number> {
@@ -472,7 +491,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     options: { readonly signal?: AbortSignal } = {},
   ): AsyncGenerator<RegistryChange> {
     for await (const entry of this.entriesSince(revision, options)) {
-      await this.#open([entry.revision]);
+      await this.#openEntry(entry.revision, false);
       const keys = entry.records.map(({ key }) => key);
       const reason = await this.#rows.get(rowKey('rejt', entry.revision));
       yield reason === undefined
@@ -502,7 +521,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
       options.signal?.throwIfAborted();
       const [chainId = ''] = key.slice(prefix.length).split('\0');
       const pointer = decodeHead(value);
-      await this.#open([pointer.revision]);
+      await this.#open([[chainId, pointer]]);
       const { version, type, cid } = pointer;
       const prev = cid === null ? null : trustedBody(await this.#bytesAt(pointer)).prev;
       yield { chainId, version, type, cid, prev };
@@ -514,7 +533,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const head = await this.#headOf(chainId);
     if (head === undefined || (version ?? 1) > head.version) return undefined;
     const found = version === undefined ? head : await this.#pointer(chainId, version);
-    await this.#open([found.revision]);
+    await this.#open([[chainId, found]]);
     return { chainId, version: found.version, type: found.type, cid: found.cid };
   }
 
@@ -528,9 +547,11 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   async *#blocksOf(prefixes: readonly string[]): AsyncGenerator<CID> {
     for (const prefix of prefixes) {
-      for await (const [, value] of this.#rows.range(prefixRange(rowPrefix('vers') + prefix))) {
-        const { cid, revision } = decodeHead(value);
-        await this.#open([revision]);
+      const versions = rowPrefix('vers');
+      for await (const [key, value] of this.#rows.range(prefixRange(versions + prefix))) {
+        const pointer = decodeHead(value);
+        const { cid } = pointer;
+        await this.#open([[key.slice(versions.length).split('\0')[0] ?? '', pointer]]);
         if (cid !== null) yield cid;
       }
     }
@@ -556,7 +577,32 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   /** All rows in key order, as they are: what `beacon verify` compares. */
   async *rows(): AsyncGenerator<KvRow> {
-    for await (const row of this.#kv.range(everything)) if (row[0] !== lateKey) yield row;
+    for await (const row of this.#kv.range(everything)) if (!isOwnRow(row[0])) yield row;
+  }
+
+  /** All rows of one moment in pages, for a newcomer (snapshot.ts). Throws NOT_FOUND where rows are not stored. */
+  snapshot(): AsyncIterable<Uint8Array> {
+    const { copyable } = this.#kv;
+    this.#late.check();
+    if (copyable === undefined || this.#late.next !== undefined || this.isCopied)
+      throw new HoldfastError('NOT_FOUND', 'this view has no rows to give away that it has proven itself');
+    return packRows(copyable.sealedRows(), (key) => !isOwnRow(asBuffer(key).toString()));
+  }
+
+  /** True while its rows are those of another view, and nobody has folded all their entries to compare (copied.ts). */
+  get isCopied(): boolean {
+    return this.#late.isCopied;
+  }
+
+  /** Says how the comparison ended: with `problem` empty the rows are this view's own, else it is condemned. */
+  async settleCopy(problem: string): Promise<void> {
+    await this.#late.settleCopy(problem);
+    if (problem !== '') this.#condemn();
+  }
+
+  /** Runs `work` while nothing is folded in. */
+  async standingStill(work: () => Promise<void>): Promise<void> {
+    await this.#alone(work);
   }
 
   /** What folding `append` right now would do. For `checkAppend`. */
@@ -635,6 +681,10 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     if (head.revision < revision) {
       throw diverged(`the log ends at revision ${head.revision}; it had acknowledged ${revision}`);
     }
+    if (this.#wantsSnapshot(head)) {
+      await this.#alone(() => this.#takeSnapshot(log, signal));
+      return; // and begin again from where that ends
+    }
     // Two empty histories agree; there is no entry to prove it by.
     if (head.revision === 0) this.#follow = { state: 'following', reason: '' };
     // From the entry that the view holds last: seeing it again proves that both tell the same history.
@@ -658,6 +708,50 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
       failed.abort(servedItsPurpose);
     }
     if (!signal.aborted) throw new HoldfastError('PEER_UNREACHABLE', 'the log ended its watch');
+  }
+
+  /** Once in the life of a process, and not where entries are opened before they are folded in. */
+  #wantsSnapshot({ revision }: LogPosition): boolean {
+    const { signatures, snapshotFrom } = this.#options;
+    const isFirst = this.position().revision === 0 && !this.#askedForSnapshot;
+    return isFirst && signatures === 'after' && revision >= snapshotFrom && this.#kv.copyable !== undefined;
+  }
+
+  /** Takes the rows of another view as its own, to be proven. Where that fails, for whatever reason, there are none. */
+  async #takeSnapshot(log: BeaconLog, signal: AbortSignal): Promise<void> {
+    this.#askedForSnapshot = true;
+    const { copyable } = this.#kv;
+    if (log.snapshot === undefined || copyable === undefined) return;
+    try {
+      await this.#late.beginCopy();
+      const isTaken = (key: Uint8Array): boolean => !isOwnRow(asBuffer(key).toString());
+      for await (const page of log.snapshot({ signal }))
+        await copyable.writeSealed(unpackRows(page).filter(([key]) => isTaken(key)));
+      const state = await this.#copiedState(log, signal);
+      await this.#late.endCopy();
+      this.#state = state;
+    } catch (error) {
+      await copyable.clear();
+      await this.#late.reload();
+      // What others do not have, or give wrongly, is folded from the log. Own trouble is for `follow` to tell.
+      if (signal.aborted || (error instanceof HoldfastError && error.details['readOnly'] === true))
+        throw error;
+    }
+    this.#bell.ring();
+  }
+
+  /** Where the copied rows end: at an entry that the log has too. Throws RECORD_CORRUPT. */
+  async #copiedState(log: BeaconLog, signal: AbortSignal): Promise<ViewState> {
+    const row = await this.#kv.get(positionKey);
+    if (row === undefined) throw corrupt('a snapshot', 'does not say where it ends');
+    const state = decodeState(row);
+    const { revision, chain } = state.position;
+    await verifyTail(this.#kv, state.position);
+    for await (const entry of log.read(revision, { signal })) {
+      if (entry.revision === revision && sameBytes(entry.chain, chain)) return state;
+      break;
+    }
+    throw corrupt(`a snapshot up to revision ${revision}`, 'tells another history than the log');
   }
 
   /**
@@ -762,12 +856,12 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const head = await this.#headOf(chainId);
     if (head === undefined) return undefined;
     if (version === undefined || version === head.version) {
-      await this.#open([head.revision]);
+      await this.#open([[chainId, head]]);
       return registered<Body>(head, head.bytes, kind);
     }
     if (!isVersion(version) || version > head.version) return undefined;
     const pointer = await this.#pointer(chainId, version);
-    await this.#open([pointer.revision]);
+    await this.#open([[chainId, pointer]]);
     return pointer.type === 'missing'
       ? undefined
       : registered<Body>(pointer, await this.#bytesAt(pointer), kind);
@@ -787,14 +881,17 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     pattern: AddressPattern,
     page: PageOptions & { readonly removed?: boolean },
   ): Promise<Page<RegisteredVersion>> {
+    const named: NamedRow[] = [];
     const found = await this.#page(headAddress + keyPrefix(pattern), headAddress, page, (key, value) => {
       const address = key.slice(headAddress.length);
       if (!matches(pattern, address)) return undefined;
       const head = decodeHead(value);
       if (head.type === 'tombstone' && page.removed !== true) return undefined;
+      named.push([`addr/${address}`, head]);
       return registeredVersion(address, head, head.bytes, head.keptFrom);
     });
-    return this.#opened(found);
+    await this.#open(named);
+    return found;
   }
 
   async #queryByPath(pattern: AddressPattern, page: PageOptions): Promise<Page<RegisteredVersion>> {
@@ -812,42 +909,60 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     return heads.filter((head) => head !== undefined);
   }
 
-  /** Nobody is told of a record before it was opened properly. Throws RECORD_CORRUPT when one turns out to be false. */
-  async #open(revisions: Iterable<number>): Promise<void> {
+  /**
+   * Nobody is told of a record before it was opened properly, nor of one that a copied row only claims to be in the log.
+   * Throws RECORD_CORRUPT when one turns out to be false.
+   */
+  async #open(rows: Iterable<NamedRow>): Promise<void> {
     let sliceBegan = performance.now();
-    for (const revision of new Set(revisions)) {
-      if (!this.#late.isUnopened(revision)) continue;
-      const entry = await this.#entry(revision);
-      try {
-        await this.#late.openAhead(entry);
-      } finally {
-        if (this.#late.problem !== '') this.#condemn();
-      }
+    for (const [chainId, row] of rows) {
+      if (!this.#late.isUnopened(row.revision) && !this.#late.isUnproven(chainId, row)) continue;
+      const entry = await this.#openEntry(row.revision, true);
+      if (this.#late.isCopied) await this.#judged(() => this.#late.proveRow(chainId, row, entry));
       if (performance.now() - sliceBegan < sliceMs) continue;
       await yieldToOthers();
       sliceBegan = performance.now();
     }
   }
 
-  async #opened<Items extends Page<{ readonly revision: number }>>(page: Items): Promise<Items> {
-    await this.#open(page.items.map(({ revision }) => revision));
-    return page;
+  /** `isNamed`: rows name its records, so it cannot be one that was skipped. */
+  async #openEntry(revision: number, isNamed: boolean): Promise<LogEntry> {
+    const entry = await this.#entry(revision);
+    if (this.#late.isUnopened(revision)) await this.#judged(() => this.#late.openAhead(entry, isNamed));
+    return entry;
+  }
+
+  async #judged(judge: () => Promise<void>): Promise<void> {
+    try {
+      await judge();
+    } finally {
+      if (this.#late.problem !== '') this.#condemn();
+    }
   }
 
   /** As `#open`, for rows that name versions of chains without saying where these came from. */
   async #openVersions(versions: readonly (readonly [chainId: string, version: number])[]): Promise<void> {
-    if (this.#late.next === undefined) return;
-    await this.#openRows(versions.map(([chainId, version]) => rowKey('vers', chainId, version)));
+    const chainIds = versions.map(([chainId]) => chainId);
+    await this.#openRows(
+      chainIds,
+      versions.map(([chainId, version]) => rowKey('vers', chainId, version)),
+    );
   }
 
   async #openHeads(chainIds: readonly string[]): Promise<void> {
-    if (this.#late.next === undefined) return;
-    await this.#openRows(chainIds.map((chainId) => rowKey('head', chainId)));
+    await this.#openRows(
+      chainIds,
+      chainIds.map((chainId) => rowKey('head', chainId)),
+    );
   }
 
-  async #openRows(keys: readonly string[]): Promise<void> {
+  async #openRows(chainIds: readonly string[], keys: readonly string[]): Promise<void> {
+    if (this.#late.next === undefined && !this.#late.isCopied) return;
     const rows = await this.#rows.getMany(keys);
-    await this.#open(rows.flatMap((row) => (row === undefined ? [] : [decodeHead(row).revision])));
+    const named = rows.map((row, at): NamedRow | undefined =>
+      row === undefined ? undefined : [chainIds[at] ?? '', decodeHead(row)],
+    );
+    await this.#open(named.filter((row) => row !== undefined));
   }
 
   #condemn(): void {
@@ -891,7 +1006,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
       const isHead = version === head.version;
       const pointer = isHead ? head : await this.#pointer(`addr/${address}`, version);
       if (pointer.cid === null) continue;
-      await this.#open([pointer.revision]);
+      await this.#open([[`addr/${address}`, pointer]]);
       const bytes = isHead ? head.bytes : await this.#bytesAt(pointer);
       const { record, retained } = registeredVersion(address, pointer, bytes, head.keptFrom);
       const { cid: manifestCid, body: manifest } = record;

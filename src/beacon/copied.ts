@@ -1,0 +1,56 @@
+// Are the rows that were taken from another view (snapshot.ts) those that their own log gives?
+//
+// All entries are folded once more, out of the view's copy of the log and with every signature checked first, into
+// scratch, a few at a time. When the scratch has come as far as the view, nothing is folded in for a moment, in which
+// the reading of both begins: from there on each shows the rows of that moment, and the two are compared.
+
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Kv } from './kv.ts';
+import type { LogEntry } from './log.ts';
+import { compareRows, Problems, startedRows } from './verify.ts';
+import { BeaconView } from './view.ts';
+
+/** Entries folded before others get their turn: some milliseconds. */
+const groupEntriesMax = 16;
+/** How far behind the view the rest is folded while nothing else is. */
+const closeEntries = 64;
+
+/**
+ * Proves `view`, or condemns it. `scratch`: an empty Kv, which belongs to the caller. Throws what reading throws; then
+ * nothing is decided.
+ */
+export async function proveCopied(view: BeaconView, scratch: Kv, signal: AbortSignal): Promise<void> {
+  const again = await BeaconView.open(scratch);
+  while (view.position().revision - again.position().revision > closeEntries)
+    await foldSome(view, again, signal);
+  const started: { left?: ReturnType<typeof startedRows>; right?: ReturnType<typeof startedRows> } = {};
+  await view.standingStill(async () => {
+    await foldSome(view, again, signal);
+    started.left = startedRows(view.rows());
+    started.right = startedRows(again.rows());
+    await Promise.all([started.left.first, started.right.first]);
+  });
+  if (started.left === undefined || started.right === undefined) return;
+  const problems = new Problems();
+  await compareRows(started.left.rows, started.right.rows, problems);
+  signal.throwIfAborted();
+  await view.settleCopy(problems.list[0] ?? '');
+}
+
+async function foldSome(view: BeaconView, again: BeaconView, signal: AbortSignal): Promise<void> {
+  let group: LogEntry[] = [];
+  for await (const entry of view.entriesSince(again.position().revision + 1, { signal })) {
+    group.push(entry);
+    if (group.length < groupEntriesMax) continue;
+    await foldPaced(again, group, signal);
+    group = [];
+  }
+  if (group.length > 0) await again.apply(group);
+}
+
+/** With a pause as long as the work took. */
+async function foldPaced(again: BeaconView, group: readonly LogEntry[], signal: AbortSignal): Promise<void> {
+  const began = performance.now();
+  await again.apply(group);
+  await delay(performance.now() - began, undefined, { signal });
+}
