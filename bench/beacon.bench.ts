@@ -74,10 +74,7 @@ async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
     signatures: 'after', // as a door does
     snapshotFrom: Number.POSITIVE_INFINITY,
   });
-  const stop = new AbortController();
-  const following = await benchNewcomer('folding the log', view, log, stop.signal);
-  stop.abort();
-  await following;
+  await benchNewcomer('folding the log', view, log);
   await benchSnapshot(log, kv);
   const any = (): string => address(Math.floor(Math.random() * recordsCount));
   for (const width of [1, 64]) {
@@ -90,16 +87,12 @@ async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
 }
 
 /** Until a blank view shows everything. Both ends are in this process, without a network between them. */
-async function benchNewcomer(
-  how: string,
-  view: BeaconView,
-  log: BeaconLog,
-  signal: AbortSignal,
-): Promise<Promise<void>> {
+async function benchNewcomer(how: string, view: BeaconView, log: BeaconLog): Promise<void> {
   const begun = performance.now();
   const used = process.cpuUsage();
   const main = process.threadCpuUsage();
-  const following = view.follow(log, signal);
+  const stop = new AbortController();
+  const following = view.follow(log, stop.signal);
   await view.waitFor(recordsCount, AbortSignal.timeout(3_600_000));
   const micros = ({ user, system }: NodeJS.CpuUsage): number => Math.round((user + system) / recordsCount);
   const all = micros(process.cpuUsage(used));
@@ -109,7 +102,8 @@ async function benchNewcomer(
     `blank view, ${how}: ${recordsCount} entries in ${seconds(begun)} s, ${all} µs of processor time each, ` +
       `of it ${own} on the main thread, RSS ${rss} MiB`,
   );
-  return following;
+  stop.abort();
+  await following;
 }
 
 /** The same rows, taken from a view that has them. */
@@ -124,10 +118,7 @@ async function benchSnapshot(log: LevelLog, kv: LevelKv): Promise<void> {
   };
   const copied = join(directory, 'copied');
   await using view = await BeaconView.open(await LevelKv.open(copied), { signatures: 'after' });
-  const stop = new AbortController();
-  const following = await benchNewcomer('by a snapshot', view, giving, stop.signal);
-  stop.abort();
-  await following;
+  await benchNewcomer('by a snapshot', view, giving);
   console.log(
     `rows of a view on disk: ${Math.round((await sizeBytesOf(copied)) / recordsCount)} B per entry`,
   );
