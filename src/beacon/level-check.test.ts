@@ -95,6 +95,24 @@ describe('a flipped byte in the files of a view', () => {
     while (!(await isRefused())) assert(performance.now() < giveUpAt, 'still served');
   });
 
+  it('keeps the very first list from being answered, however large the store was to check before', async (t) => {
+    const [name, bytes] = firstTable(files);
+    for (let at = bytes.length - 1; at > 0; at -= Math.ceil(bytes.length / 12)) {
+      const copy = await copied(t, directory);
+      const flipped = Buffer.from(bytes);
+      flipped[at] = (flipped[at] ?? 0) ^ 1;
+      await writeFile(join(copy, 'db', name), flipped);
+      const kv = await LevelKv.open(copy, { checkBytesMax: 0 }).catch((error: unknown) => error);
+      if (!(kv instanceof LevelKv)) continue; // LevelDB itself saw it
+      await assert.rejects(
+        Array.fromAsync(kv.range({ from: 'tag', to: 'tah' })),
+        { code: 'RECORD_CORRUPT' },
+        `byte ${at}`,
+      );
+      await kv[Symbol.asyncDispose]();
+    }
+  });
+
   it('is told by the check that goes on while a store is open, which a compaction does not disturb', async (t) => {
     const copy = await copied(t, directory);
     const path = join(copy, 'db');

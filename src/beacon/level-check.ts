@@ -16,7 +16,7 @@ import { corrupt } from './seal.ts';
 
 /** Bytes of tables that are checked before a store opens: about half a second. The rest follows when it is open. */
 const openBytesMax = 256 * 1024 * 1024;
-/** The pause after a table is so many times what checking it took. */
+/** The pause after a table is so many times what checking it took, but for the first round. */
 const pauseFactor = 9;
 /** From the end of one round to the beginning of the next, ms. */
 const roundPauseMs = hour;
@@ -57,23 +57,28 @@ async function checkOnce(path: string, bytesMax: number): Promise<CheckedAtOpen>
 }
 
 /**
- * Checks the tables of an open store until `signal` aborts: first those that were left out, then all of them, once
- * an hour. Throws RECORD_CORRUPT naming the first damaged file.
+ * Checks the tables of an open store until `signal` aborts: first those that were left out, for which others may wait,
+ * and says so by `onAllChecked`; then all of them, once an hour. Throws RECORD_CORRUPT naming the first damaged file.
  */
 export async function keepChecking(
   path: string,
   { unchecked }: CheckedAtOpen,
   signal: AbortSignal,
+  onAllChecked: () => void = () => undefined,
 ): Promise<void> {
   let round = new Set(unchecked);
+  let isFirst = true;
   try {
     for (;;) {
       for (const [number, sizeBytes] of (await readLive(path))?.tables ?? []) {
         if (!round.has(number)) continue;
         const began = performance.now();
         await checkWhileLive(path, number, sizeBytes);
-        await delay((performance.now() - began) * pauseFactor, undefined, { signal, ref: false });
+        const tookMs = performance.now() - began;
+        await delay(tookMs * (isFirst ? 1 : pauseFactor), undefined, { signal, ref: false });
       }
+      isFirst = false;
+      onAllChecked();
       await delay(roundPauseMs, undefined, { signal, ref: false });
       round = new Set((await readLive(path))?.tables.keys() ?? []);
     }

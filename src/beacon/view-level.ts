@@ -1,8 +1,8 @@
 // The rows of a view on LevelDB, each under a checksum bound to its key.
 //
 // A flipped bit can also hide rows: from a scan, or from every question. So the files are checked before they are
-// opened and while they are open (level-check.ts), a scan verifies the row that ends it, and the view asks for a
-// missing row in a second place before it says that there is none (view.ts). Once damage was found, nothing is
+// opened and while they are open (level-check.ts), a scan waits until all of them were checked once and verifies the
+// row that ends it, and the view asks for a missing row in a second place before it says that there is none (view.ts). Once damage was found, nothing is
 // answered any more.
 //
 // LevelDB refuses all writes after one failed. Then the rows are opened anew before the next one.
@@ -35,6 +35,8 @@ export class LevelKv implements Kv, CopyableKv {
   #db: Db;
   #checking = new AbortController();
   #checked: Promise<void> = Promise.resolve();
+  /** Resolves once every table was looked at since the rows were opened, or damage was found. */
+  #allChecked: Promise<void> = Promise.resolve();
   #damage: unknown;
   /** Keys asked for in this turn, and what will be found under them. */
   #asked: { readonly keys: string[]; readonly values: Promise<(Uint8Array | undefined)[]> } | undefined;
@@ -78,6 +80,7 @@ export class LevelKv implements Kv, CopyableKv {
 
   async *range({ from, to, limit = Infinity, reverse = false }: KeyRange): AsyncGenerator<KvRow> {
     if (limit <= 0) return;
+    await this.#allChecked; // a row that a flipped bit hides is missed by nobody who asks for all
     this.#checkWhole();
     const start = reverse ? { lt: to, reverse } : { gte: from };
     let count = 0;
@@ -111,6 +114,7 @@ export class LevelKv implements Kv, CopyableKv {
   }
 
   async *sealedRows(): AsyncGenerator<SealedRow[]> {
+    await this.#allChecked;
     this.#checkWhole();
     const rows = this.#db.iterator<Uint8Array, Uint8Array>({ ...bytesAsKeys, valueEncoding: 'view' });
     try {
@@ -157,10 +161,14 @@ export class LevelKv implements Kv, CopyableKv {
 
   #keepChecking(files: CheckedAtOpen | undefined): void {
     if (files === undefined) return;
-    const run = keepChecking(join(this.#directory, 'db'), files, this.#checking.signal);
-    this.#checked = run.catch((error: unknown) => {
-      this.#damage = error;
-    });
+    const all = Promise.withResolvers<void>();
+    if (files.unchecked.length > 0) this.#allChecked = all.promise;
+    const run = keepChecking(join(this.#directory, 'db'), files, this.#checking.signal, all.resolve);
+    this.#checked = run
+      .catch((error: unknown) => {
+        this.#damage = error;
+      })
+      .finally(all.resolve);
   }
 
   #checkWhole(): void {
