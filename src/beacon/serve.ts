@@ -47,15 +47,25 @@ export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOpt
     const { revision, chain, payload } = await log.append(append, { signal });
     return { head: { revision, chain }, body: payload };
   });
+  let snapshots = 0;
   server.handleStream('beacon.snapshot', async function* () {
     if (snapshot === undefined) throw new HoldfastError('NOT_FOUND', 'there is no view to copy here');
-    for await (const body of snapshot()) yield { head: {}, body };
+    if (snapshots >= snapshotsMax) throw new HoldfastError('RATE_LIMITED', 'too many copies are under way');
+    snapshots++;
+    try {
+      for await (const body of snapshot()) yield { head: {}, body };
+    } finally {
+      snapshots--;
+    }
   });
   server.handleStream('beacon.read', ({ head }, { signal }) => readPages(log, fromOf(head), signal));
   server.handleStream('beacon.watch', ({ head }, { signal }) =>
     watchPages(log, fromOf(head), idleMs, signal),
   );
 }
+
+/** Each keeps what LevelDB would else throw away, and reads all there is. Who gets none folds the log. */
+const snapshotsMax = 4;
 
 /** A page of entries as it travels. */
 interface PageHead extends LogPosition {
