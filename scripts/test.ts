@@ -29,6 +29,7 @@ const long = [
   'test/cluster/key-providers.test.ts',
   'test/cluster/memory.test.ts',
   'test/cluster/soak.test.ts',
+  'test/cluster/stewards.test.ts',
 ];
 const groups = [
   { name: 'rooms', files: globSync(['src/**/*.test.ts', 'test/*.test.ts']), concurrency: 2 },

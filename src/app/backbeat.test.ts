@@ -7,15 +7,18 @@ import { connect } from '@nats-io/transport-node';
 import { assertSchema } from '../../test/support/backbeat-schemas.ts';
 import { natsSkip, natsStore, startNats } from '../../test/support/nats-server.ts';
 import type { BarReport } from '../backbeat/bar-report.ts';
-import { encodeBeat } from '../backbeat/beat.ts';
+import { encodeBeat, parseBeat } from '../backbeat/beat.ts';
 import { frameAt } from '../backbeat/schedule.ts';
 import { encodeClaim, type StatusClaim } from '../backbeat/status-claim.ts';
 import { signerFromSeed } from '../core/hash.ts';
+import type { RpcHandler } from '../core/rpc.ts';
+import { fieldOf } from '../core/shape.ts';
 import { defaultSettings } from '../local/cluster-file.ts';
 import type { TempoSettings } from '../local/nats-settings.ts';
 import type { StewardStatus } from '../steward/status.ts';
 import { type Backbeat, startBackbeat, startVoices } from './backbeat.ts';
 import type { Member } from './member.ts';
+import { hearBeats } from './steward-follower.ts';
 
 const skip = await natsSkip();
 
@@ -148,4 +151,34 @@ test("another program's Pulse: ours is silent, ticks locally until it is heard, 
   assert.equal(backbeat.isLeading(), false);
   assert.deepEqual([...new Set(heard)], [`backbeat.${clusterId}.beat`]);
   assert.equal(heard.length <= index - 40, true, 'no beat but theirs');
+});
+
+test('a steward without NATS that does not lead has no Pulse: it keeps the time it is told, and by itself when nobody tells it', async (t) => {
+  const { backbeat: leading } = await started(t, 'steward');
+  const member = await memberOf('steward-2');
+  const following = await startBackbeat(member, { isTold: true });
+  t.after(async () => {
+    await following[Symbol.asyncDispose]();
+    await rm(member.config.dataDir, { recursive: true, force: true });
+  });
+  const handlers = new Map<string, RpcHandler>();
+  const rpc = { handle: (method: string, handler: RpcHandler) => void handlers.set(method, handler) };
+  hearBeats({ peer: { rpc } } as unknown as Pick<Member, 'peer'>, 'first', (head) =>
+    following.bus.publishBeat(parseBeat(fieldOf(head, 'beat')).frame),
+  );
+  const tell = async (beat: unknown, peer = 'first'): Promise<unknown> =>
+    handlers.get('steward.beat')?.(
+      { head: { beat }, body: new Uint8Array() },
+      { peer, signal: new AbortController().signal },
+    );
+  const stop = leading.tempo.onBeat(({ frame }) => void tell(frame));
+  await until(() => following.tempo.current().state === 'locked' && leading.isLeading());
+  const index = (): number => following.tempo.current().beat?.frame.beat_index ?? -1;
+  assert.ok(Math.abs((leading.tempo.current().beat?.frame.beat_index ?? 0) - index()) <= 1);
+  assert.equal(following.isLeading(), false);
+  await assert.rejects(tell(leading.tempo.current().beat?.frame, 'somebody'), { code: 'FORBIDDEN' });
+  await assert.rejects(tell({}), { code: 'RECORD_INVALID' });
+  stop();
+  const last = index();
+  await until(() => following.tempo.current().state === 'degraded' && index() > last);
 });
