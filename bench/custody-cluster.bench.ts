@@ -3,7 +3,8 @@
 //
 //   node bench/custody-cluster.bench.ts [unwraps, default 300] [content keys, default 1000000]
 //
-// "processor time" of an unwrap is that of all processes of the cluster and of this one, over all unwraps.
+// "processor time" of an unwrap is that of all processes of the cluster and of this one, over all unwraps, without what
+// the same processes take in as long a time of rest, which is measured before.
 //
 // Unwraps go the way of a client: one after the other, through the door, which relays; each for another branch key, so
 // that nothing is remembered. Wall clock. The same number of empty requests to the door tells what of it is HTTP.
@@ -41,15 +42,30 @@ async function overProcesses(): Promise<void> {
   const door = { url: cluster.url, token: await cluster.token() };
   const signer = await openWriter(cluster.dir);
   await using provider = await openProvider(door, cluster.dir, signer, () => custodianKeys(cluster.dir));
-  const ask = (count: number) => unwrapMany(cluster, provider, signer.publicKey, count);
+  const ask = (count: number, restMs = 0) => unwrapMany(cluster, provider, signer.publicKey, count, restMs);
   console.log(`refresh of all shares of both keys     ${await refreshMs(cluster.dir)} ms`);
   await ask(30);
+  const restMs = await processorPerSecond(cluster);
+  console.log(`processor time of all at rest          ${restMs.toFixed(0)} ms in a second`);
   const http = await timed(unwraps, async () => void (await (await cluster.fetch('/health/live')).text()));
   console.log(`an empty request to the door           ${spread(http)}`);
-  console.log(`unwrap, five custodians of five        ${await ask(unwraps)}`);
+  console.log(`unwrap, five custodians of five        ${await ask(unwraps, restMs)}`);
   const control = await cluster.control();
   for (const name of ['custodian-2', 'custodian-4']) await control.killNode(name);
-  console.log(`unwrap, two of five just killed        ${await ask(unwraps)}`);
+  console.log(`unwrap, the first ten after two died   ${await ask(Math.min(10, unwraps), restMs)}`);
+  console.log(`unwrap, two of five dead for a while   ${await ask(unwraps, restMs)}`);
+}
+
+/** Of all processes of the cluster and this one while nobody asks for anything, milliseconds in a second. */
+async function processorPerSecond(cluster: TestCluster): Promise<number> {
+  const pids = await pidsOf(cluster);
+  const [before, startMs] = [await processorMs(pids), performance.now()];
+  await new Promise((resolve) => setTimeout(resolve, 10_000));
+  const after = await processorMs(pids);
+  const spent =
+    [...after.values()].reduce((sum, ms) => sum + ms, 0) -
+    [...before.values()].reduce((sum, ms) => sum + ms, 0);
+  return (1000 * spent) / (performance.now() - startMs);
 }
 
 /** Unwraps of one new branch key each, one after the other. */
@@ -58,6 +74,7 @@ async function unwrapMany(
   provider: KekProvider,
   requester: Uint8Array,
   count: number,
+  restMs: number,
 ): Promise<string> {
   const bodies = await Promise.all(Array.from({ length: count }, () => newKey(provider, requester)));
   const times: number[] = [];
@@ -72,25 +89,32 @@ async function unwrapMany(
     times.push(performance.now() - started);
     if (answer?.ok !== true) throw answer?.error ?? new Error('no answer');
   }
-  const spent = ((await processorMs(pids)) - before) / count;
-  return `${spread(times)}; ${spent.toFixed(1)} ms of processor time`;
+  const after = await processorMs(pids);
+  const spent = new Map([...after].map(([name, ms]) => [name, (ms - (before.get(name) ?? 0)) / count]));
+  const rest = (restMs * (performance.now() - began)) / 1000 / count;
+  const total = [...spent.values()].reduce((sum, ms) => sum + ms, -rest);
+  const shares = [...spent].map(([name, ms]) => `${name} ${ms.toFixed(1)}`).join(', ');
+  return `${spread(times)}; ${total.toFixed(1)} ms of processor time (with rest: ${shares})`;
 }
 
-async function pidsOf(cluster: TestCluster): Promise<number[]> {
+async function pidsOf(cluster: TestCluster): Promise<ReadonlyMap<number, string>> {
   const { processes } = await (await cluster.control()).state();
-  return processes.flatMap(({ pid }) => pid ?? []);
+  return new Map(
+    processes.flatMap(({ pid, name }) => (pid === undefined || pid === null ? [] : [[pid, name] as const])),
+  );
 }
 
-/** Of these processes and this one so far (Linux; clock ticks of 10 ms). */
-async function processorMs(pids: readonly number[]): Promise<number> {
-  const each = await Promise.all(
-    pids.map(async (pid) => {
-      const words = (await readFile(`/proc/${pid}/stat`, 'latin1')).split(') ')[1]?.split(' ') ?? [];
-      return 10 * (Number(words[11]) + Number(words[12]));
-    }),
-  );
+/** Of these processes, by kind, and this one so far (Linux; clock ticks of 10 ms). */
+async function processorMs(pids: ReadonlyMap<number, string>): Promise<ReadonlyMap<string, number>> {
   const { user, system } = process.cpuUsage();
-  return each.reduce((sum, ms) => sum + ms, (user + system) / 1000);
+  const spent = new Map([['client', (user + system) / 1000]]);
+  for (const [pid, name] of pids) {
+    const kind = name.replace(/-\d+$/, '');
+    const words = (await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '')).split(') ')[1]?.split(' ');
+    if (words !== undefined)
+      spent.set(kind, (spent.get(kind) ?? 0) + 10 * (Number(words[11]) + Number(words[12])));
+  }
+  return spent;
 }
 
 async function newKey(provider: KekProvider, writer: Uint8Array): Promise<BranchKeyBody> {

@@ -32,6 +32,7 @@ export class AuditIndex {
   #pages: Uint8Array[] = [];
   /** Leaf hashes of the page that is not full. */
   #open: Uint8Array[] = [];
+  #written: Promise<void> = Promise.resolve();
 
   private constructor(file: FileHandle) {
     this.#file = file;
@@ -55,10 +56,13 @@ export class AuditIndex {
     return this.#frontier;
   }
 
-  async append(records: readonly IndexRecord[]): Promise<void> {
+  /** Known at once; resolves when they are written, which reading them waits for. One call at a time. */
+  append(records: readonly IndexRecord[]): Promise<void> {
     const bytes = concat(...records.map(({ offset, hash }) => concat(uint64(offset), hash)));
-    await writeAll(this.#file, bytes, this.size * recordBytes);
+    const written = writeAll(this.#file, bytes, this.size * recordBytes);
     for (const { hash } of records) this.#note(hash);
+    this.#written = written.catch(() => undefined); // who appends has the error
+    return written;
   }
 
   async clear(): Promise<void> {
@@ -143,6 +147,7 @@ export class AuditIndex {
   }
 
   async #read(from: number, to: number): Promise<IndexRecord[]> {
+    await this.#written;
     const bytes = Buffer.alloc((to - from) * recordBytes);
     const { bytesRead } = await this.#file.read(bytes, 0, bytes.length, from * recordBytes);
     if (bytesRead < bytes.length)

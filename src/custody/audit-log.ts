@@ -63,6 +63,8 @@ export class AuditLog implements AsyncDisposable {
   #waiting: Waiting[] = [];
   #flushing: Promise<void> | undefined;
   #failure: unknown;
+  /** The index is derived from the log: nobody waits for it but the next batch. */
+  #indexing: Promise<void> = Promise.resolve();
   #closed = false;
 
   private constructor(options: AuditLogOptions, parts: Opened) {
@@ -179,6 +181,7 @@ export class AuditLog implements AsyncDisposable {
     if (this.#closed) return;
     this.#closed = true;
     await this.#flushing;
+    await this.#indexing;
     await this.#file.close();
     await this.#indexFile.close();
   }
@@ -199,6 +202,7 @@ export class AuditLog implements AsyncDisposable {
 
   /** Never rejects: each entry has its outcome. */
   async #write(batch: Batch): Promise<void> {
+    await this.#indexing;
     if (this.#failure !== undefined) return batch.fail(this.#unusable());
     if (batch.records.length === 0) return;
     const { bytes, checkpoint } = batch.sealed();
@@ -209,12 +213,14 @@ export class AuditLog implements AsyncDisposable {
     }
     try {
       await this.#file.datasync();
-      this.#end += bytes.length;
-      await this.#index.append(batch.records);
     } catch (cause) {
       this.#failure = cause; // what the disk holds now is not known before it is read again
       return batch.fail(this.#unusable());
     }
+    this.#end += bytes.length;
+    this.#indexing = this.#index.append(batch.records).catch((cause: unknown) => {
+      this.#failure = cause;
+    });
     this.#checkpoint = checkpoint;
     batch.done(checkpoint);
   }

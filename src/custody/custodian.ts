@@ -109,10 +109,23 @@ export class Custodian {
     if (this.#ports.books.book(request.cg)?.kek(request.kekVer) === undefined) await this.#ports.catchUp?.();
     const decision = authorise(opened, this.#terms(request));
     const verdicts = await this.#verify(share, request.items, decision);
-    await this.#note(opened, verdicts, reasonOf(verdicts), decision);
+    // Read while the log is flushed, and used only after that.
+    const secret = verdicts.some(({ granted }) => granted)
+      ? this.#ports.shares.openShare(refOf(share), 'kek')
+      : undefined;
+    secret?.catch(() => undefined); // awaited below
+    try {
+      await this.#note(opened, verdicts, reasonOf(verdicts), decision);
+    } catch (error) {
+      secret?.then(
+        (unused) => unused.secret.fill(0),
+        () => undefined,
+      );
+      throw error;
+    }
     if (request.purpose !== 'canary' && verdicts.some(({ granted }) => granted))
       this.#used.set(`${request.cg}/${request.kekVer}`, this.#ports.beat().beat);
-    const answer = await this.#answer(opened, share, verdicts);
+    const answer = await this.#answer(opened, share, verdicts, await secret);
     return sealAnswer(answer, request.epk, this.#ports.signer, this.#ports.random);
   }
 
@@ -172,15 +185,16 @@ export class Custodian {
     { hash }: OpenedRequest,
     share: ShareEntry,
     verdicts: readonly (Verdict | Refusal)[],
+    opening: { readonly secret: Uint8Array } | undefined,
   ): Promise<CustodyAnswer> {
     const head = { v: 1, reqHash: hash, i: share.index, shareGen: share.gen } as const;
     const granted = verdicts.filter((verdict): verdict is Verdict => verdict.granted);
-    if (granted.length === 0)
+    if (granted.length === 0 || opening === undefined)
       return { ...head, results: verdicts.filter((verdict) => !verdict.granted), proof: null };
-    const { shares, random, group: load } = this.#ports;
-    const group = await load();
-    const { secret } = await shares.openShare(refOf(share), 'kek');
+    const { random, group: load } = this.#ports;
+    const { secret } = opening;
     try {
+      const group = await load();
       const results: ItemAnswer[] = [];
       for (const [index, verdict] of verdicts.entries()) {
         if (index % sliceItems === sliceItems - 1) await this.#ports.breathe();
