@@ -117,7 +117,10 @@ async function benchSnapshot(log: LevelLog, kv: LevelKv): Promise<void> {
     [Symbol.asyncDispose]: async () => undefined,
   };
   const copied = join(directory, 'copied');
-  await using view = await BeaconView.open(await LevelKv.open(copied), { signatures: 'after' });
+  await using view = await BeaconView.open(await LevelKv.open(copied), {
+    signatures: 'after',
+    snapshotFrom: 1,
+  });
   await benchNewcomer('by a snapshot', view, giving);
   console.log(
     `rows of a view on disk: ${Math.round((await sizeBytesOf(copied)) / recordsCount)} B per entry`,
