@@ -15,14 +15,11 @@ import type { BeatNow } from '../custody/freshness.ts';
 import { Custodian, isSealed } from '../custody/custodian.ts';
 import { CustodianOrders } from '../custody/custodian-orders.ts';
 import { sharedHostWarning } from '../custody/hosts.ts';
+import { policyProtocol } from '../custody/policy-signing.ts';
 import { keepVersions, rotationProtocols } from '../custody/rotation-custodian.ts';
 import { destroyWaits } from '../custody/rotation-marks.ts';
-import {
-  chooseSealing,
-  createSealingKeyFile,
-  describeSealing,
-  type SealingConfig,
-} from '../custody/sealing-key.ts';
+import { openShareStore, Resealing } from '../custody/open-shares.ts';
+import { describeSealing, type SealingPlaces } from '../custody/sealing-key.ts';
 import { serveCustodian } from '../custody/serve.ts';
 import { serveAudit } from '../custody/serve-audit.ts';
 import { ShareStore } from '../custody/share-store.ts';
@@ -57,11 +54,12 @@ export async function startCustodianRole(
 ): Promise<RunningRole> {
   await using stack = new AsyncDisposableStack();
   const member = stack.use(await startMember(config, 'client', options));
-  const { sealing, shares } = await openShares(member);
+  const { resealing, shares } = await openShares(member);
   await makeKeys(shares);
   const log = stack.use(await openLog(member));
-  const process = stack.use(await CustodianProcess.start(member, shares, log, sealing));
+  const process = stack.use(await CustodianProcess.start(member, shares, log, resealing));
   const host = {
+    resealing,
     shares,
     log,
     signer: member.identity.signer,
@@ -69,7 +67,7 @@ export async function startCustodianRole(
     now: () => systemClock.now(),
   };
   stack.use(await serveHostCommands(member.dir.path, config.name, custodianCommands(host)));
-  console.error(describeSealing(sealing));
+  console.error(describeSealing(resealing.sealing));
   const owned = stack.move();
   return {
     info: { peer: member.peer.name, sealing: shares.source, ...process.facts() },
@@ -82,21 +80,20 @@ export async function startCustodianRole(
 async function openShares({
   config,
   dir,
-}: Member): Promise<{ readonly sealing: SealingConfig; readonly shares: ShareStore }> {
-  if (config.custodian === undefined)
-    throw new HoldfastError('ARGUMENT_INVALID', `${config.name} is not configured as a custodian`);
-  const { passphrasePath, sealingKeyPath } = config.custodian;
+}: Member): Promise<{ readonly resealing: Resealing; readonly shares: ShareStore }> {
+  const places = placesOf(config);
   const create = !dir.isBorn('shares');
-  const sealing = await chooseSealing({
-    credentialsDir: process.env['CREDENTIALS_DIRECTORY'],
-    passphrasePath,
-    keyPath: sealingKeyPath,
-  });
-  if (create && sealing.source === 'key-file') await createSealingKeyFile(sealing.path);
   const disk = await openStore(dir, 'shares');
-  const shares = await ShareStore.open({ shares: disk, keys: disk, sealing, owner: config.peer, create });
+  const opened = await openShareStore({ shares: disk, keys: disk, owner: config.peer, create }, places);
   await dir.markBorn('shares');
-  return { sealing, shares };
+  return { shares: opened.shares, resealing: new Resealing(opened, places) };
+}
+
+function placesOf({ custodian, name }: ProcessConfig): SealingPlaces {
+  if (custodian === undefined)
+    throw new HoldfastError('ARGUMENT_INVALID', `${name} is not configured as a custodian`);
+  const { passphrasePath, sealingKeyPath: keyPath } = custodian;
+  return { credentialsDir: process.env['CREDENTIALS_DIRECTORY'], passphrasePath, keyPath };
 }
 
 /** The keys that a ceremony asks for before there is any share: one for life, one for the first dealings. */
@@ -143,7 +140,7 @@ class CustodianProcess implements AsyncDisposable {
   readonly #member: Member;
   readonly #shares: ShareStore;
   readonly #log: AuditLog;
-  readonly #sealing: SealingConfig;
+  readonly #resealing: Resealing;
   readonly #tempo: CustodianTempo;
   readonly #books: CustodyBooks;
   readonly #follower: CustodyFollower;
@@ -161,11 +158,11 @@ class CustodianProcess implements AsyncDisposable {
   /** Chores that failed in the last round, in words. */
   #troubles: readonly string[] = [];
 
-  private constructor(member: Member, shares: ShareStore, log: AuditLog, sealing: SealingConfig) {
+  private constructor(member: Member, shares: ShareStore, log: AuditLog, resealing: Resealing) {
     this.#member = member;
     this.#shares = shares;
     this.#log = log;
-    this.#sealing = sealing;
+    this.#resealing = resealing;
     this.#tempo = new CustodianTempo(systemClock, {
       beat: shares.mark(beatMark),
       atMs: shares.mark(beatTimeMark),
@@ -200,13 +197,13 @@ class CustodianProcess implements AsyncDisposable {
       custodians: () => this.#custodianKeys(),
     });
     this.#desk = desk;
-    this.#steps = new CeremonySteps(
-      desk,
-      rotationProtocols({
+    this.#steps = new CeremonySteps(desk, {
+      ...rotationProtocols({
         lastUse: (cg, kekVer) => this.#custodian.lastUse(cg, kekVer),
         waits: { ...destroyWaits, orderedMs: member.config.settings.retiredMs },
       }),
-    );
+      ...policyProtocol,
+    });
     this.#activation = new Activation(desk);
   }
 
@@ -214,9 +211,9 @@ class CustodianProcess implements AsyncDisposable {
     member: Member,
     shares: ShareStore,
     log: AuditLog,
-    sealing: SealingConfig,
+    resealing: Resealing,
   ): Promise<CustodianProcess> {
-    const custodian = new CustodianProcess(member, shares, log, sealing);
+    const custodian = new CustodianProcess(member, shares, log, resealing);
     await custodian.#noteStart();
     await custodian.#serve();
     return custodian;
@@ -333,7 +330,7 @@ class CustodianProcess implements AsyncDisposable {
       ...Object.entries(this.#cosigning.last?.refused ?? {}).map(
         ([name, why]) => `${name} does not vouch for this log: ${why}`,
       ),
-      this.#sealing.source === 'key-file' ? describeSealing(this.#sealing) : undefined,
+      this.#resealing.sealing.source === 'key-file' ? describeSealing(this.#resealing.sealing) : undefined,
       this.#log.failure === undefined
         ? undefined
         : `the audit log takes no entries, so nothing is opened: ${describeError(this.#log.failure)}`,

@@ -235,6 +235,7 @@ export class CustodyCoordinator implements AsyncDisposable {
       registry: {
         kek: (cg) => this.#kek(cg),
         versions: (cg) => this.#versions(cg),
+        policy: async (root) => (root === null ? undefined : this.#policyOf(root)),
         birth: (cg) => this.#birth(cg),
         lastCertificate: async (cg, ver) => {
           const found = await this.#view().certificate(cg, ver);

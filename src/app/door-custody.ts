@@ -16,6 +16,7 @@ import { Canary } from '../custody/canary.ts';
 import { groupNameOf } from '../custody/directory.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import { sharedHostWarning } from '../custody/hosts.ts';
+import { refreshBars } from '../custody/policy.ts';
 import type { PolicyBody } from '../custody/policy.ts';
 import { ReceiptFile } from '../custody/receipts.ts';
 import { parseRevocation } from '../custody/revocation.ts';
@@ -312,7 +313,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       createdAt: kek.createdAt,
       ageHours: Math.round((1000 * ageMs) / hour) / 1000,
       ageBeats: Math.max(0, this.#ports.beatIndex() - kek.activateBeat),
-      refreshEveryBars: kek.refreshEveryBars,
+      refreshEveryBars: refreshBars(kek, this.#feed.directory().policy()),
       policyVersion: this.#feed.directory().policy()?.ver ?? null,
     };
   }

@@ -26,6 +26,7 @@ export const auditOps = [
   'fork',
   'export',
   'reseal',
+  'release',
 ] as const;
 export type AuditOp = (typeof auditOps)[number];
 

@@ -20,6 +20,7 @@ import {
   verifyCertificate,
 } from './certificate.ts';
 import { parsePolicy, type PolicyBody, verifyPolicy } from './policy.ts';
+import type { PolicyHead } from './policy-change.ts';
 import { parseRevocation, Revocations } from './revocation.ts';
 
 /** `taken`: it is news. `known`: it was there. `ignored`: it is of another group, or of no consequence. */
@@ -102,6 +103,13 @@ export class CustodyBook {
     if (root === null) return undefined;
     const family = [...this.#roots].find(([, cid]) => sameBytes(cid.bytes, root.bytes))?.[0];
     return family === undefined ? undefined : this.#families.get(family)?.body;
+  }
+
+  /** The newest version of the group's own policy, with the CID of its record. */
+  policyHead(): PolicyHead | undefined {
+    const root = this.kek()?.policyRoot ?? null;
+    const family = [...this.#roots].find(([, cid]) => root !== null && sameBytes(cid.bytes, root.bytes))?.[0];
+    return family === undefined ? undefined : this.#families.get(family);
   }
 
   get revocations(): Revocations {

@@ -56,6 +56,7 @@ import {
 import { readAttestations, readByteList, readMessages } from './ceremony-wire.ts';
 import type { EpochCertificate } from './certificate.ts';
 import { openOrder, type OpenedOrder } from './order.ts';
+import { refreshBars } from './policy.ts';
 
 const messageBytesMax = 65_536;
 /** Shortest time between two refreshes that nobody ordered: a fast pulse does not wear the disks out. */
@@ -139,18 +140,19 @@ function activeBase(records: readonly BaseKek[]): BaseKek {
 
 /** Without an order shares are refreshed only on the group's own schedule, while time is known. */
 function requireDue(desk: CeremonyDesk, kek: TdecKek): void {
-  const { beat, shares, beatsPerBar, now } = desk.ports;
+  const { beat, books, shares, beatsPerBar, now } = desk.ports;
   const refuse = (why: string): never => {
     throw new HoldfastError('FORBIDDEN', why);
   };
   const { beat: present, lost } = beat();
   if (lost !== undefined) refuse(lost);
-  if (kek.refreshEveryBars === 0) refuse('this group is refreshed by order only');
+  const bars = refreshBars(kek, books.book(kek.cg)?.policy(kek.policyRoot));
+  if (bars === 0) refuse('this group is refreshed by order only');
   const own = shares
     .shares()
     .find((each) => each.cg === kek.cg && each.kekVer === kek.ver && each.status === 'active');
   // Half of the time: custodians became active, and began to count bars, at different beats.
-  const due = (own?.since ?? 0) + Math.floor((kek.refreshEveryBars * beatsPerBar()) / 2);
+  const due = (own?.since ?? 0) + Math.floor((bars * beatsPerBar()) / 2);
   if (present < due) refuse(`not before beat ${due}, now is ${present}`);
   if (now() < desk.refreshedAtMs + refreshFloorMs) refuse('shares were refreshed a moment ago');
 }

@@ -13,14 +13,16 @@ import { second } from '../core/clock.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { coordinateDealing } from './coordinate-dealing.ts';
 import { coordinateInit } from './coordinate-init.ts';
+import { coordinatePolicy, type PolicyResult } from './coordinate-policy.ts';
 import { coordinateRepair } from './coordinate-repair.ts';
 import { finishBegun } from './coordinate-place.ts';
 import { activateAll, type CeremonyResult, type CoordinatorPorts, type Say } from './coordinator.ts';
 import { type CustodyOrder, openOrder } from './order.ts';
+import { refreshBars } from './policy.ts';
 import { type RotationStep, stepText } from './rotation-plan.ts';
 
 /** What an order came to. */
-export type OrderResult = CeremonyResult | SealResult | RotateResult;
+export type OrderResult = CeremonyResult | SealResult | RotateResult | PolicyResult;
 
 /** A rotation goes on by itself: what was done at once, and what is waited for. */
 export interface RotateResult {
@@ -152,9 +154,10 @@ export class Coordinator {
 
   /** Counted from the last time the shares moved; a downbeat that was missed is caught up with any later beat. */
   async #isDue(kek: TdecKek, beat: number): Promise<boolean> {
-    if (kek.refreshEveryBars === 0 || kek.state === 'retired' || kek.state === 'destroyed') return false;
+    const bars = refreshBars(kek, await this.#ports.registry.policy(kek.policyRoot));
+    if (bars === 0 || kek.state === 'retired' || kek.state === 'destroyed') return false;
     const last = await this.#ports.registry.lastCertificate(kek.cg, kek.ver);
-    return beat >= (last?.beat ?? kek.activateBeat) + kek.refreshEveryBars * this.#beatsPerBar;
+    return beat >= (last?.beat ?? kek.activateBeat) + bars * this.#beatsPerBar;
   }
 
   async #mend(kek: TdecKek, record: Uint8Array, say: Say): Promise<void> {
@@ -218,6 +221,8 @@ export class Coordinator {
         return coordinateDealing(this.#ports, this.cg, message, say);
       case 'repair':
         return coordinateRepair(this.#ports, this.cg, lostOf(order), say);
+      case 'policy':
+        return coordinatePolicy(this.#ports, this.cg, message, say);
       case 'rotate':
         this.#rotation?.give(message);
         return { ceremony: 'rotate', cg: this.cg, ...(await this.#turnOver(say)) };

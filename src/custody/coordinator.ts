@@ -18,6 +18,7 @@ import type { Group, RandomBytes } from '../threshold/group.ts';
 import type { KeySet } from '../threshold/key-set.ts';
 import { broken, type CustodyGroups } from './ceremony.ts';
 import { type CertificateBody, certificatePreimage } from './certificate.ts';
+import type { PolicyBody } from './policy.ts';
 import type { CustodianStatus } from './wire.ts';
 
 /** A record that is to be filed, with its place. */
@@ -58,6 +59,8 @@ export interface CoordinatorPorts {
     kek(cg: string): Promise<FiledKek | undefined>;
     /** The newest record of each version, oldest version first. */
     versions(cg: string): Promise<readonly FiledKek[]>;
+    /** The newest version of the policy that begins with `root`. */
+    policy(root: CID | null): Promise<Pick<PolicyBody, 'refreshEveryBars'> | undefined>;
     /** First record and certificate of birth. */
     birth(cg: string): Promise<{ readonly kek: Uint8Array; readonly certificate: Uint8Array } | undefined>;
     lastCertificate(

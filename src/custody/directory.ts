@@ -18,6 +18,8 @@ import { birthProblem } from './birth.ts';
 import { CustodyBook } from './book.ts';
 import { type BirthCertificate, parseCertificate, type RotationCertificate } from './certificate.ts';
 import type { PolicyBody } from './policy.ts';
+import type { PolicyHead } from './policy-change.ts';
+import type { Revocations } from './revocation.ts';
 
 /** What is remembered of a group over restarts. Safe to be read by anybody, not to be written. */
 export interface DirectoryPin {
@@ -55,6 +57,8 @@ export class CustodyDirectory {
   readonly #marks = new Map<string, number>();
   readonly #last = new Map<string, CID>();
   readonly #switched = new Map<number, number>();
+  /** Everybody who ever had shares of a version. */
+  readonly #holders = new Map<number, Set<PeerName>>();
   #first: TdecKek | undefined;
   #birth: BirthCertificate | undefined;
   #bornProblem: string | undefined;
@@ -133,9 +137,19 @@ export class CustodyDirectory {
     return this.#book.policy(this.#book.kek()?.policyRoot ?? null);
   }
 
+  /** The same with the CID of its record. */
+  policyHead(): PolicyHead | undefined {
+    return this.#believed().policyHead();
+  }
+
   /** A rotation certificate by the CID of its record. */
   certificate(cid: CID): RotationCertificate | undefined {
     return this.#book.certificate(cid);
+  }
+
+  /** What authorities have withdrawn, as far as the records were read. */
+  revocations(): Revocations {
+    return this.#believed().revocations;
   }
 
   /** How many records of a chain (`rev/<group>`, `cert/<group>/<version>`) there are: the number of the newest one. */
@@ -151,6 +165,11 @@ export class CustodyDirectory {
   /** Branch keys that rotations brought under a version of the key. */
   switched(version: number): number {
     return this.#switched.get(version) ?? 0;
+  }
+
+  /** True when `peer` has, or once had, shares of that version of the key: it may have kept them. */
+  hasHeld(version: number, peer: PeerName): boolean {
+    return this.#holders.get(version)?.has(peer) === true;
   }
 
   /** Every version of the key that there is a record of, the newest record of each, oldest first. */
@@ -181,6 +200,11 @@ export class CustodyDirectory {
     if (body.kind === 'kek') {
       const kek: KekFields = parseKek(body);
       if (kek.provider === 'tdec' && kek.ver === 1 && kek.seq === 1) this.#first = kek;
+      if (kek.provider === 'tdec') {
+        const holders = this.#holders.get(kek.ver) ?? new Set();
+        for (const { peer } of kek.custodians) holders.add(peer);
+        this.#holders.set(kek.ver, holders);
+      }
     }
     if (body.kind !== 'certificate') return;
     const certificate = parseCertificate(body);

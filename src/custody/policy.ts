@@ -124,6 +124,14 @@ export function verifyPolicy(policy: PolicyBody, frostPk: Uint8Array): boolean {
   return policy.frostSig !== null && verifySignature(frostPk, policyPreimage(policy), policy.frostSig);
 }
 
+/** Bars between refreshes, 0 for never: the newest policy says it; the record of the key what it was made with. */
+export function refreshBars(
+  kek: { readonly refreshEveryBars: number },
+  policy: Pick<PolicyBody, 'refreshEveryBars'> | undefined,
+): number {
+  return policy?.refreshEveryBars ?? kek.refreshEveryBars;
+}
+
 function readClasses(fields: Fields): PolicyBody['classes'] {
   return {
     public: readRule(fields, 'public'),

@@ -10,7 +10,7 @@
 // remembers its kind: when the credential is missing, the next kind is not tried in its place.
 
 import { constants } from 'node:fs';
-import { type FileHandle, link, open, unlink } from 'node:fs/promises';
+import { type FileHandle, link, open, rename, unlink } from 'node:fs/promises';
 import { hkdfSync, randomBytes, scrypt } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 import { asBuffer, fromUtf8, toHex, utf8 } from '../core/bytes.ts';
@@ -28,8 +28,18 @@ export interface SealingConfig {
   readonly path: string;
 }
 
-/** Name of the credential that a unit file passes on. */
+/** Where the secrets of each kind lie. A new one of the same kind lies beside the old one, its name ending in `.next`. */
+export interface SealingPlaces {
+  /** $CREDENTIALS_DIRECTORY. */
+  readonly credentialsDir?: string | undefined;
+  readonly passphrasePath: string;
+  readonly keyPath: string;
+}
+
+/** Name of the credential that a unit file passes on, and of the one that shall follow it. */
 const credentialName = 'holdfast-sealing';
+const nextCredentialName = 'holdfast-sealing-next';
+const nextEnding = '.next';
 const magic = 'holdfast-sealing-key-1';
 const secretBytesMax = 4096;
 const passphraseBytesMin = 12;
@@ -40,18 +50,75 @@ const scryptCost = { N: 2 ** 15, r: 8, p: 3, maxmem: 64 * 1024 * 1024 } as const
  * The best source there is: the credential if the service manager hands one over, else the passphrase file if there
  * is one, else the key file.
  */
-export async function chooseSealing(places: {
-  /** $CREDENTIALS_DIRECTORY. */
-  readonly credentialsDir?: string | undefined;
-  readonly passphrasePath: string;
-  readonly keyPath: string;
-}): Promise<SealingConfig> {
+export async function chooseSealing(places: SealingPlaces): Promise<SealingConfig> {
   const { credentialsDir, passphrasePath, keyPath } = places;
   const credential = credentialsDir === undefined ? undefined : join(credentialsDir, credentialName);
   if (credential !== undefined && (await isThere(credential)))
     return { source: 'credential', path: credential };
   if (await isThere(passphrasePath)) return { source: 'passphrase-file', path: passphrasePath };
   return { source: 'key-file', path: keyPath };
+}
+
+/**
+ * Secrets of that kind which are there, the present one first: a store that was being sealed anew when the power went
+ * opens with one of the two.
+ */
+export async function sealingCandidates(
+  places: SealingPlaces,
+  source: SealingSource,
+): Promise<readonly SealingConfig[]> {
+  const found: SealingConfig[] = [];
+  for (const path of pathsOf(places, source)) if (await isThere(path)) found.push({ source, path });
+  return found;
+}
+
+/**
+ * What a store that is sealed with a `from` shall be sealed with next, when that is to be a `to`: the secret that an
+ * operator has put there, or a fresh key file.
+ *
+ * @throws ARGUMENT_MISSING saying where the new secret is to be put, FILE_UNREADABLE
+ */
+export async function nextSealing(
+  places: SealingPlaces,
+  from: SealingSource,
+  to: SealingSource,
+): Promise<SealingConfig> {
+  const [present, next] = pathsOf(places, to);
+  if (to === 'key-file' && next !== undefined) {
+    await createSealingKeyFile(next); // one that an interrupted try has left serves as well
+    return { source: to, path: next };
+  }
+  if (next !== undefined && (await isThere(next))) return { source: to, path: next };
+  if (from !== to && present !== undefined && (await isThere(present))) return { source: to, path: present };
+  const where =
+    to === 'credential'
+      ? `no credential ${from === to ? nextCredentialName : credentialName} is handed over by the service manager: add it to the unit and start the custodian again`
+      : `put the new passphrase into ${next ?? ''}, mode 600`;
+  throw new HoldfastError('ARGUMENT_MISSING', where);
+}
+
+/** Moves the secret that a store is sealed with now to the place of the present one. Throws FILE_UNREADABLE. */
+export async function settleSealing(sealing: SealingConfig): Promise<SealingConfig> {
+  const { source, path } = sealing;
+  if (source === 'credential' || !path.endsWith(nextEnding)) return sealing;
+  const present = path.slice(0, -nextEnding.length);
+  try {
+    await rename(path, present);
+    await using directory = await open(dirname(path), 'r');
+    await directory.sync();
+  } catch (cause) {
+    throw new HoldfastError('FILE_UNREADABLE', `${path} cannot be moved to ${present}`, { cause });
+  }
+  return { source, path: present };
+}
+
+function pathsOf(places: SealingPlaces, source: SealingSource): readonly string[] {
+  const { credentialsDir, passphrasePath, keyPath } = places;
+  if (source === 'passphrase-file') return [passphrasePath, `${passphrasePath}${nextEnding}`];
+  if (source === 'key-file') return [keyPath, `${keyPath}${nextEnding}`];
+  return credentialsDir === undefined
+    ? []
+    : [join(credentialsDir, credentialName), join(credentialsDir, nextCredentialName)];
 }
 
 /** What an operator must know about a source, in words. */

@@ -7,6 +7,7 @@ import { Fuse, PowerCutDisk, type Survival, survivals } from '../../test/support
 import { isHoldfastError } from '../core/errors.ts';
 import { openFolder } from './disk.ts';
 import { chooseSealing, createSealingKeyFile, type SealingConfig } from './sealing-key.ts';
+import { openShareStore, Resealing } from './open-shares.ts';
 import { ShareStore } from './share-store.ts';
 
 const owner = '12D3KooWExample';
@@ -388,5 +389,107 @@ describe('sealing sources', () => {
     await store.stage(generation(0), 'kek', { facts, secret: bytes32(10), beat: 1 });
     await store.activate(generation(0), { beat: 2, certificate });
     assert.deepEqual(await secretOf(await ShareStore.open({ ...options, create: false }), 0), bytes32(10));
+  });
+});
+
+describe('sealing anew', () => {
+  const passphrase = async (name: string): Promise<SealingConfig> => {
+    const path = join(dir, name);
+    await writeFile(path, `the passphrase ${name}\n`, { mode: 0o600 });
+    return { source: 'passphrase-file', path };
+  };
+  const openAs = (disks: World, how: SealingConfig) =>
+    ShareStore.open({ ...disks, sealing: how, owner, create: false });
+
+  test('everything opens under the new secret and nothing under the old one; a reader in between is served', async () => {
+    const disks = world();
+    const store = await active(disks);
+    await store.addKeyPair({ kind: 'dkg', epoch: 0, publicKey: bytes32(7) }, bytes32(8));
+    await store.raise('beat', 5);
+    const old = await disks.shares.list();
+    const next = await passphrase('next');
+    const [read] = await Promise.all([secretOf(store, 0), store.reseal(next), secretOf(store, 0)]);
+    assert.deepEqual(read, bytes32(10));
+    assert.equal(store.source, 'passphrase-file');
+    assert.deepEqual(await secretOf(store, 0), bytes32(10));
+    assert.ok((await disks.shares.list()).every((name) => name === 'state' || !old.includes(name)));
+    await assert.rejects(open(disks), { code: 'KEY_UNAVAILABLE' });
+    const again = await openAs(disks, next);
+    assert.deepEqual([await secretOf(again, 0), again.mark('beat')], [bytes32(10), 5]);
+    assert.deepEqual(await again.openKeyPair('dkg'), bytes32(8));
+    await again.stage(generation(1), 'kek', { facts, secret: bytes32(11), beat: 3 });
+    await again.reseal(sealing); // and back
+    assert.deepEqual(await secretOf(await open(disks), 1), bytes32(11));
+  });
+
+  test('a power cut at any step leaves the old secret or the new one, and all of it', async () => {
+    const path = join(dir, 'other.key');
+    await createSealingKeyFile(path);
+    const next: SealingConfig = { source: 'key-file', path };
+    const opens = async (disks: World, how: SealingConfig): Promise<boolean> =>
+      openAs(disks, how).then(
+        () => true,
+        (error: unknown) => {
+          assert.ok(isHoldfastError(error, 'DECRYPT_FAILED'));
+          return false;
+        },
+      );
+    let [oldOnes, newOnes] = [0, 0];
+    for (const survival of survivals)
+      for (let at = 0; ; at++) {
+        const fuse = new Fuse();
+        const disks = world(fuse);
+        const store = await active(disks);
+        fuse.steps = 0;
+        fuse.at = at;
+        const outcome = await store.reseal(next).then(
+          () => 'done',
+          () => 'cut',
+        );
+        const after = new Fuse();
+        const found = {
+          shares: disks.shares.afterCut(survival, after),
+          keys: disks.keys.afterCut(survival, after),
+        };
+        const isOld = await opens(found, sealing);
+        assert.equal(await opens(found, next), !isOld);
+        if (isOld) oldOnes++;
+        else newOnes++;
+        const opened = await openAs(found, isOld ? sealing : next);
+        assert.deepEqual(await secretOf(opened, 0), bytes32(10));
+        assert.deepEqual(
+          [(await found.shares.list()).length, (await found.keys.list()).length],
+          [1 + opened.entries().length, opened.entries().length],
+        );
+        if (outcome === 'cut') continue;
+        assert.ok(!isOld);
+        break;
+      }
+    assert.ok(oldOnes > 3 && newOnes > 3, `${oldOnes} ${newOnes}`);
+  });
+
+  test('a store whose secret is half moved is found and the move is ended', async () => {
+    const places = { passphrasePath: join(dir, 'place'), keyPath: join(dir, 'place.key') };
+    await writeFile(places.passphrasePath, 'the first passphrase\n', { mode: 0o600 });
+    const disks = world();
+    const first = await openShareStore({ ...disks, owner, create: true }, places);
+    await assert.rejects(new Resealing(first, places).to('passphrase-file'), { code: 'ARGUMENT_MISSING' });
+    await assert.rejects(new Resealing(first, places).to('credential'), { code: 'ARGUMENT_MISSING' });
+    await writeFile(`${places.passphrasePath}.next`, 'the second passphrase\n', { mode: 0o600 });
+    await openShareStore({ ...disks, owner, create: false }, places); // nothing has happened yet
+    await first.shares.reseal({ source: 'passphrase-file', path: `${places.passphrasePath}.next` });
+    const found = await openShareStore({ ...disks, owner, create: false }, places);
+    assert.equal(found.sealing.path, places.passphrasePath);
+    assert.match(await readFile(places.passphrasePath, 'utf8'), /second/);
+    const { from, now } = await new Resealing(found, places).to('key-file');
+    assert.deepEqual([from.path, now.path], [places.passphrasePath, places.keyPath]);
+    assert.equal(
+      (await openShareStore({ ...disks, owner, create: false }, places)).shares.source,
+      'key-file',
+    );
+    // A secret of the kind that is not there any more is not made up for by another kind.
+    await rm(places.keyPath);
+    const gone = openShareStore({ ...disks, owner, create: false }, places);
+    await assert.rejects(gone, { code: 'KEY_UNAVAILABLE' });
   });
 });

@@ -80,9 +80,11 @@ export interface OpenShare {
 
 export class ShareStore {
   readonly #options: ShareStoreOptions;
-  readonly #header: Header;
-  readonly #masterKeys: MasterKeys;
+  #header: Header;
+  #masterKeys: MasterKeys;
   #state: ShareState;
+  /** Names that secrets had before the last sealing anew, and have now: for who was just reading one. */
+  #renamed: ReadonlyMap<string, string> = new Map();
   #writing: Promise<unknown> = Promise.resolve();
   #failure: unknown;
 
@@ -124,6 +126,14 @@ export class ShareStore {
     const store = new ShareStore(options, header, keys, emptyState);
     await store.#persist(emptyState);
     return store;
+  }
+
+  /** What a store on `shares` is sealed with; undefined when there is none. Throws as `open` for what is no store. */
+  static async sealedWith(
+    options: Pick<ShareStoreOptions, 'shares' | 'owner'>,
+  ): Promise<SealingSource | undefined> {
+    const bytes = await options.shares.read(stateName);
+    return bytes === undefined ? undefined : parseStateFile(bytes, options).header.source;
   }
 
   /** Where the master key came from. */
@@ -317,6 +327,51 @@ export class ShareStore {
     throw new HoldfastError('INTERNAL', 'no ballot after a vote');
   }
 
+  /**
+   * Seals everything anew, under another master key: each secret under a fresh sealing key in new files, then the
+   * state, which is replaced in one step and names them; only then the old files go. A crash finds the store sealed
+   * with the old secret or with the new one, whole. What was sealed before opens nothing that is here afterwards.
+   *
+   * @throws RECORD_CORRUPT when a secret cannot be read, then nothing has changed; DISK_FULL, FILE_UNREADABLE, and what
+   * readMasterKey throws
+   */
+  async reseal(sealing: SealingConfig): Promise<void> {
+    const done = this.#writing.then(() => this.#resealNow(sealing));
+    this.#writing = done.catch(() => undefined); // its caller has the error
+    return done;
+  }
+
+  async #resealNow(sealing: SealingConfig): Promise<void> {
+    this.#assertWritable();
+    const salt = new Uint8Array(randomBytes(16));
+    const masterKeys = await importMaster(sealing, salt);
+    const { owner } = this.#header;
+    const header = { owner, source: sealing.source, salt, check: masterKeys.check };
+    const before = this.#state;
+    const renamed = new Map<string, string>();
+    const entries: SecretEntry[] = [];
+    for (const entry of before.entries) {
+      const id = toHex(randomBytes(16));
+      const secret = await this.#read(entry);
+      try {
+        await this.#written(() => this.#write(id, secret, masterKeys));
+      } finally {
+        secret.fill(0);
+      }
+      renamed.set(entry.id, id);
+      entries.push({ ...entry, id });
+    }
+    const after = { ...before, entries };
+    await this.#written(async () => {
+      await this.#persist(after, header, masterKeys);
+      this.#header = header;
+      this.#masterKeys = masterKeys;
+      this.#state = after;
+      this.#renamed = renamed;
+      await this.#removeSecrets(before.entries.map(({ id }) => id));
+    });
+  }
+
   // Writing
 
   /**
@@ -341,16 +396,12 @@ export class ShareStore {
     step: (state: ShareState, id: string) => ShareState,
     secret: Uint8Array | undefined,
   ): Promise<void> {
-    if (this.#failure !== undefined) {
-      throw new HoldfastError('FILE_UNREADABLE', `${this.#path} takes no more changes since a write failed`, {
-        cause: this.#failure,
-      });
-    }
+    this.#assertWritable();
     const id = toHex(randomBytes(16));
     const before = this.#state;
     const after = step(before, id);
     if (after === before) return;
-    try {
+    await this.#written(async () => {
       if (secret !== undefined) await this.#write(id, secret);
       await this.#persist(after);
       this.#state = after;
@@ -358,6 +409,19 @@ export class ShareStore {
       await this.#removeSecrets(
         before.entries.filter((entry) => !kept.has(entry.id)).map((entry) => entry.id),
       );
+    });
+  }
+
+  #assertWritable(): void {
+    if (this.#failure === undefined) return;
+    throw new HoldfastError('FILE_UNREADABLE', `${this.#path} takes no more changes since a write failed`, {
+      cause: this.#failure,
+    });
+  }
+
+  async #written(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
     } catch (cause) {
       this.#failure = cause;
       const full = codeOf(cause) === 'ENOSPC' || codeOf(cause) === 'EDQUOT';
@@ -367,20 +431,30 @@ export class ShareStore {
     }
   }
 
-  async #persist(state: ShareState): Promise<void> {
-    const sealed = seal(this.#masterKeys.state, encodeState(state), stateAad(this.#header));
-    await replaceFile(this.#options.shares, stateName, stateFile(this.#header, sealed));
+  async #persist(state: ShareState, header = this.#header, masterKeys = this.#masterKeys): Promise<void> {
+    const sealed = seal(masterKeys.state, encodeState(state), stateAad(header));
+    await replaceFile(this.#options.shares, stateName, stateFile(header, sealed));
   }
 
-  async #write(id: string, secret: Uint8Array): Promise<void> {
+  async #write(id: string, secret: Uint8Array, masterKeys = this.#masterKeys): Promise<void> {
     const { shares, keys } = this.#options;
     const raw = new Uint8Array(randomBytes(32));
-    const sealedKey = seal(this.#masterKeys.keys, raw, this.#aad(id));
+    const sealedKey = seal(masterKeys.keys, raw, this.#aad(id));
     await replaceFile(shares, `${id}.sealed`, seal(takeKey(raw), secret, this.#aad(id)));
     await replaceFile(keys, `${id}.key`, sealedKey);
   }
 
-  async #read({ id }: SecretEntry): Promise<Uint8Array> {
+  async #read({ id }: Pick<SecretEntry, 'id'>): Promise<Uint8Array> {
+    try {
+      return await this.#readFiles(id);
+    } catch (error) {
+      const now = this.#renamed.get(id); // it was sealed anew while it was being read
+      if (now === undefined) throw error;
+      return this.#readFiles(now);
+    }
+  }
+
+  async #readFiles(id: string): Promise<Uint8Array> {
     const { shares, keys } = this.#options;
     const [sealed, sealedKey] = await Promise.all([shares.read(`${id}.sealed`), keys.read(`${id}.key`)]);
     const raw = sealedKey && unseal(this.#masterKeys.keys, sealedKey, this.#aad(id));
@@ -457,7 +531,7 @@ function stateFile(header: Header, sealed: Uint8Array): Uint8Array {
 
 function parseStateFile(
   bytes: Uint8Array,
-  options: ShareStoreOptions,
+  options: Pick<ShareStoreOptions, 'shares' | 'owner'>,
 ): { header: Header; sealed: Uint8Array } {
   let value: unknown;
   try {
@@ -556,7 +630,7 @@ function unseal(key: KeyObject, sealed: Uint8Array, aad: Uint8Array): Uint8Array
   return gcmOpen(key, sealed.subarray(0, nonceBytes), sealed.subarray(nonceBytes), aad);
 }
 
-function damaged({ shares }: ShareStoreOptions, why: string, cause?: unknown): HoldfastError {
+function damaged({ shares }: Pick<ShareStoreOptions, 'shares'>, why: string, cause?: unknown): HoldfastError {
   return new HoldfastError(
     'DATA_DIR_DAMAGED',
     `${shares.path} is damaged (${why}); restore it from a backup: it is not replaced by an empty one`,

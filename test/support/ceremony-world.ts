@@ -21,6 +21,7 @@ import { defaultPolicy } from '../../src/custody/default-policy.ts';
 import { type Disk, openFolder } from '../../src/custody/disk.ts';
 import { beatAt } from '../../src/custody/freshness.ts';
 import { type OrderOp, signOrder } from '../../src/custody/order.ts';
+import { policyProtocol } from '../../src/custody/policy-signing.ts';
 import { rotationProtocols } from '../../src/custody/rotation-custodian.ts';
 import { createSealingKeyFile } from '../../src/custody/sealing-key.ts';
 import { ShareStore } from '../../src/custody/share-store.ts';
@@ -129,7 +130,7 @@ export class CustodianSite {
       breathe: async () => undefined,
     });
     const duties = { lastUse: (group: string, ver: number) => custodian.lastUse(group, ver) };
-    const steps = new CeremonySteps(desk, rotationProtocols(duties));
+    const steps = new CeremonySteps(desk, { ...rotationProtocols(duties), ...policyProtocol });
     const activation = new Activation(desk);
     this.#running = { shares, log, books, steps, activation, orders, custodian, desk, follow };
     if (shares.shares().some(({ status }) => status !== 'staged')) await follow();
@@ -325,6 +326,7 @@ export class CeremonyWorld implements AsyncDisposable {
           return found && { ...found, cid: openRecord(found.bytes).cid, revision: this.log.length };
         },
         versions: async () => this.versions().map((each) => ({ ...each, revision: this.log.length })),
+        policy: async (root) => this.book().policy(root),
         birth: async () => {
           const kek = this.log.find(({ key }) => key.startsWith('kek/'))?.bytes;
           const certificate = this.log.find(({ key }) => key.startsWith('cert/'))?.bytes;

@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DoorClient } from '../../client/door-client.ts';
 import { HoldfastError } from '../../core/errors.ts';
+import type { Signer } from '../../core/hash.ts';
 import { custodiansMax } from '../../core/limits.ts';
 import type { DealArgs, Seat } from '../../custody/ceremony-plan.ts';
 import type { OrderResult } from '../../custody/coordinator-run.ts';
@@ -21,7 +22,7 @@ const lifeBeats = 60;
 /** How often it is asked how far a rotation is, ms. */
 const pollMs = 1000;
 
-const thresholdOption = {
+export const thresholdOption = {
   threshold: { type: 'string', short: 't', value: 'T', text: 'custodians needed to give a key back' },
 } as const;
 
@@ -85,30 +86,6 @@ const custodyReshare: Command = {
         : context.positionals.map((name) => seatNamed(kek, byName, name));
     const t = context.whole('threshold', { min: 2, max: custodiansMax }) ?? kek.t;
     return await deal(context, door, 'reshare', kek, t, seats);
-  },
-};
-
-const custodyEvict: Command = {
-  name: 'custody evict',
-  usage: 'NAME [-t T]',
-  summary: 'Take one custodian out of the group; the others get other shares',
-  options: thresholdOption,
-  positionals: [1, 1],
-  notes: [
-    'T stays as it is where that leaves one custodian to spare, else it becomes one less. A custodian that is suspected',
-    'of having kept its shares has them still: what they belong to is worthless only after the key was rotated too.',
-  ].join('\n'),
-  async run(context) {
-    await using door = await openDoor(context);
-    const { kek, byName } = await present(context, door);
-    const gone = byName.get(context.positionals[0] ?? '');
-    const rest = kek.custodians.filter(({ peer }) => peer !== gone);
-    if (rest.length === kek.custodians.length)
-      throw new HoldfastError('ARGUMENT_INVALID', `${context.positionals[0]} is no custodian of the group`);
-    const t =
-      context.whole('threshold', { min: 2, max: custodiansMax }) ??
-      Math.max(2, Math.min(kek.t, rest.length - 1));
-    return await deal(context, door, 'evict', kek, t, rest.map(seatOf));
   },
 };
 
@@ -196,7 +173,6 @@ export const ceremonyCommands: readonly Command[] = [
   custodyRefresh,
   custodyReshare,
   custodyRepair,
-  custodyEvict,
   custodyRotate,
   sealing(
     'seal',
@@ -221,40 +197,55 @@ async function present(
 async function deal(
   context: Context,
   door: DoorClient,
-  op: 'refresh' | 'reshare' | 'evict',
+  op: 'refresh' | 'reshare',
   kek: TdecKek,
   t: number,
   members: readonly Seat[],
 ): Promise<number> {
-  const { ver, shareGen: gen, frostPk } = kek;
-  const args: DealArgs = { ver, gen, t, members, frostPk, development: false };
-  return give(context, door, await signed(context, door, kek.cg, op, { ...args }));
+  return give(context, door, await signed(context, door, kek.cg, op, { ...dealArgs(kek, t, members) }));
 }
 
-async function signed(
+/** To deal shares of the present generation anew to `members`, of whom `t` will be needed. */
+export function dealArgs(
+  { ver, shareGen: gen, frostPk }: TdecKek,
+  t: number,
+  members: readonly Seat[],
+): DealArgs {
+  return { ver, gen, t, members, frostPk, development: false };
+}
+
+/** An order of the operator, or of `as`: an authority of the policy. */
+export async function signed(
   context: Context,
   door: DoorClient,
   cg: string,
   op: OrderOp,
   args: Readonly<Record<string, unknown>>,
+  as?: Signer,
 ): Promise<Uint8Array> {
-  const operator = await openOperator(context.data);
+  const operator = as ?? (await openOperator(context.data));
   const { index: beat } = await door.beat({ signal: context.signal });
   const order = { v: 1, cg, op, args, nonce: random(32), beat, exp: beat + lifeBeats } as const;
   return signOrder({ ...order, by: operator.publicKey }, operator);
 }
 
-/** Has it carried out; exit status 1 when some custodians have not obeyed. */
-async function give(context: Context, door: DoorClient, order: Uint8Array): Promise<number> {
-  const { screen, json, signal } = context;
+/** Has it carried out, saying how far it is. */
+export function carry(context: Context, door: DoorClient, order: Uint8Array): Promise<OrderResult> {
+  const { screen, signal } = context;
   const onProgress = (progress: unknown): void => screen.say(String(progress));
-  const result = await door.custodyOrder<OrderResult>(order, { signal, onProgress });
+  return door.custodyOrder<OrderResult>(order, { signal, onProgress });
+}
+
+/** Has it carried out; exit status 1 when some custodians have not obeyed. */
+export async function give(context: Context, door: DoorClient, order: Uint8Array): Promise<number> {
+  const { screen, json } = context;
+  const result = await carry(context, door, order);
   if (json) screen.value(result);
   else for (const line of resultLines(result)) screen.line(line);
   return 'failed' in result && result.failed.length > 0 ? 1 : 0;
 }
 
-function resultLines(result: OrderResult): string[] {
+export function resultLines(result: OrderResult): string[] {
   if ('obeyed' in result) {
     const past = result.ceremony === 'seal' ? 'sealed' : 'unsealed';
     return [
@@ -262,6 +253,11 @@ function resultLines(result: OrderResult): string[] {
       ...result.failed.map((why) => `not ${past}: ${why}`),
     ];
   }
+  if ('known' in result)
+    return [
+      `version ${result.version} of the policy is in force; known already by ${result.known.join(', ') || 'nobody'}`,
+      ...result.refused.map((why) => `did not sign: ${why}`),
+    ];
   if ('next' in result)
     return [
       ...(result.steps.length === 0 ? ['rotation: nothing to do now'] : result.steps),
@@ -275,7 +271,7 @@ function resultLines(result: OrderResult): string[] {
   ];
 }
 
-function seatOf({ peer, org }: Seat): Seat {
+export function seatOf({ peer, org }: Seat): Seat {
   return { peer, org };
 }
 

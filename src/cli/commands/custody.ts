@@ -4,15 +4,17 @@ import { CapabilityAudience, grantChain, readRevoked } from '../custody-grants.t
 import { custodyExit, custodyPage } from '../custody-page.ts';
 import { believed } from '../custody-believed.ts';
 import { toHex } from '../../core/bytes.ts';
-import { HoldfastError } from '../../core/errors.ts';
 import { formatCapabilityFile } from '../../custody/capability-file.ts';
 import { signRevocation } from '../../custody/revocation.ts';
 import { createWhole, writeWhole } from '../../files/whole.ts';
 import type { Command } from '../command.ts';
 import { openDoor, openOperator, openWriter } from '../connect.ts';
 import { ceremonyCommands } from './custody-ceremonies.ts';
+import { custodyEvict } from './custody-evict.ts';
 import { custodyAudit } from './custody-audit.ts';
 import { backupCommands } from './custody-backup.ts';
+import { policyCommands } from './custody-policy.ts';
+import { custodyReseal } from './custody-reseal.ts';
 
 const custodyStatus: Command = {
   name: 'custody status',
@@ -112,39 +114,14 @@ const custodyRevoke: Command = {
   },
 };
 
-const custodyPolicyShow: Command = {
-  name: 'custody policy show',
-  usage: '',
-  summary: 'What the custodians decide by',
-  positionals: [0, 0],
-  async run(context) {
-    await using door = await openDoor(context);
-    const policy = (await believed(door, context.data)).policy();
-    if (policy === undefined)
-      throw new HoldfastError('KEY_UNAVAILABLE', 'the custody group has no key and no policy yet');
-    const { kind: _, v: __, writer: ___, prev: ____, frostSig, ...rules } = policy;
-    const shown = plain({ ...rules, signedByGroup: frostSig !== null });
-    if (context.json) context.screen.value(shown);
-    else for (const line of JSON.stringify(shown, null, 2).split('\n')) context.screen.line(line);
-  },
-};
-
 export const custodyCommands: readonly Command[] = [
   custodyStatus,
   custodyGrant,
   custodyRevoke,
-  custodyPolicyShow,
+  ...policyCommands,
   custodyAudit,
   ...ceremonyCommands,
+  custodyEvict,
   ...backupCommands,
+  custodyReseal,
 ];
-
-/** Bytes as hex, for people. */
-function plain(value: unknown): unknown {
-  if (value instanceof Uint8Array) return toHex(value);
-  if (Array.isArray(value)) return value.map(plain);
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(
-    Object.entries(value).map(([name, each]: [string, unknown]) => [name, plain(each)]),
-  );
-}
