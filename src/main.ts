@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Starts what was asked for: one process of a cluster (`daemon`, spawned by the supervisor), the process of one share
-// in a drill (`cold-share`, spawned by `custody drill`), or a command.
+// Starts what was asked for: one process of a cluster (`daemon`, spawned by the supervisor), a custodian or key agent of
+// its own (`daemon --config`, spawned by its command), the process of one share in a drill (`cold-share`, spawned by `custody drill`), or a command.
 
 import { fileURLToPath } from 'node:url';
 
@@ -9,7 +9,10 @@ import { fileURLToPath } from 'node:url';
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 
 const [first, ...rest] = process.argv.slice(2);
-if (first === 'daemon') {
+if (first === 'daemon' && rest.includes('--key-agent')) {
+  const { runKeyAgent } = await import('./agent/run.ts');
+  process.exitCode = await runKeyAgent(valueOf(rest, '--config'), rest.includes('--init'));
+} else if (first === 'daemon') {
   const { runDaemon, runStandaloneCustodian } = await import('./app/daemon.ts');
   process.exitCode = rest.includes('--config')
     ? await runStandaloneCustodian(valueOf(rest, '--config'), rest.includes('--init'))

@@ -22,6 +22,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   node: ['core', 'files', 'manifest'],
   flows: ['core', 'ucxl', 'manifest', 'envelope', 'custody'],
   client: ['api', 'core', 'files', 'ucxl', 'manifest', 'envelope', 'custody', 'flows'],
+  agent: ['core', 'files', 'ucxl', 'manifest', 'envelope', 'custody', 'flows', 'client', 'local'],
   http: ['api', 'core', 'ucxl', 'manifest', 'envelope', 'custody', 'beacon', 'backbeat', 'flows', 'steward'],
   local: ['core', 'files'],
   cli: ['api', 'core', 'files', 'ucxl', 'client', 'custody', 'local'],
@@ -56,6 +57,7 @@ const joiners: Readonly<Record<string, readonly string[]>> = {
   'src/local/grants.ts': ['node', 'custody', 'backbeat'],
   'src/local/first-key.ts': ['node', 'custody'],
   'src/cli/connect.ts': ['node'],
+  'src/agent/run.ts': ['node'],
 };
 
 /** Rooms and files that decide without doing: no IO, no clock, no chance. */
@@ -66,9 +68,9 @@ const pure: readonly RegExp[] = [
   /^src\/envelope\//,
   /^src\/threshold\//,
   /^src\/flows\//,
-  /^src\/custody\/(agreed-records|answer|authorise|ballot|birth|book|budget|canary|capability|capability-file|certificate|default-policy|directory|feed|freshness|misconduct|order|policy|proposal)\.ts$/,
+  /^src\/custody\/(agreed-records|answer|authorise|ballot|birth|book|budget|canary|capability|capability-file|certificate|default-policy|directory|feed|freshness|misconduct|object-key|order|policy|policy-change|policy-document|proposal)\.ts$/,
   /^src\/custody\/migrate\.ts$/,
-  /^src\/custody\/(record-head|refusal|replay|request|revocation|scope|signed-map|tally)\.ts$/,
+  /^src\/custody\/(record-head|refusal|release|replay|request|revocation|scope|signed-map|tally)\.ts$/,
   /^src\/beacon\/(log|fold|rows|records|queries|custody-chain|jetstream-(message|place|settings))\.ts$/,
   /^src\/backbeat\/(bar-report|beat|bus|channel|claim|fields|job-schedule|lease|reverb|schedule|status-claim|subjects|tempo|tempo-report|tempo-tracker)\.ts$/,
   /^src\/steward\/(catalogue|classes|digest-sum|jobs|ledger|liveness|place|plan|shares|status|view|wire)\.ts$/,

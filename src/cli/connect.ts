@@ -3,7 +3,7 @@
 
 import { setFlagsFromString } from 'node:v8';
 import { DoorClient } from '../client/door-client.ts';
-import type { HoldfastClient } from '../client/client.ts';
+import type { HoldfastClient, KeyAgentPort } from '../client/client.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import { keepPassingMemorySmall } from '../local/passing-memory.ts';
@@ -19,6 +19,7 @@ export async function openDoor({ data }: Pick<Context, 'data'>): Promise<DoorCli
 export async function openClient(
   { data, screen }: Pick<Context, 'data' | 'screen'>,
   generatedBy: string,
+  keyAgent?: KeyAgentPort,
 ): Promise<HoldfastClient> {
   const door = await doorOf(data);
   // Content is buffers that live for a moment. V8 frees them with the objects of its young generation, and lets
@@ -35,7 +36,8 @@ export async function openClient(
     if (error instanceof Error) screen.say(`retrying: ${error.message}`);
   };
   const provider = await custody.openProvider(door, data, signer, () => custodianKeys(data));
-  return new HoldfastClient({ ...door, signer, provider, generatedBy, onRetry });
+  const agent = keyAgent === undefined ? {} : { keyAgent };
+  return new HoldfastClient({ ...door, signer, provider, generatedBy, onRetry, ...agent });
 }
 
 /** The custodians that the operator's membership names, by peer id, with their Ed25519 keys. */

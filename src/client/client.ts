@@ -16,7 +16,7 @@ import type { KekProvider } from '../custody/provider.ts';
 import type { ContentClass } from '../envelope/aad.ts';
 import { loadGcm } from '../envelope/gcm.ts';
 import { HighWaterMarks } from '../envelope/high-water.ts';
-import { type ByteRange, type ObjectRecords, openObject } from '../flows/get.ts';
+import { type ByteRange, type GetPorts, type ObjectRecords, openObject } from '../flows/get.ts';
 import {
   type Copies,
   type PutPorts,
@@ -47,8 +47,16 @@ export interface ClientOptions extends DoorOptions {
   readonly signer: Signer;
   /** Makes and unwraps branch keys. Stays the caller's: it is not disposed with the client. */
   readonly provider: KekProvider;
+  /** Gives the keys of what is got, object by object, in the place of the provider. Default: the provider does. */
+  readonly keyAgent?: KeyAgentPort;
   /** Who is named as the maker of what is put. Default `holdfast/client`. */
   readonly generatedBy?: string;
+}
+
+/** Somebody who hands out the key of one object at a time. */
+export interface KeyAgentPort {
+  /** 32 bytes, which the caller zeroes. Throws FORBIDDEN with the agent's reason, PEER_UNREACHABLE, TIMEOUT. */
+  contentKey(object: SignedRecord<ManifestBody>, beat: number, signal: AbortSignal): Promise<Uint8Array>;
 }
 
 export interface PutRequest {
@@ -184,7 +192,7 @@ export class HoldfastClient extends DoorClient {
   async get(address: string | UcxlAddress, request: GetRequest = {}): Promise<OpenedVersion> {
     const wanted = readAddress(address);
     const signal = request.signal ?? new AbortController().signal;
-    const [records] = await Promise.all([this.#records(wanted, signal), loadGcm()]);
+    const [records] = await Promise.all([this.records(wanted, signal), loadGcm()]);
     const ports = {
       seen: this.#seen,
       load: (cids: readonly CID[]) => this.#load(cids, signal),
@@ -196,6 +204,7 @@ export class HoldfastClient extends DoorClient {
           beat: await this.#currentBeat(signal),
           signal,
         }),
+      ...this.#keyAgent(signal),
     };
     const opened = await openObject(ports, records, { range: request.range, signal });
     const facts = describe(opened.manifest);
@@ -203,6 +212,14 @@ export class HoldfastClient extends DoorClient {
       ...facts,
       lengthBytes: opened.lengthBytes,
       bytes: this.#unlessGone(facts, opened.bytes, signal),
+    };
+  }
+
+  #keyAgent(signal: AbortSignal): Pick<GetPorts, 'contentKey'> {
+    const { keyAgent } = this.#options;
+    if (keyAgent === undefined) return {};
+    return {
+      contentKey: async (object) => keyAgent.contentKey(object, await this.#currentBeat(signal), signal),
     };
   }
 
@@ -376,7 +393,8 @@ export class HoldfastClient extends DoorClient {
     return selected.revision;
   }
 
-  async #records(address: UcxlAddress, signal: AbortSignal): Promise<ObjectRecords> {
+  /** The records of one version, for the caller to verify; they are of the address that was asked for. Throws as `get`. */
+  async records(address: UcxlAddress, signal: AbortSignal): Promise<ObjectRecords> {
     const query = { address: spelled(address), ...this.seen() };
     const answer = await this.http.open({ method: 'GET', path: '/ucxi/v1/records', query, signal });
     const found: Record<string, Uint8Array> = {};

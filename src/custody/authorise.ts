@@ -189,6 +189,25 @@ function labelProblem(
     : refusal('wrap', 'the certificate of its rotation does not list it');
 }
 
+/** Whether the policy lets anybody do `ops` with content of this project and class now. */
+export function contentProblem(
+  { project, cls }: Pick<BkLabel, 'project' | 'cls'>,
+  rule: ClassRule,
+  ops: readonly Operation[],
+  policy: PolicyBody,
+  beat: number,
+): Refusal | undefined {
+  if (!matchesProject(policy.projects, project))
+    return refusal('policy', `the policy is for ${policy.projects}, not for project ${project}`);
+  const op = ops.find((each) => !rule.ops.includes(each));
+  if (op !== undefined) return refusal('policy', `the policy allows no ${op} of ${cls} content`);
+  if (rule.notBefore !== null && beat < rule.notBefore)
+    return refusal('policy', `${cls} content opens at beat ${rule.notBefore}, now is ${beat}`);
+  if (rule.notAfter !== null && beat > rule.notAfter)
+    return refusal('policy', `${cls} content closed after beat ${rule.notAfter}, now is ${beat}`);
+  return undefined;
+}
+
 function ruleProblem(
   label: BkLabel,
   rule: ClassRule,
@@ -196,30 +215,33 @@ function ruleProblem(
   policy: PolicyBody,
   beat: number,
 ): Refusal | undefined {
-  if (!matchesProject(policy.projects, label.project))
-    return refusal('policy', `the policy is for ${policy.projects}, not for project ${label.project}`);
-  const op = operationsOf[request.purpose].find((each) => !rule.ops.includes(each));
-  if (op !== undefined) return refusal('policy', `the policy allows no ${op} of ${label.cls} content`);
-  if (rule.notBefore !== null && beat < rule.notBefore)
-    return refusal('policy', `${label.cls} content opens at beat ${rule.notBefore}, now is ${beat}`);
-  if (rule.notAfter !== null && beat > rule.notAfter)
-    return refusal('policy', `${label.cls} content closed after beat ${rule.notAfter}, now is ${beat}`);
+  const problem = contentProblem(label, rule, operationsOf[request.purpose], policy, beat);
+  if (problem !== undefined) return problem;
   if (request.purpose === 'recovery' && policy.recovery === 'none')
     return refusal('policy', 'the policy knows no recovery');
   if (!rule.keyAgentOnly || policy.keyAgents.some((key) => sameBytes(key, request.by))) return undefined;
   return refusal('policy', `${label.cls} keys are given to key agents only; ask one of them for the object`);
 }
 
-function grantProblem(label: BkLabel, purpose: Purpose, { scope, ops }: Grant): Refusal | undefined {
-  const op = operationsOf[purpose].find((each) => !ops.includes(each));
-  if (op !== undefined) return refusal('capability', `the capability allows ${ops.join(', ')}, not ${op}`);
+function grantProblem(label: BkLabel, purpose: Purpose, grant: Grant): Refusal | undefined {
   // Leave to try the custodians is no leave to open what somebody stored.
   if (purpose === 'canary' && label.project !== canaryProject)
     return refusal('capability', `a canary is in project ${canaryProject}, not in ${label.project}`);
-  if (!matchesProject(scope.project, label.project))
-    return refusal('capability', `the capability is for project ${scope.project}, not for ${label.project}`);
-  if (classWithin(scope.cls, label.cls)) return undefined;
-  return refusal('capability', `the capability reaches up to ${scope.cls}, the content is ${label.cls}`);
+  return scopeProblem(label, operationsOf[purpose], grant);
+}
+
+/** Whether a grant reaches to `wanted` with content of this project and class. */
+export function scopeProblem(
+  { project, cls }: Pick<BkLabel, 'project' | 'cls'>,
+  wanted: readonly Operation[],
+  { scope, ops }: Grant,
+): Refusal | undefined {
+  const op = wanted.find((each) => !ops.includes(each));
+  if (op !== undefined) return refusal('capability', `the capability allows ${ops.join(', ')}, not ${op}`);
+  if (!matchesProject(scope.project, project))
+    return refusal('capability', `the capability is for project ${scope.project}, not for ${project}`);
+  if (classWithin(scope.cls, cls)) return undefined;
+  return refusal('capability', `the capability reaches up to ${scope.cls}, the content is ${cls}`);
 }
 
 function approvalProblem(

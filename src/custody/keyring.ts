@@ -126,6 +126,15 @@ export class BranchKeys implements AsyncDisposable {
     return { writing: this.#slots.size, reading: this.#opened.size };
   }
 
+  /** Retires what a reader has had open for longer than its beats, whether or not somebody comes for it again. */
+  expire(beat: number): void {
+    for (const [id, opened] of this.#opened) {
+      if (this.#isFresh(opened, beat)) continue;
+      this.#opened.delete(id);
+      opened.shared.retire();
+    }
+  }
+
   /** Retires every key. The provider stays open: it belongs to whoever made it. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;

@@ -44,6 +44,11 @@ export interface GetPorts {
   load(cids: readonly CID[], signal: AbortSignal): Promise<readonly Block[]>;
   /** The key of a branch key record, on loan. */
   readerKey(record: BranchKeyBody, signal: AbortSignal): Promise<BranchKey>;
+  /**
+   * The key of this one object from somebody who hands out single keys, instead of `readerKey`: 32 bytes, which are
+   * zeroed here. The header proves that it is the right one.
+   */
+  readonly contentKey?: (object: SignedRecord<ManifestBody>, signal: AbortSignal) => Promise<Uint8Array>;
   /** Versions seen before, where records come from somebody who may serve old ones. Absent: out of an own registry. */
   readonly seen?: HighWaterMarks;
   /** The bytes that `load` gives are nobody else's: the plaintext takes their place. Default false: it has memory of its own. */
@@ -83,22 +88,26 @@ export async function openObject(
 ): Promise<OpenedObject> {
   // 1. The manifest says what the object is, the envelope and the branch key how to open it.
   const manifest = openManifest(records.manifest);
-  const { envelope, branchKey } = keyRecords(manifest.body, records);
-  noteVersions(ports.seen, envelope, branchKey);
+  const keys = keyRecords(manifest.body, records);
+  noteVersions(ports.seen, keys.envelope, keys.branchKey);
 
   // 2. The content key, proven to be the right one by the header.
   const range = checkedRange(manifest.body, options.range);
-  const decryptor = await openKey(ports, manifest.body, envelope, branchKey, options.signal);
+  const decryptor = await openKey(ports, manifest, keys, options.signal);
 
   // 3. Blocks in order, each opened at its place.
   const bytes = plaintext(ports, manifest.body, decryptor, range, options.signal);
   return { manifest, lengthBytes: range === undefined ? 0 : range.last - range.first + 1, bytes };
 }
 
-function keyRecords(
-  body: ManifestBody,
-  records: ObjectRecords,
-): { envelope: EnvelopeBody; branchKey: BranchKeyBody } {
+/** What describes the key of an object. */
+export interface KeyRecords {
+  readonly envelope: EnvelopeBody;
+  readonly branchKey: BranchKeyBody;
+}
+
+/** The key records of a manifest, their signatures proven. Throws GONE, KEY_UNAVAILABLE, RECORD_INVALID. */
+export function keyRecords(body: ManifestBody, records: ObjectRecords): KeyRecords {
   if (body.type === 'tombstone')
     throw new HoldfastError('GONE', `${body.ucxl_address} was removed by version ${body.context_version}`, {
       details: { version: body.context_version },
@@ -139,27 +148,41 @@ function checkedRange(body: ManifestBody, range: ByteRange | undefined): ByteRan
 
 async function openKey(
   ports: GetPorts,
-  body: ManifestBody,
-  envelope: EnvelopeBody,
-  branchKey: BranchKeyBody,
+  manifest: SignedRecord<ManifestBody>,
+  keys: KeyRecords,
   signal: AbortSignal,
 ): Promise<FloeDecryptor> {
+  if (ports.contentKey !== undefined)
+    return provenKey(manifest.body, await ports.contentKey(manifest, signal));
+  using loan = await ports.readerKey(keys.branchKey, signal);
+  return provenKey(manifest.body, contentKeyOf(manifest.body, keys.envelope, loan));
+}
+
+/** The content key of an object under its branch key; the caller zeroes it. Throws RECORD_INVALID, DECRYPT_FAILED. */
+export function contentKeyOf(body: ManifestBody, envelope: EnvelopeBody, branchKey: BranchKey): Uint8Array {
+  const { objId, hdr } = sealedPart(body);
+  const { bkId, bkVer } = keyOfEnvelope(envelope);
+  const { policy } = envelope;
+  return unwrapDek(branchKey.key, envelope.wrap, { objId, headerTag: headerTagOf(hdr), bkId, bkVer, policy });
+}
+
+/** Opens the header with `dek`, which is zeroed. Throws DECRYPT_FAILED when it is another object's, or the content another one. */
+export function provenKey(body: ManifestBody, dek: Uint8Array): FloeDecryptor {
+  try {
+    const { aad, hdr } = sealedPart(body);
+    return floeDecryptor(dek, aad, hdr);
+  } finally {
+    dek.fill(0);
+  }
+}
+
+function sealedPart(body: ManifestBody): NonNullable<ManifestBody['encryption']> {
   const sealed = body.encryption;
   if (sealed === null)
     throw new HoldfastError('RECORD_INVALID', `${body.ucxl_address}: content without encryption`);
   const problem = aadProblem(body);
-  if (problem !== undefined)
-    throw new HoldfastError('DECRYPT_FAILED', `the content of ${body.ucxl_address} ${problem}`);
-  using loan = await ports.readerKey(branchKey, signal);
-  const { bkId, bkVer } = keyOfEnvelope(envelope);
-  const { policy } = envelope;
-  const binding = { objId: sealed.objId, headerTag: headerTagOf(sealed.hdr), bkId, bkVer, policy };
-  const dek = unwrapDek(loan.key, envelope.wrap, binding);
-  try {
-    return floeDecryptor(dek, sealed.aad, sealed.hdr);
-  } finally {
-    dek.fill(0);
-  }
+  if (problem === undefined) return sealed;
+  throw new HoldfastError('DECRYPT_FAILED', `the content of ${body.ucxl_address} ${problem}`);
 }
 
 /** Why the content of this manifest cannot be what the manifest says, or undefined. Throws RECORD_INVALID for AAD that does not parse. */

@@ -15,15 +15,16 @@ export const custodian: Command = {
   positionals: [0, 0],
   ownSignals: true,
   notes: 'The process is the same that `up` starts for each custodian of a local cluster.',
-  run,
+  run: (context) => runApart(context, 'custodian', []),
 };
 
-async function run(context: Context): Promise<number> {
+/** Runs a process with a configuration of its own as our child until it ends; its exit status. */
+export async function runApart(context: Context, what: string, flags: readonly string[]): Promise<number> {
   const config = context.text('config');
-  if (config === undefined) throw new HoldfastError('ARGUMENT_MISSING', 'custodian needs --config FILE');
+  if (config === undefined) throw new HoldfastError('ARGUMENT_MISSING', `${what} needs --config FILE`);
   const { daemonCommand, withoutCoreDumps } = await import('../../local/child.ts');
   const [program = '', ...rest] = withoutCoreDumps(daemonCommand(context.mainPath));
-  const words = [...rest, '--config', config, ...(context.flag('init') ? ['--init'] : [])];
+  const words = [...rest, ...flags, '--config', config, ...(context.flag('init') ? ['--init'] : [])];
   const child = spawn(program, words, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   child.on('message', (message) => hear(context, message));
   context.signal.addEventListener('abort', () => child.kill('SIGTERM'));
@@ -35,8 +36,9 @@ async function run(context: Context): Promise<number> {
 function hear({ screen, json }: Context, message: unknown): void {
   if (fieldOf(message, 'type') !== 'ready') return;
   const info = fieldOf(message, 'info');
+  const key = fieldOf(info, 'key');
   if (json) screen.value(info);
-  else screen.line(String(fieldOf(info, 'peer')));
+  else screen.line(`${String(fieldOf(info, 'peer'))}${typeof key === 'string' ? ` ${key}` : ''}`);
 }
 
 async function exitOf(child: ChildProcess): Promise<number> {

@@ -7,6 +7,7 @@ import { HoldfastError } from '../../core/errors.ts';
 import { parseAddress } from '../../ucxl/address.ts';
 import type { Command, Context } from '../command.ts';
 import { openClient } from '../connect.ts';
+import { keyAgentOf } from '../key-agent-access.ts';
 import { bytesText, type Progress } from '../screen.ts';
 
 export const get: Command = {
@@ -22,6 +23,10 @@ export const get: Command = {
     },
     range: { type: 'string', value: 'A-B', text: 'bytes A to B, both inclusive, from 0; A- for the rest' },
     force: { type: 'boolean', text: 'replace files that exist' },
+    agent: { type: 'string', value: 'URL', text: 'have a key agent give the key of each object' },
+    'agent-key': { type: 'string', value: 'KEY', text: 'its Ed25519 key, 64 hex digits' },
+    capability: { type: 'string', value: 'FILE', text: 'what is shown to it (default that of the writer)' },
+    as: { type: 'string', value: 'KEY-FILE', text: 'identity key of who asks it (default the writer)' },
   },
   positionals: [1, 1],
   notes: [
@@ -37,7 +42,8 @@ export const get: Command = {
         'ARGUMENT_INVALID',
         '--json needs -o FILE: the content itself goes to standard output',
       );
-    await using client = await openClient(context, 'holdfast/cli');
+    const keyAgent = await keyAgentOf(context);
+    await using client = await openClient(context, 'holdfast/cli', keyAgent);
     const opened = await client.get(address, {
       signal: context.signal,
       ...(range === undefined ? {} : { range }),

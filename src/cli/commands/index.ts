@@ -10,6 +10,7 @@ import { recoveryCommands } from './custody-recovery.ts';
 import { down } from './down.ts';
 import { get } from './get.ts';
 import { heal } from './heal.ts';
+import { keyAgentCommands } from './key-agent.ts';
 import { log } from './log.ts';
 import { ls } from './ls.ts';
 import { nodeCommands } from './node.ts';
@@ -31,6 +32,7 @@ export const commands: readonly Command[] = [
   rm,
   ...nodeCommands,
   custodian,
+  ...keyAgentCommands,
   heal,
   ...custodyCommands,
   ...migrateCommands,
