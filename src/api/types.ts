@@ -183,6 +183,8 @@ export interface KekInfo {
   readonly activateBeat: number;
   /** Branch keys that a rotation brought under it. */
   readonly switched: number;
+  /** While a rotation moves away from it: wrapped keys still to be moved, 1,000 for that many or more. Else null. */
+  readonly left: number | null;
 }
 
 export interface CustodyStatus {

@@ -45,6 +45,9 @@ const lookMs = 100;
 /** A canary key is asked back once in so many beats: a bar. */
 const canaryBeats = 60;
 
+/** Keys that a rotation has still to move are counted up to here: one page of the registry. */
+const leftMax = 1000;
+
 export interface DoorCustodyPorts {
   readonly member: Member;
   readonly config: DoorConfig;
@@ -250,7 +253,9 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
         : 'A development key file makes the keys: the custodians have not been told to make one together.',
       problem: directory.problem ?? (this.#trouble === '' ? null : this.#trouble),
       key: active === undefined ? null : this.#keyInfo(active),
-      versions: directory.initialised ? directory.versions().map((kek) => this.#versionInfo(kek)) : [],
+      versions: directory.initialised
+        ? await Promise.all(directory.versions().map((kek) => this.#versionInfo(kek)))
+        : [],
       custodians,
       alive,
       margin: active === undefined ? null : alive - active.t,
@@ -318,10 +323,14 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
     };
   }
 
-  #versionInfo(kek: TdecKek): KekInfo {
-    const { ver, state, shareGen, createdAt, activateBeat } = kek;
+  async #versionInfo(kek: TdecKek): Promise<KekInfo> {
+    const { cg, ver, state, shareGen, createdAt, activateBeat } = kek;
     const switched = this.#feed.directory().switched(ver);
-    return { version: ver, state, shareGen, createdAt, activateBeat, switched };
+    const left =
+      state === 'decrypt-only'
+        ? (await this.#ports.view.wrappedUnder(cg, ver, { limit: leftMax })).items.length
+        : null;
+    return { version: ver, state, shareGen, createdAt, activateBeat, switched, left };
   }
 
   async #infoOf(entry: MemberEntry, active: TdecKek | undefined): Promise<CustodianInfo> {

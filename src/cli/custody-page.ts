@@ -81,9 +81,10 @@ function marginText(margin: number | null): string {
 
 function rotationLines({ versions, key }: CustodyStatus, paint: Paint): string[] {
   const others = versions.filter(({ version, state }) => version !== key?.version && state !== 'destroyed');
-  return others.map(({ version, state, switched }) => {
+  return others.map(({ version, state, switched, left }) => {
     const moved = versions.find((each) => each.version === version + 1)?.switched ?? switched;
-    return paint('dim', `Version  ${version} is ${state}; ${moved} branch keys moved on by rotation`);
+    const rest = left === null ? '' : `, ${left >= 1000 ? 'a thousand or more' : left} still to be moved`;
+    return paint('dim', `Version  ${version} is ${state}; ${moved} branch keys moved on by rotation${rest}`);
   });
 }
 

@@ -73,7 +73,8 @@ const custodyGrant: Command = {
     const text = formatCapabilityFile(chain);
     const file = context.text('out') ?? `capability-${toHex(audience.key).slice(0, 8)}.cap`;
     if (file === '-') {
-      screen.streams.stdout.write(text);
+      if (json) screen.value({ file: null, key: toHex(audience.key), links: chain.length, capability: text });
+      else screen.streams.stdout.write(text);
       return;
     }
     await (context.flag('force') ? writeWhole : createWhole)(file, text, 0o600);
