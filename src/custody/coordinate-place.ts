@@ -42,12 +42,12 @@ export async function standingOf(
 export function votersOf(
   ports: CoordinatorPorts,
   { custodians }: Pick<TdecKek, 'custodians'>,
-  at: { readonly session: Uint8Array; readonly protocol: string },
+  { session, protocol }: { readonly session: Uint8Array; readonly protocol: string },
 ): readonly Voter[] {
   return custodians.map(({ i, peer }) => ({
     i,
     name: ports.custodians.nameOf(peer),
-    ask: (step, payload) => ports.custodians.step(peer, { ...at, step }, payload),
+    ask: (step, payload) => ports.custodians.step(peer, { session, protocol, step }, payload),
   }));
 }
 

@@ -300,6 +300,7 @@ export class CeremonyWorld implements AsyncDisposable {
         step: async (peer, at, payload) => {
           const site = this.site(peer);
           await this.#cut(site, at.step, 'before');
+          encodeCbor(at); // as it travels: nothing but what a step is named by
           const copied = decodeCbor(encodeCbor(payload), 'payload');
           const answer = await site.running.steps.step(at.session, at.protocol, at.step, copied);
           await this.#cut(site, at.step, 'after');
