@@ -1,10 +1,16 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import type { BeaconSettings, JetStreamSettings } from '../local/beacon-settings.ts';
-import { type Generation, openLineage, readGeneration, switchGeneration } from './beacon-generations.ts';
+import {
+  type Generation,
+  openLineage,
+  prepareGeneration,
+  readGeneration,
+  switchGeneration,
+} from './beacon-generations.ts';
 import type { Member } from './member.ts';
 
 test('a log keeps its id, and one in its place names it and those before', async (t) => {
@@ -64,6 +70,22 @@ test('where none was opened it is what the settings say, and what is in force st
   }
 });
 
+test('what is in force is never thrown away to make another log', async (t) => {
+  const member = await steward(t);
+  const next: Generation = { number: 2, kept: stream };
+  await prepareGeneration(member, next);
+  const kept = join(member.config.dataDir, 'beacon-2', 'log', 'kept');
+  await writeFile(kept, '');
+  await prepareGeneration(member, next); // goes on with what an interrupted attempt for the same place left
+  await stat(kept);
+  await switchGeneration(member, 1, next);
+  assert(member.dir.isBorn('beacon-2'));
+  await assert.rejects(prepareGeneration(member, level(2)), { code: 'BEACON_UNAVAILABLE' });
+  await assert.rejects(prepareGeneration(member, next, true), { code: 'BEACON_UNAVAILABLE' });
+  await stat(kept);
+  await prepareGeneration(member, level(3));
+});
+
 const stream: JetStreamSettings = {
   engine: 'jetstream',
   stream: 'holdfast',
@@ -82,9 +104,13 @@ async function steward(
 ): Promise<Member> {
   const dataDir = await mkdtemp(join(tmpdir(), 'holdfast-generations-'));
   t.after(() => rm(dataDir, { recursive: true }));
+  const marked = [...born];
   const member = {
     config: { dataDir, settings: { beacon } },
-    dir: { isBorn: (name: string) => born.includes(name) },
+    dir: {
+      isBorn: (name: string) => marked.includes(name),
+      markBorn: async (name: string) => void marked.push(name),
+    },
   };
   // oxlint-disable-next-line no-unsafe-type-assertion -- these are all that is looked at
   return member as unknown as Member;

@@ -1,12 +1,12 @@
 // Which log of the Beacon is in force here, what keeps it, and which logs there were before it.
 //
-//   beacon-N/           a log, or the copy of one that servers keep, and its view
+//   beacon-N/           a log, or the copy of one that servers keep, and its view; `making` says what it was begun for
 //   beacon-generation   the N in force, and what keeps it; replacing this file is the switch
 //   beacon-lineage      the id of each log and of the logs that it replaced; beside the logs, because it must
 //                       outlive them
 
 import { randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lineageOf, parseLineage } from '../beacon/lineage.ts';
 import type { LogLineage } from '../beacon/log.ts';
@@ -57,12 +57,22 @@ export async function readGeneration(member: Member): Promise<Generation> {
   }
 }
 
-/** Puts the log of `next` in force, in the place of that of generation `current`. */
-export async function switchGeneration(member: Member, current: number, next: Generation): Promise<void> {
-  const replaced = await openLineage(member, current);
+/** Puts the log of `next` in force, in the place of that of generation `current`. `lineage`: absent for a new one. */
+export async function switchGeneration(
+  member: Member,
+  current: number,
+  next: Generation,
+  lineage?: LogLineage,
+): Promise<void> {
   // First who it is, then that it is: a crash in between leaves the old one in force, and its id with it.
-  await writeLineage(member, next.number, lineageOf(freshId(), replaced));
+  await keepLineage(member, next.number, lineage ?? (await nextLineage(member, current)));
   await writeGeneration(member, next);
+  await member.dir.markBorn(birthName(next.number)); // from now on its loss is damage, and no reason to begin anew
+}
+
+/** A lineage for a log in the place of that of generation `current`. */
+export async function nextLineage(member: Member, current: number): Promise<LogLineage> {
+  return lineageOf(freshId(), await openLineage(member, current));
 }
 
 /** Makes `generation` the one in force, its lineage being known already. */
@@ -71,16 +81,38 @@ export async function writeGeneration(member: Member, { number, kept }: Generati
   await writeWhole(generationPath(member), text, 0o600);
 }
 
+/**
+ * Makes the directory of a generation that is not in force yet. What an attempt for another place left there is thrown
+ * away, and with `anew` what one for the same place did.
+ */
+export async function prepareGeneration(
+  member: Member,
+  { number, kept }: Generation,
+  anew = false,
+): Promise<void> {
+  // Whatever asks for it: what is in force, or was, is never thrown away here.
+  if ((await readGeneration(member)).number >= number)
+    throw new HoldfastError('BEACON_UNAVAILABLE', `generation ${number} of the Beacon is in force already`);
+  const directory = beaconDirectory(member, number);
+  const path = join(directory, 'making');
+  const text = `${JSON.stringify(kept)}\n`;
+  if (!anew && (await readIfThere(path)) === text) return;
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(join(directory, 'log'), { recursive: true });
+  await writeWhole(path, text, 0o600);
+}
+
 /** The lineage of a log; one that has none gets it now. */
 export async function openLineage(member: Member, generation: number): Promise<LogLineage> {
   const found = (await readLineages(member)).get(generation);
   if (found !== undefined) return found;
   const born = lineageOf(freshId());
-  await writeLineage(member, generation, born);
+  await keepLineage(member, generation, born);
   return born;
 }
 
-async function writeLineage(member: Member, generation: number, lineage: LogLineage): Promise<void> {
+/** Remembers which log that of a generation is. */
+export async function keepLineage(member: Member, generation: number, lineage: LogLineage): Promise<void> {
   const all = (await readLineages(member)).set(generation, lineage);
   await writeWhole(lineagePath(member), `${JSON.stringify(Object.fromEntries(all))}\n`, 0o600);
 }

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { setAside } from '../beacon/birth.ts';
 import { serveCustody } from '../beacon/custody-rpc.ts';
 import { bringsCustody, checkEntitled, type Entitled } from '../beacon/entitled.ts';
-import type { Append, LogEntry } from '../beacon/log.ts';
+import type { Append, BeaconLog, LogEntry } from '../beacon/log.ts';
 import { serveBeacon } from '../beacon/serve.ts';
 import { verifyBeacon } from '../beacon/verify.ts';
 import { BeaconView, checkAppend } from '../beacon/view.ts';
@@ -22,19 +22,22 @@ import { publicKeyOfPeer } from '../node/identity.ts';
 import { hasRole } from '../node/membership.ts';
 import type { Catalogue } from '../steward/catalogue.ts';
 import type { BeaconReport } from '../steward/status.ts';
+import { holds, serveCopy } from './beacon-copies.ts';
+import { BeaconGate } from './beacon-gate.ts';
 import { beaconDirectory, type Generation, readGeneration } from './beacon-generations.ts';
 import { type HostedLog, openLog } from './beacon-logs.ts';
-import { BeaconSuccessor } from './beacon-successor.ts';
+import { BeaconSuccessor, type InForce } from './beacon-successor.ts';
 import { HeldBlocks } from './held-blocks.ts';
 import { type Member, peersWithRole } from './member.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
 
-interface OpenBeacon {
+interface OpenBeacon extends InForce {
   readonly log: HostedLog;
-  readonly view: BeaconView;
 }
 
 const problemsMax = 1000;
+/** Entries of a copy that are folded in one batch. */
+const settledAtOnce = 256;
 
 export class BeaconHost implements AsyncDisposable {
   readonly #member: Member;
@@ -44,14 +47,16 @@ export class BeaconHost implements AsyncDisposable {
   readonly #stop = new AbortController();
   #following: Promise<void> = Promise.resolve();
 
-  private constructor(member: Member, generation: Generation, open: OpenBeacon | HoldfastError) {
+  private constructor(
+    member: Member,
+    generation: Generation,
+    open: OpenBeacon | HoldfastError,
+    successor: BeaconSuccessor,
+  ) {
     this.#member = member;
     this.#generation = generation;
     this.#open = open;
-    const log = open instanceof HoldfastError ? open : open.log;
-    this.#successor = new BeaconSuccessor(member, generation, log, (append, signal) =>
-      this.#checkImported(append, signal),
-    );
+    this.#successor = successor;
   }
 
   /** Opens the log in force and serves it. Throws only for what is no damage: DATA_DIR_LOCKED, DATA_DIR_NEWER. */
@@ -60,10 +65,11 @@ export class BeaconHost implements AsyncDisposable {
     const generation = await readGeneration(member);
     // A rebuild that was killed left its scratch in the generation it was making; the log there is kept until the next.
     await clearScratch(beaconDirectory(member, generation.number + 1));
-    const host = new BeaconHost(member, generation, await openOrDamage(member, generation));
-    if (host.#open instanceof HoldfastError)
-      console.error(`the Beacon is damaged: ${describeError(host.#open)}`);
-    else host.#following = host.#open.view.follow(host.#open.log, host.#stop.signal);
+    const successor = new BeaconSuccessor(member, generation);
+    const open = await openOrDamage(member, generation, successor);
+    const host = new BeaconHost(member, generation, open, successor);
+    if (open instanceof HoldfastError) console.error(`the Beacon is damaged: ${describeError(open)}`);
+    else host.#following = open.view.follow(open.log, host.#stop.signal);
     host.#serve();
     return host;
   }
@@ -86,7 +92,7 @@ export class BeaconHost implements AsyncDisposable {
     if (this.#open instanceof HoldfastError)
       throw new HoldfastError('BEACON_UNAVAILABLE', 'the Beacon is damaged', { cause: this.#open });
     await checkAppend(this.#open.view, append, entitledIn(this.#member));
-    return this.#open.log.append(append, options);
+    return this.#open.gate.append(append, options);
   }
 
   text(): string {
@@ -116,8 +122,9 @@ export class BeaconHost implements AsyncDisposable {
     await this.#following;
     await this.#successor[Symbol.asyncDispose]();
     if (this.#open instanceof HoldfastError) return;
-    await this.#open.view[Symbol.asyncDispose]();
+    // In this order: a log in a stream may have something left for the view.
     await this.#open.log[Symbol.asyncDispose]();
+    await this.#open.view[Symbol.asyncDispose]();
   }
 
   #serve(): void {
@@ -139,16 +146,18 @@ export class BeaconHost implements AsyncDisposable {
           yield* [];
         });
     } else {
-      const { log, view } = open;
-      serveBeacon(rpc, log, {
+      const { log, gate, view } = open;
+      const gated = { ...readingOf(log), append: gate.append.bind(gate) };
+      serveBeacon(rpc, gated, {
         mayAppend: isDoor,
         check: (append) => checkAppend(view, append, entitledIn(this.#member)),
         snapshot: () => view.snapshot(),
       });
+      serveCopy(own, view);
       serveCustody(rpc, view);
       rpc.handle('beacon.verify', async (_, { signal }) => ({ head: await this.#verify(open, signal) }));
     }
-    this.#successor.serve(rpc, isDoor);
+    this.#successor.serve(rpc, open, isDoor, (append, signal) => this.#checkImported(append, signal));
   }
 
   /** An import brings its own history, which the fold judges; what no fold can judge is who may found a group. */
@@ -185,9 +194,13 @@ function entitledIn({ config, peer }: Member): Entitled {
   };
 }
 
-async function openOrDamage(member: Member, generation: Generation): Promise<OpenBeacon | HoldfastError> {
+async function openOrDamage(
+  member: Member,
+  generation: Generation,
+  successor: BeaconSuccessor,
+): Promise<OpenBeacon | HoldfastError> {
   try {
-    return await openGeneration(member, generation);
+    return await openGeneration(member, generation, successor);
   } catch (error) {
     const damage = ['DATA_DIR_DAMAGED', 'RECORD_CORRUPT', 'FILE_UNREADABLE'];
     if (error instanceof HoldfastError && damage.includes(error.code)) return error;
@@ -195,14 +208,51 @@ async function openOrDamage(member: Member, generation: Generation): Promise<Ope
   }
 }
 
-async function openGeneration(member: Member, generation: Generation): Promise<OpenBeacon> {
-  const log = await openLog(member, generation);
-  try {
-    return { log, view: await openView(beaconDirectory(member, generation.number)) };
-  } catch (error) {
-    await log[Symbol.asyncDispose]();
-    throw error;
+async function openGeneration(
+  member: Member,
+  generation: Generation,
+  successor: BeaconSuccessor,
+): Promise<OpenBeacon> {
+  await using stack = new AsyncDisposableStack();
+  const open = (): Promise<BeaconView> => openView(beaconDirectory(member, generation.number));
+  // The view of a stream is there before its log, which may hold more; a log on this disk must be sound first.
+  const early = generation.kept.engine === 'jetstream' ? stack.use(await open()) : undefined;
+  const log = stack.use(
+    await openLog(member, generation, {
+      settle: async (copy) => {
+        if (early !== undefined) await settle(early, copy);
+      },
+      lookAround: (work) => successor.lookAround(work),
+      onReplaced: () => successor.replaced(),
+    }),
+  );
+  const view = early ?? stack.use(await open());
+  stack.move();
+  return { log, gate: new BeaconGate(log), view };
+}
+
+/** Folds in what `copy` holds beyond the view, if it tells the same history. */
+async function settle(view: BeaconView, copy: BeaconLog): Promise<void> {
+  const position = view.position();
+  const { revision } = await copy.head();
+  if (revision <= position.revision || !(await holds(copy, position))) return;
+  let group: LogEntry[] = [];
+  for await (const entry of copy.read(position.revision + 1)) {
+    group.push(entry);
+    if (group.length < settledAtOnce) continue;
+    await view.apply(group);
+    group = [];
   }
+  if (group.length > 0) await view.apply(group);
+}
+
+function readingOf(log: BeaconLog): Omit<BeaconLog, 'append'> {
+  return {
+    read: (from, options) => log.read(from, options),
+    watch: (from, options) => log.watch(from, options),
+    head: () => log.head(),
+    [Symbol.asyncDispose]: () => log[Symbol.asyncDispose](),
+  };
 }
 
 /** A view is a fold of the log: one that is damaged is set aside, for a person to look at, and folded again. */

@@ -45,12 +45,16 @@ export class DoorBeacon implements Readonly<DoorPorts['beacon']> {
   }
 
   /** Every door, this one too, folds the new log once it follows that (door-view.ts). */
-  async *rebuild(signal: AbortSignal): AsyncGenerator {
-    const { rpc, steward } = this.#ports;
-    const options = { signal, timeoutMs: longWorkMs };
-    for await (const { head } of rpc.stream(steward.peer(), 'beacon.rebuild', { head: {} }, options)) {
-      yield head;
-    }
+  rebuild(signal: AbortSignal): AsyncIterable<unknown> {
+    return this.#told('beacon.rebuild', {}, signal);
+  }
+
+  reseed(signal: AbortSignal): AsyncIterable<unknown> {
+    return this.#told('beacon.reseed', {}, signal);
+  }
+
+  migrate(to: unknown, signal: AbortSignal): AsyncIterable<unknown> {
+    return this.#told('beacon.migrate', { to }, signal);
   }
 
   /** The view's own copy of the log: it is there when the log itself is damaged. */
@@ -113,6 +117,13 @@ export class DoorBeacon implements Readonly<DoorPorts['beacon']> {
       },
       [Symbol.asyncDispose]: async () => undefined,
     };
+  }
+
+  /** What the steward tells about long work. */
+  async *#told(method: string, head: unknown, signal: AbortSignal): AsyncGenerator {
+    const { rpc, steward } = this.#ports;
+    const options = { signal, timeoutMs: longWorkMs };
+    for await (const told of rpc.stream(steward.peer(), method, { head }, options)) yield told.head;
   }
 
   async #scratchPath(name: string): Promise<string> {

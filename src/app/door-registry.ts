@@ -76,7 +76,13 @@ export class DoorRegistry {
 
   /** Resolves once reads here see the revision. Throws when that takes longer than ten seconds. */
   async visible(revision: number): Promise<void> {
-    await this.#view.waitFor(revision, AbortSignal.timeout(10 * second));
+    const late = AbortSignal.timeout(10 * second);
+    await this.#view.waitFor(revision, late).catch((cause: unknown) => {
+      if (!late.aborted) throw cause;
+      throw new HoldfastError('TIMEOUT', `revision ${revision} is in force; this door does not show it yet`, {
+        cause,
+      });
+    });
   }
 
   /** Appends, and waits until reads here see it. */

@@ -15,6 +15,7 @@ import type { ReplicationPolicy } from '../manifest/manifest.ts';
 import { memberOf } from '../node/membership.ts';
 import type { NodePeer } from '../node/peer.ts';
 import type { RunningRole } from './daemon.ts';
+import { serveCopy } from './beacon-copies.ts';
 import { DoorAudit } from './door-audit.ts';
 import { DoorBeacon } from './door-beacon.ts';
 import { DoorBlocks } from './door-blocks.ts';
@@ -104,6 +105,7 @@ class Door {
   }
 
   followBeacon(stack: AsyncDisposableStack): void {
+    serveCopy(this.#peer, this.#view);
     const following = this.#view.follow(this.#followed, this.#stop.signal);
     stack.defer(async () => {
       this.#stop.abort();

@@ -24,6 +24,7 @@ import {
   type GroupMessage,
   messageBytesMax,
   messageId,
+  type StreamWord,
 } from './jetstream-message.ts';
 import { findPlace } from './jetstream-place.ts';
 import { notDurable, refuse, type ServerFacts, unusable } from './jetstream-settings.ts';
@@ -35,8 +36,13 @@ import type { Append, BeaconLog, LogEntry, LogHead, LogHealth, LogLineage, LogPo
 export interface JetStreamLogOptions extends Omit<StreamAccess, 'timeoutMs'> {
   /** Directory of the copy. One process at a time. */
   readonly directory: string;
-  /** Makes the stream when there is none and the copy is empty, too. Absent: a missing stream is an error. */
-  readonly create?: { readonly replicas: number; readonly lineage?: LogLineage };
+  /**
+   * Makes the stream when there is none and the copy is empty, too. Absent: a missing stream is an error. `closed`: it
+   * begins closed, and takes appends from everybody once somebody has said `open` (jetstream-word.ts).
+   */
+  readonly create?: { readonly replicas: number; readonly lineage?: LogLineage; readonly closed?: boolean };
+  /** Appends to a closed stream: for whoever fills it before it is opened. Default false. */
+  readonly fills?: boolean;
   /** Takes a stream whose acknowledgements may be lost with a server or a disk: for trials. Default false. */
   readonly acceptNotDurable?: boolean;
   /** Ends an opening that is under way. */
@@ -45,7 +51,7 @@ export interface JetStreamLogOptions extends Omit<StreamAccess, 'timeoutMs'> {
   readonly timeoutMs?: number;
   /** How long a group is sent again before its appends fail, ms. Default 15 s. */
   readonly retryMs?: number;
-  /** How long a stream may be behind the copy, as a new leader is for moments, before that counts as loss, ms. Default 30 s. */
+  /** How long a stream may be behind the copy, as a new leader is for moments, before that counts as loss, ms. Default 15 s. */
   readonly behindMs?: number;
 }
 
@@ -68,11 +74,12 @@ export class JetStreamLog implements BeaconLog {
   #provenAt = Number.NEGATIVE_INFINITY;
   readonly #servers = new Map<string, ServerFacts>();
   #durabilityProblems: readonly string[] = [];
+  #word: StreamWord | undefined;
   #divergence = '';
   #background: Promise<unknown> = Promise.resolve();
 
   private constructor(options: JetStreamLogOptions, stream: Stream) {
-    this.#options = { acceptNotDurable: false, retryMs: 15 * second, behindMs: 30 * second, ...options };
+    this.#options = { acceptNotDurable: false, retryMs: 15 * second, behindMs: 15 * second, ...options };
     this.#stream = stream;
   }
 
@@ -108,8 +115,19 @@ export class JetStreamLog implements BeaconLog {
     return this.#lost.signal;
   }
 
+  /** Which log the stream is; undefined when it does not say. */
+  get lineage(): LogLineage | undefined {
+    return this.#lineage;
+  }
+
+  /** Who closed the stream and why; undefined while it is open. */
+  get closed(): StreamWord | undefined {
+    return this.#word?.kind === 'closed' ? this.#word : undefined;
+  }
+
   health(): LogHealth {
     if (this.#divergence !== '') return { state: 'read-only', reason: this.#divergence };
+    if (this.closed !== undefined) return { state: 'read-only', reason: this.#closedText(this.closed) };
     return this.#copy?.health() ?? { state: 'read-only', reason: 'it is not open' };
   }
 
@@ -158,7 +176,14 @@ export class JetStreamLog implements BeaconLog {
     await this.#checkSettings();
     const { lastSequence, metadata } = await this.#meet();
     this.#lineage = lineageIn(metadata);
-    this.#background = Promise.all([this.#follow(), this.#reviewSettings(), this.#meetAgain()]);
+    if (metadata[closedField] !== undefined)
+      this.#word ??= { kind: 'closed', by: metadata[closedField], why: 'it is being filled' };
+    this.#background = Promise.all([
+      this.#follow(),
+      this.#reviewSettings(),
+      this.#lookNowAndThen(),
+      this.#meetAgain(),
+    ]);
     await this.#reach(lastSequence);
   }
 
@@ -167,11 +192,11 @@ export class JetStreamLog implements BeaconLog {
     // Never a new stream in place of a lost one.
     if (revision > 0) return;
     if (create === undefined) throw new HoldfastError('BEACON_UNAVAILABLE', `there is no stream ${stream}`);
-    const { replicas, lineage } = create;
-    await this.#stream.create(
-      replicas,
-      lineage === undefined ? {} : { [lineageField]: JSON.stringify(lineage) },
-    );
+    const { replicas, lineage, closed = false } = create;
+    await this.#stream.create(replicas, {
+      ...(lineage === undefined ? {} : { [lineageField]: JSON.stringify(lineage) }),
+      ...(closed ? { [closedField]: 'its maker' } : {}),
+    });
   }
 
   /** Throws BEACON_UNAVAILABLE with every setting that is wrong. */
@@ -195,6 +220,15 @@ export class JetStreamLog implements BeaconLog {
     const { signal } = this.#closing;
     while (await paused(settingsMs, signal)) {
       await this.#checkSettings().catch(() => undefined); // what was found stands in `durability`, and stops appends
+    }
+  }
+
+  /** A stream that lost something is named although nobody appends. */
+  async #lookNowAndThen(): Promise<void> {
+    const { signal } = this.#closing;
+    while (this.#divergence === '' && (await paused(lookMs, signal))) {
+      const isFresh = performance.now() - this.#provenAt < lookMs;
+      if (!isFresh) await this.#meet().catch(() => undefined); // remembered, or nobody answers
     }
   }
 
@@ -232,7 +266,13 @@ export class JetStreamLog implements BeaconLog {
       return `it ends at revision ${place.revision}; it had acknowledged ${end.revision}`;
     if (place.kind === 'other')
       throw this.#diverge(`message ${place.sequence} tells another history of revision ${end.revision}`);
-    this.#at = { sequence: place.sequence, revision: place.revision };
+    // Words behind the last entry were heard already.
+    const wasBehind = place.revision === this.#at.revision && this.#at.sequence > place.sequence;
+    if (wasBehind && this.#at.sequence > lastSequence)
+      return `it ends at message ${lastSequence}; it had acknowledged ${this.#at.sequence}`;
+    // Another look may have been quicker.
+    const isPast = place.revision < this.#at.revision;
+    if (!wasBehind && !isPast) this.#at = { sequence: place.sequence, revision: place.revision };
     this.#provenAt = performance.now();
     return undefined;
   }
@@ -258,6 +298,7 @@ export class JetStreamLog implements BeaconLog {
   /** See `Original`. Runs while nothing else writes to the copy, which ends at `before`. */
   async #publish(before: LogPosition, entries: readonly LogEntry[]): Promise<'written' | 'moved'> {
     this.#usable();
+    this.#checkOpen();
     if (!this.#options.acceptNotDurable && this.#durabilityProblems.length > 0)
       refuse(this.#options.stream, this.#durabilityProblems);
     await this.#prove(before);
@@ -301,7 +342,8 @@ export class JetStreamLog implements BeaconLog {
 
   /** Makes sure, about once a second, that the message which the next one is to follow is the one that we know. */
   async #prove(end: LogPosition): Promise<void> {
-    if (this.#published.revision === end.revision) this.#at = this.#published;
+    const isOurs = this.#published.revision === end.revision && this.#published.sequence > this.#at.sequence;
+    if (isOurs) this.#at = this.#published;
     const isFresh = performance.now() - this.#provenAt < provenMs && this.#at.revision === end.revision;
     if (!isFresh) await this.#meet();
   }
@@ -328,7 +370,7 @@ export class JetStreamLog implements BeaconLog {
     });
   }
 
-  async #takeOne(sequence: number, { before, entries, end }: GroupMessage): Promise<void> {
+  async #takeOne(sequence: number, { before, entries, end, word }: GroupMessage): Promise<void> {
     const copy = this.#opened();
     const head = await copy.head();
     const isNext = before.revision === this.#at.revision;
@@ -344,6 +386,7 @@ export class JetStreamLog implements BeaconLog {
       throw isHoldfastError(error, 'RECORD_CORRUPT') ? this.#diverge(describeError(error)) : error;
     });
     if (this.#at.sequence < sequence) this.#at = { sequence, revision: end.revision };
+    this.#word = word ?? this.#word;
     this.#bell.ring();
   }
 
@@ -385,6 +428,18 @@ export class JetStreamLog implements BeaconLog {
     return new HoldfastError('BEACON_UNAVAILABLE', message, { details: { diverged: true } });
   }
 
+  #checkOpen(): void {
+    const { closed } = this;
+    if (closed === undefined || this.#options.fills === true) return;
+    // Whoever waits a moment finds it where it was moved to, or open again.
+    const details = { moving: true, by: closed.by };
+    throw new HoldfastError('BEACON_UNAVAILABLE', this.#closedText(closed), { details });
+  }
+
+  #closedText({ why }: StreamWord): string {
+    return `stream ${this.#options.stream} is closed: ${why}`;
+  }
+
   #unanswered(outcome: PublishOutcome): HoldfastError {
     const message = `stream ${this.#options.stream} did not answer; the appends may have taken effect, sending them again with the same id is safe`;
     return new HoldfastError('BEACON_UNAVAILABLE', message, {
@@ -408,9 +463,12 @@ export class JetStreamLog implements BeaconLog {
 }
 
 const lineageField = 'holdfast-log';
+/** On a stream that is born closed. */
+const closedField = 'holdfast-closed';
 /** Longer than servers take from being killed to taking a message, so that no message follows one that such a restart lost. */
 const provenMs = second;
 const settingsMs = 60 * second;
+const lookMs = 5 * second;
 const stalledMs = 5 * second;
 const publishPauseMs = 20;
 const behindPauseMs = 200;

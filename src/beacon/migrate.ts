@@ -55,7 +55,7 @@ export async function migrateLog(
  * Throws VERSION_CONFLICT when `to` holds another history, and what the logs throw.
  */
 export async function copyLog(
-  from: BeaconLog,
+  from: Pick<BeaconLog, 'head' | 'read'>,
   to: BeaconLog,
   options: TransferOptions = {},
 ): Promise<TransferReport> {
@@ -71,7 +71,7 @@ const roundsMax = 20;
 
 /** Entries of `from` behind `head`, once the entry at `head` was seen to be the same. */
 async function* entriesBehind(
-  from: BeaconLog,
+  from: Pick<BeaconLog, 'read'>,
   head: LogPosition,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<LogEntry> {

@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { second } from '../core/clock.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import type { JetStreamLog } from './jetstream.ts';
+import type { StreamWord } from './jetstream-message.ts';
 import type { Append, BeaconLog, LogEntry, LogHead, LogHealth } from './log.ts';
 
 export interface PatientLogOptions {
@@ -17,11 +18,15 @@ export interface PatientLogOptions {
   readonly pauseMs?: number;
   /** Between attempts while the stream is refused, for its settings or its history, ms. Default 10 s. */
   readonly refusedPauseMs?: number;
+  /** Called after the stream was found to be another one: the copy, which nobody has open, may hold more than the view. */
+  readonly onLost?: () => Promise<void>;
+  /** Called now and then while the stream is closed or another one: to see whether something took its place. */
+  readonly onStuck?: () => Promise<void>;
 }
 
 export class PatientLog implements BeaconLog {
   readonly #open: (signal: AbortSignal) => Promise<JetStreamLog>;
-  readonly #options: Required<PatientLogOptions>;
+  readonly #options: Required<Omit<PatientLogOptions, 'onLost' | 'onStuck'>> & PatientLogOptions;
   readonly #closing = new AbortController();
   #log: JetStreamLog | undefined;
   #problem = new HoldfastError('BEACON_UNAVAILABLE', 'no server has answered yet');
@@ -60,6 +65,11 @@ export class PatientLog implements BeaconLog {
     return this.#log === undefined ? this.#problem : undefined;
   }
 
+  /** Who closed the stream and why; undefined while it is open or not known. */
+  get closed(): StreamWord | undefined {
+    return this.#log?.closed;
+  }
+
   /** As JetStreamLog; nothing is known while there is none. */
   durability(): { readonly durable: boolean; readonly problems: readonly string[] } {
     return this.#log?.durability() ?? { durable: false, problems: [] };
@@ -95,33 +105,45 @@ export class PatientLog implements BeaconLog {
   async #run(): Promise<void> {
     const { signal } = this.#closing;
     while (!signal.aborted) {
-      await this.#once();
-      const isRefused = 'diverged' in this.#problem.details || 'settings' in this.#problem.details;
-      const pause = isRefused ? this.#options.refusedPauseMs : this.#options.pauseMs;
-      await delay(pause, undefined, { signal }).catch(() => undefined);
+      if (await this.#once()) await this.#attempt(this.#options.onLost);
+      const isLost = 'diverged' in this.#problem.details;
+      if (isLost) await this.#attempt(this.#options.onStuck);
+      const { pauseMs, refusedPauseMs } = this.#options;
+      const isRefused = isLost || 'settings' in this.#problem.details;
+      await delay(isRefused ? refusedPauseMs : pauseMs, undefined, { signal }).catch(() => undefined);
     }
   }
 
-  /** Opens, and keeps it open until the stream is lost or nobody wants it any more. */
-  async #once(): Promise<void> {
+  /** Opens, and keeps it open until the stream is lost, which is true, or nobody wants it any more. */
+  async #once(): Promise<boolean> {
     try {
       await using log = await this.#open(this.#closing.signal);
       this.#log = log;
       this.#first.resolve();
-      await aborted(AbortSignal.any([log.lost, this.#closing.signal]));
-      if (log.lost.aborted)
-        this.#problem = new HoldfastError('BEACON_UNAVAILABLE', log.health().reason, {
-          details: { diverged: true },
-        });
+      const end = AbortSignal.any([log.lost, this.#closing.signal]);
+      while (!end.aborted) {
+        await delay(this.#options.pauseMs, undefined, { signal: end }).catch(() => undefined);
+        if (log.closed !== undefined && !end.aborted) await this.#attempt(this.#options.onStuck);
+      }
+      this.#problem = new HoldfastError('BEACON_UNAVAILABLE', log.health().reason, {
+        details: { diverged: true },
+      });
       this.#log = undefined;
+      return log.lost.aborted;
     } catch (error) {
       this.#problem = asHoldfastError(error, 'BEACON_UNAVAILABLE', 'the log does not open');
+      return false;
+    } finally {
       this.#first.resolve();
     }
   }
-}
 
-async function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+  /** What fails is tried again at the next occasion, and said. */
+  async #attempt(work: (() => Promise<void>) | undefined): Promise<void> {
+    try {
+      await work?.();
+    } catch (error) {
+      console.error(`the log: ${describeError(error)}`);
+    }
+  }
 }

@@ -32,6 +32,8 @@ export interface RemoteLogOptions {
   readonly timeoutMs?: number;
   /** First pause before sending again, ms; doubles up to 2 s. Default 100. */
   readonly pauseMs?: number;
+  /** What the methods are called: `NAME.head` and so on. Default `beacon`; see `serveReading` for others. */
+  readonly name?: string;
 }
 
 export class RemoteLog implements BeaconLog {
@@ -44,13 +46,23 @@ export class RemoteLog implements BeaconLog {
   constructor(rpc: RpcClient, peer: () => PeerName, options: RemoteLogOptions = {}) {
     this.#rpc = rpc;
     this.#peer = peer;
-    this.#options = { retryMs: 15 * second, timeoutMs: 10 * second, pauseMs: 100, ...options };
+    this.#options = {
+      retryMs: 15 * second,
+      timeoutMs: 10 * second,
+      pauseMs: 100,
+      name: 'beacon',
+      ...options,
+    };
   }
 
   async append(append: Append, options: { readonly signal?: AbortSignal } = {}): Promise<LogEntry> {
     const named = append.id === undefined ? { ...append, id: randomBytes(appendIdBytes) } : append;
     const message = { head: {}, body: encodeAppend(named) };
-    const { head, body } = await this.#callUntilAnswered('beacon.append', message, options.signal);
+    const { head, body } = await this.#callUntilAnswered(
+      `${this.#options.name}.append`,
+      message,
+      options.signal,
+    );
     const { revision, chain } = parsePosition(head);
     return decodeEntry(revision, chain, body);
   }
@@ -60,7 +72,9 @@ export class RemoteLog implements BeaconLog {
     const { timeoutMs } = this.#options;
     if (Math.max(1, from) > (await this.head()).revision) return;
     const message = { head: { from: Math.max(1, from) } };
-    yield* entriesOf(this.#rpc.stream(this.#peer(), 'beacon.read', message, { signal, timeoutMs }));
+    yield* entriesOf(
+      this.#rpc.stream(this.#peer(), `${this.#options.name}.read`, message, { signal, timeoutMs }),
+    );
   }
 
   /** Throws PEER_UNREACHABLE or TIMEOUT when the connection is lost: whoever follows begins again (view.ts). */
@@ -69,7 +83,9 @@ export class RemoteLog implements BeaconLog {
     const message = { head: { from: Math.max(1, from) } };
     try {
       const { timeoutMs } = this.#options;
-      yield* entriesOf(this.#rpc.stream(this.#peer(), 'beacon.watch', message, { signal, timeoutMs }));
+      yield* entriesOf(
+        this.#rpc.stream(this.#peer(), `${this.#options.name}.watch`, message, { signal, timeoutMs }),
+      );
     } catch (error) {
       if (!options.signal.aborted) throw error;
     }
@@ -90,7 +106,12 @@ export class RemoteLog implements BeaconLog {
   async head(): Promise<LogHead> {
     const { timeoutMs } = this.#options;
     const signal = this.#closing.signal;
-    const answer = await this.#rpc.call(this.#peer(), 'beacon.head', { head: {} }, { timeoutMs, signal });
+    const answer = await this.#rpc.call(
+      this.#peer(),
+      `${this.#options.name}.head`,
+      { head: {} },
+      { timeoutMs, signal },
+    );
     const lineage = parseLineage(fieldOf(answer.head, 'lineage'));
     return { ...parsePosition(answer.head), ...(lineage === undefined ? {} : { lineage }) };
   }
@@ -113,8 +134,8 @@ export class RemoteLog implements BeaconLog {
         return await this.#rpc.call(this.#peer(), method, message, { signal, timeoutMs });
       } catch (cause) {
         signal.throwIfAborted();
-        if (!isUnanswered(cause)) throw cause;
-        if (performance.now() + pause >= giveUpAt) throw unavailable(cause);
+        if (!isUnanswered(cause) && !isMoving(cause)) throw cause;
+        if (performance.now() + pause >= giveUpAt) throw isMoving(cause) ? cause : unavailable(cause);
       }
       await delay(pause, undefined, { signal });
     }
@@ -147,6 +168,11 @@ async function* entriesOf(pages: AsyncIterable<Required<RpcMessage>>): AsyncGene
 
 function isUnanswered(error: unknown): boolean {
   return isHoldfastError(error, 'PEER_UNREACHABLE') || isHoldfastError(error, 'TIMEOUT');
+}
+
+/** The log is being put elsewhere: it takes the append there, or here again, in a moment. */
+function isMoving(error: unknown): boolean {
+  return isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['moving'] === true;
 }
 
 function unavailable(cause: unknown): HoldfastError {

@@ -67,6 +67,27 @@ export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOpt
 /** Each keeps what LevelDB would else throw away, and reads all there is. Who gets none folds the log. */
 const snapshotsMax = 4;
 
+/** Offers what a view holds of the log, as `NAME.head` and `NAME.read`, to those who may have it. */
+export function serveReading(
+  server: RpcServer,
+  name: string,
+  source: Pick<BeaconLog, 'head' | 'read'>,
+  mayRead: (peer: PeerName) => boolean,
+): void {
+  const check = (peer: PeerName): void => {
+    if (!mayRead(peer)) throw new HoldfastError('FORBIDDEN', `${name} is not for ${peer}`);
+  };
+  server.handle(`${name}.head`, async (_, { peer }) => {
+    check(peer);
+    const { revision, chain } = await source.head();
+    return { head: { revision, chain } };
+  });
+  server.handleStream(`${name}.read`, ({ head }, { peer, signal }) => {
+    check(peer);
+    return readPages(source, fromOf(head), signal);
+  });
+}
+
 /** A page of entries as it travels. */
 interface PageHead extends LogPosition {
   /** Bytes of each payload in the body. */
@@ -99,7 +120,11 @@ function fromOf(head: unknown): number {
   throw new HoldfastError('ARGUMENT_INVALID', 'from must be a revision, 1 or more');
 }
 
-async function* readPages(log: BeaconLog, from: number, signal: AbortSignal): AsyncGenerator<RpcMessage> {
+async function* readPages(
+  log: Pick<BeaconLog, 'head' | 'read'>,
+  from: number,
+  signal: AbortSignal,
+): AsyncGenerator<RpcMessage> {
   const page = new PageBuilder(await positionBefore(log, from, signal));
   for await (const entry of log.read(from, { signal })) {
     if (!page.fits(entry)) yield page.take();
@@ -174,7 +199,11 @@ async function firstWithin<Value>(promise: Promise<Value>, limitMs: number): Pro
   }
 }
 
-async function positionBefore(log: BeaconLog, from: number, signal: AbortSignal): Promise<LogPosition> {
+async function positionBefore(
+  log: Pick<BeaconLog, 'head' | 'read'>,
+  from: number,
+  signal: AbortSignal,
+): Promise<LogPosition> {
   if (from === 1) return emptyPosition;
   for await (const { revision, chain } of log.read(from - 1, { signal })) return { revision, chain };
   const { revision, chain } = await log.head();

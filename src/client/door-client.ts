@@ -250,6 +250,17 @@ export class DoorClient implements AsyncDisposable {
     });
   }
 
+  /** Begins a new log with what the views hold. Resolves with where it came from. */
+  async beaconReseed(options: WatchedRequest = {}): Promise<Readonly<Record<string, unknown>>> {
+    return this.#follow('/ucxi/v1/beacon/reseed', options);
+  }
+
+  /** Moves the registry to where `to` says (`settings.beacon` of cluster.json). Resolves with how much was copied. */
+  async beaconMigrate(to: unknown, options: WatchedRequest = {}): Promise<Readonly<Record<string, unknown>>> {
+    const body = new TextEncoder().encode(JSON.stringify({ to }));
+    return this.#follow('/ucxi/v1/beacon/migrate', options, body, undefined, 'application/json');
+  }
+
   /** The whole log as one checksummed file. */
   async *beaconExport(options: Signalled = {}): AsyncGenerator<Uint8Array, void, undefined> {
     const call = { method: 'GET', path: '/ucxi/v1/beacon/export', idleMs: 0 } as const;
@@ -349,8 +360,9 @@ export class DoorClient implements AsyncDisposable {
     { signal, onProgress }: WatchedRequest,
     bytes?: Uint8Array,
     onLine?: (line: StreamLine<T>) => void,
+    type = octets['content-type'],
   ): Promise<T> {
-    const sent = bytes === undefined ? {} : { body: [bytes], headers: octets };
+    const sent = bytes === undefined ? {} : { body: [bytes], headers: { 'content-type': type } };
     const answer: Answer = await this.http.open({ method: 'POST', path, idleMs: 0, signal, ...sent });
     let last: StreamLine<T> = {};
     for await (const line of readLines(answer.bytes)) {

@@ -2,6 +2,7 @@
 
 import { utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
+import { fieldOf } from '../core/shape.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { plainJson } from './facts.ts';
 import { tellable } from './envelope.ts';
@@ -17,13 +18,28 @@ export function beaconRoutes(ports: DoorPorts): Route[] {
       'verify',
       'beaconVerify',
       'Prove that chain, view and blocks agree: progress as JSON lines, the last one is the result',
-      (signal) => ports.beacon.verify(signal),
+      ({ signal }) => ports.beacon.verify(signal),
     ),
     longWork(
       'rebuild',
       'beaconRebuild',
       'Reconstruct the registry from the records found in the blockstores: progress as JSON lines',
-      (signal) => ports.beacon.rebuild(signal),
+      ({ signal }) => ports.beacon.rebuild(signal),
+    ),
+    longWork(
+      'reseed',
+      'beaconReseed',
+      'Begin a new log with what the views hold, in the place of one that lost something: progress as JSON lines',
+      ({ signal }) => ports.beacon.reseed(signal),
+    ),
+    longWork(
+      'migrate',
+      'beaconMigrate',
+      'Move the registry to another engine or other servers: progress as JSON lines',
+      async function* (request) {
+        yield* ports.beacon.migrate(fieldOf(await request.json(), 'to'), request.signal);
+      },
+      { accepts: 'application/json' },
     ),
     {
       method: 'GET',
@@ -62,7 +78,8 @@ function longWork(
   name: string,
   operationId: string,
   summary: string,
-  work: (signal: AbortSignal) => AsyncIterable<unknown>,
+  work: (request: Request) => AsyncIterable<unknown>,
+  more: Pick<Route, 'accepts'> = {},
 ): Route {
   return {
     method: 'POST',
@@ -72,10 +89,11 @@ function longWork(
     tag: 'operations',
     produces: 'application/jsonl',
     statuses: [200],
+    ...more,
     handle: async (request) => ({
       status: 200,
       headers: { 'content-type': 'application/jsonl' },
-      bytes: jsonLines(work(request.signal), request),
+      bytes: jsonLines(work(request), request),
     }),
   };
 }

@@ -39,6 +39,9 @@ export interface DoorPorts {
   readonly beacon: {
     verify(signal: AbortSignal): AsyncIterable<unknown>;
     rebuild(signal: AbortSignal): AsyncIterable<unknown>;
+    reseed(signal: AbortSignal): AsyncIterable<unknown>;
+    /** `to`: `settings.beacon` of cluster.json, as the new log is to be kept. */
+    migrate(to: unknown, signal: AbortSignal): AsyncIterable<unknown>;
     export(signal: AbortSignal): AsyncIterable<Uint8Array>;
     import(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<unknown>;
   };

@@ -29,7 +29,8 @@ import {
   parseClusterFile,
   type ProcessEntry,
 } from './cluster-file.ts';
-import { readIfThere } from '../files/whole.ts';
+import { readIfThere, writeWhole } from '../files/whole.ts';
+import type { BeaconSettings } from './beacon-settings.ts';
 import { readStateFile } from './state-file.ts';
 
 export const defaultDirectory = './.holdfast';
@@ -200,6 +201,13 @@ export async function loadProcessConfig(dir: string, name: string): Promise<Proc
       : {}),
     settings: layout.file.settings,
   };
+}
+
+/** Writes down where the Beacon is kept from now on, for stewards that start later. Throws like readLayout. */
+export async function writeBeaconSettings(dir: string, beacon: BeaconSettings): Promise<void> {
+  const { file } = await readLayout(dir);
+  const changed = { ...file, settings: { ...file.settings, beacon } };
+  await writeWhole(layoutPaths(dir).cluster, `${JSON.stringify(changed, null, 2)}\n`, 0o644);
 }
 
 /** The entry of `name`. Throws ARGUMENT_INVALID naming what there is. */

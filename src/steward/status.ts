@@ -57,9 +57,10 @@ export interface BeaconReport {
   readonly text: string;
   /**
    * `waiting`: no server answers. `refused`: the stream or its servers are not set as they must be. `diverged`: the
-   * stream lost or changed what was acknowledged. `damaged`: what is on this disk does not open.
+   * stream lost or changed what was acknowledged. `damaged`: what is on this disk does not open. `closed`: it is being
+   * moved, or was moved elsewhere.
    */
-  readonly state: 'ready' | 'read-only' | 'waiting' | 'refused' | 'diverged' | 'damaged';
+  readonly state: 'ready' | 'read-only' | 'waiting' | 'refused' | 'diverged' | 'damaged' | 'closed';
   /** Why it takes no appends, else ''. */
   readonly reason: string;
   /** Whether an answered append outlives what the engine promises (docs/beacon.md). */

@@ -497,6 +497,8 @@ describe('the document', () => {
       records: [at('records', { address })],
       register: ['/ucxi/v1/register', { body: records }],
       beaconRebuild: ['/ucxi/v1/beacon/rebuild', { method: 'GET' }],
+      beaconReseed: ['/ucxi/v1/beacon/reseed', { method: 'GET' }],
+      beaconMigrate: ['/ucxi/v1/beacon/migrate', { body: '{"to":{"engine":"leveldb"}}' }],
       beaconImport: ['/ucxi/v1/beacon/import', { body: 'not a log' }],
       custodyLog: ['/v1/custody/log/custodian-1'],
       custodyRelay: ['/v1/custody/relay?peer=nobody', { body: 'no request' }],

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { jetstream, type JetStreamClient, type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
 import { connect } from '@nats-io/transport-node';
 import { fieldOf } from '../../src/core/shape.ts';
+import { RouteProxy } from './route-proxy.ts';
 import { type Ending, freePort, type NatsServer, natsStore, startNats } from './nats-server.ts';
 
 export const beaconLogin = { user: 'beacon', password: 'beacon' } as const;
@@ -32,6 +33,10 @@ export interface NatsClusterOptions {
   readonly syncInterval?: string;
   /** Default `4MB`. */
   readonly maxPayload?: string;
+  /** Where server `index` keeps its streams. Default a directory that is made. */
+  readonly storeOf?: (index: number) => string;
+  /** True: servers reach each other through proxies that `isolate` cuts. */
+  readonly proxied?: boolean;
 }
 
 export interface NatsCluster {
@@ -46,6 +51,9 @@ export interface NatsCluster {
   end(index: number, signal?: 'SIGTERM' | 'SIGKILL'): Promise<void>;
   /** Sends SIGSTOP or SIGCONT to server `index`. */
   signal(index: number, name: NodeJS.Signals): void;
+  /** Cuts server `index` off from the other servers, until `join`; clients reach it as before. */
+  isolate(index: number): void;
+  join(): void;
 }
 
 /** Starts servers named `n0`, `n1`, …; they end with the test. Whether they have a leader yet is the caller's to wait for. */
@@ -56,11 +64,12 @@ export async function startNatsCluster(t: Ending, options: NatsClusterOptions = 
     Array.from({ length: size }, async () => ({
       port: await freePort(),
       route: await freePort(),
+      proxy: await freePort(),
       monitor: await freePort(),
     })),
   );
   const servers: NatsServer[] = [];
-  const storeOf = (index: number): string => join(directory, `n${index}`);
+  const storeOf = options.storeOf ?? ((index: number): string => join(directory, `n${index}`));
   const start = async (index: number): Promise<void> => {
     const server = await startNats(t, {
       port: members[index]?.port ?? 0,
@@ -69,9 +78,18 @@ export async function startNatsCluster(t: Ending, options: NatsClusterOptions = 
     setPriority(server.pid, 10); // the tests' own processes come first
     servers[index] = server;
   };
-  const routes = size === 1 ? [] : members.map(({ route }) => route);
+  const proxies: RouteProxy[] = [];
+  if (options.proxied === true)
+    for (const { proxy, route } of members) proxies.push(await RouteProxy.listen(t, proxy, route));
+  const routes =
+    size === 1
+      ? []
+      : members.map(({ route, proxy }) => ({
+          listen: route,
+          reach: options.proxied === true ? proxy : route,
+        }));
   for (let index = 0; index < size; index++) {
-    await mkdir(storeOf(index));
+    await mkdir(storeOf(index), { recursive: true });
     await writeFile(
       join(directory, `n${index}.conf`),
       configOf(index, members[index]?.monitor ?? 0, storeOf(index), routes, options),
@@ -89,6 +107,12 @@ export async function startNatsCluster(t: Ending, options: NatsClusterOptions = 
     start,
     end: async (index, signal) => servers[index]?.end(signal),
     signal: (index, name) => servers[index]?.signal(name),
+    isolate: (index) => {
+      for (const [at, proxy] of proxies.entries()) proxy.cut((from) => at === index || from === `n${index}`);
+    },
+    join: () => {
+      for (const proxy of proxies) proxy.cut(() => false);
+    },
   };
 }
 
@@ -117,7 +141,7 @@ function configOf(
   index: number,
   monitor: number,
   store: string,
-  routes: readonly number[],
+  routes: readonly { readonly listen: number; readonly reach: number }[],
   { syncInterval = 'always', maxPayload = '4MB' }: NatsClusterOptions,
 ): string {
   const user = ({ user, password }: typeof beaconLogin | typeof systemLogin): string =>
@@ -125,8 +149,8 @@ function configOf(
   const cluster =
     routes.length === 0
       ? ''
-      : `cluster { name: test, listen: "127.0.0.1:${routes[index]}", routes: [${routes
-          .map((port) => `"nats://127.0.0.1:${port}"`)
+      : `cluster { name: test, listen: "127.0.0.1:${routes[index]?.listen}", advertise: "127.0.0.1:${routes[index]?.reach}", routes: [${routes
+          .map(({ reach }) => `"nats://127.0.0.1:${reach}"`)
           .join(', ')}] }`;
   return `
 server_name: n${index}

@@ -5,6 +5,9 @@ import type { DoorClient, WatchedRequest } from '../../client/door-client.ts';
 import { minute } from '../../core/clock.ts';
 import { describeError, HoldfastError } from '../../core/errors.ts';
 import type { StewardStatus } from '../../steward/status.ts';
+import { type BeaconSettings, defaultStream } from '../../local/beacon-settings.ts';
+import { writeBeaconSettings } from '../../local/layout.ts';
+import { streamSettings } from '../beacon-option.ts';
 import type { Command, Context } from '../command.ts';
 import { openDoor } from '../connect.ts';
 
@@ -32,6 +35,62 @@ export const beaconRebuild: Command = {
     await untilStartedAgain(context, before);
   },
 };
+
+export const beaconReseed: Command = {
+  name: 'beacon reseed',
+  usage: '',
+  summary: 'Begin a new log with what the views hold, in the place of one that lost something',
+  positionals: [0, 0],
+  notes: [
+    'Takes the view, of a steward or a door, that holds most. Returns when steward and door have started again on the',
+    'new log; the old one stays beside it. Refused when two views tell different histories: see `beacon rebuild`.',
+  ].join('\n'),
+  async run(context) {
+    const before = await stewardStart(context);
+    await follow(context, (door, request) => door.beaconReseed(request));
+    await untilStartedAgain(context, before);
+  },
+};
+
+export const beaconMigrate: Command = {
+  name: 'beacon migrate',
+  usage: '--to nats://HOST:PORT,…|leveldb',
+  summary: 'Move the live registry to a stream on NATS servers, or back',
+  options: {
+    to: { type: 'string', value: 'WHERE', text: 'NATS servers with commas between, or leveldb' },
+    stream: { type: 'string', value: 'NAME', text: `the stream (default ${defaultStream})` },
+    login: { type: 'string', value: 'FILE', text: 'NATS credentials, or one line user:password' },
+    system: { type: 'string', value: 'FILE', text: 'the same for the system account of the servers' },
+    ca: { type: 'string', value: 'FILE', text: 'PEM file of the authority of their certificates' },
+  },
+  positionals: [0, 0],
+  notes: [
+    'Reads go on. Writes wait for the last step, which copies what came meanwhile. It can be interrupted anywhere and',
+    'begun again. Returns when steward and door have started again on the new log; the old one stays where it is.',
+  ].join('\n'),
+  async run(context) {
+    const to = targetOf(context);
+    const before = await stewardStart(context);
+    const { already } = await follow(context, (door, request) => door.beaconMigrate(to, request));
+    // Stewards that are there know it by themselves; this is for those that come.
+    await writeBeaconSettings(context.data, to);
+    if (already !== true) await untilStartedAgain(context, before);
+  },
+};
+
+function targetOf(context: Context): BeaconSettings {
+  const where = context.text('to');
+  if (where === undefined)
+    throw new HoldfastError('ARGUMENT_MISSING', '--to says where: nats://HOST:PORT,… or leveldb');
+  if (where === 'leveldb') return { engine: 'leveldb' };
+  const [stream, credentials] = [context.text('stream'), context.text('login')];
+  return streamSettings(where, {
+    stream,
+    credentials,
+    system: context.text('system'),
+    ca: context.text('ca'),
+  });
+}
 
 export const beaconExport: Command = {
   name: 'beacon export',

@@ -2,7 +2,14 @@
 
 import type { Command } from '../command.ts';
 import { auditStranded } from './audit.ts';
-import { beaconExport, beaconImport, beaconRebuild, beaconVerify } from './beacon.ts';
+import {
+  beaconExport,
+  beaconImport,
+  beaconMigrate,
+  beaconRebuild,
+  beaconReseed,
+  beaconVerify,
+} from './beacon.ts';
 import { custodian } from './custodian.ts';
 import { custodyCommands } from './custody.ts';
 import { migrateCommands } from './custody-migrate.ts';
@@ -39,7 +46,9 @@ export const commands: readonly Command[] = [
   ...recoveryCommands,
   auditStranded,
   beaconVerify,
+  beaconReseed,
   beaconRebuild,
   beaconExport,
   beaconImport,
+  beaconMigrate,
 ];

@@ -1,0 +1,81 @@
+// The views of a cluster as copies of its log: who holds how much, and whether all tell the same.
+
+import type { BeaconLog, LogPosition } from '../beacon/log.ts';
+import { RemoteLog } from '../beacon/remote.ts';
+import { serveReading } from '../beacon/serve.ts';
+import type { BeaconView } from '../beacon/view.ts';
+import { sameBytes } from '../core/bytes.ts';
+import { second } from '../core/clock.ts';
+import { describeError } from '../core/errors.ts';
+import { hasRole } from '../node/membership.ts';
+import type { NodePeer } from '../node/peer.ts';
+
+/** Somebody who holds the log as far as `position`. */
+export interface BeaconCopy {
+  /** Name in the membership. */
+  readonly name: string;
+  readonly position: LogPosition;
+  readonly read: BeaconLog['read'];
+}
+
+/** Somebody who could not be asked. */
+interface Unheard {
+  readonly name: string;
+  readonly reason: string;
+}
+
+const methods = 'beacon.copy';
+const askMs = 5 * second;
+
+/** Lets the stewards of the cluster read what this view holds of the log. */
+export function serveCopy(peer: NodePeer, view: BeaconView): void {
+  serveReading(peer.rpc, methods, sourceOf(view), (caller) => hasRole(peer.membership(), caller, 'steward'));
+}
+
+/** This process's view. */
+export function ownCopy(name: string, view: BeaconView): BeaconCopy {
+  const { read } = sourceOf(view);
+  return { name, position: view.position(), read };
+}
+
+/** What the other stewards and the doors hold now. */
+export async function otherCopies(
+  peer: Pick<NodePeer, 'membership' | 'rpc' | 'name'>,
+): Promise<{ readonly copies: readonly BeaconCopy[]; readonly unheard: readonly Unheard[] }> {
+  const others = peer
+    .membership()
+    .members.filter(
+      ({ peer: other, roles }) =>
+        other !== peer.name && roles.some((role) => role === 'steward' || role === 'door'),
+    );
+  const asked = await Promise.all(
+    others.map(async ({ name, peer: other }): Promise<BeaconCopy | Unheard> => {
+      const log = new RemoteLog(peer.rpc, () => other, { name: methods, timeoutMs: askMs });
+      try {
+        const { revision, chain } = await log.head();
+        return { name, position: { revision, chain }, read: (from, options) => log.read(from, options) };
+      } catch (error) {
+        return { name, reason: describeError(error) };
+      }
+    }),
+  );
+  return {
+    copies: asked.filter((each): each is BeaconCopy => 'position' in each),
+    unheard: asked.filter((each): each is Unheard => 'reason' in each),
+  };
+}
+
+/** True when `longer`, which reaches at least as far, holds the history up to `position`. */
+export async function holds(longer: Pick<BeaconLog, 'read'>, position: LogPosition): Promise<boolean> {
+  if (position.revision === 0) return true;
+  for await (const { revision, chain } of longer.read(position.revision))
+    return revision === position.revision && sameBytes(chain, position.chain);
+  return false;
+}
+
+function sourceOf(view: BeaconView): Pick<BeaconLog, 'head' | 'read'> {
+  return {
+    head: async () => view.position(),
+    read: (from, options) => view.entriesSince(from, options),
+  };
+}
