@@ -170,7 +170,7 @@ async function heldOnTrust(entries: readonly Append[]): Promise<BeaconView> {
   }
   // Whatever was verified meanwhile is forgotten again.
   await kv.write(new Map([['sig', encodeCbor({ next: 1, problem: '' })]]));
-  return BeaconView.open(kv);
+  return await BeaconView.open(kv);
 }
 
 /** `log`, which says that it has come to `revision`; with `dies` it breaks off where it really ends. */

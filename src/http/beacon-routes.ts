@@ -98,14 +98,22 @@ function longWork(
   };
 }
 
-/** One JSON value a line; the last says what went wrong, if anything did: what a caller is told of it (envelope.ts). */
+/**
+ * One JSON value a line. What goes wrong before the first one is thrown, and answered like any error. After it the last
+ * line says what went wrong, as far as a caller is told of it (envelope.ts).
+ */
 export async function* jsonLines(
   items: AsyncIterable<unknown>,
   request: Pick<Request, 'requestId' | 'onFault'>,
 ): AsyncGenerator<Uint8Array, void, undefined> {
+  let hasBegun = false;
   try {
-    for await (const item of items) yield utf8(`${JSON.stringify(plainJson(item))}\n`);
+    for await (const item of items) {
+      hasBegun = true;
+      yield utf8(`${JSON.stringify(plainJson(item))}\n`);
+    }
   } catch (error) {
+    if (!hasBegun) throw error;
     request.onFault(error);
     const reason = error instanceof HoldfastError ? error.code : 'INTERNAL';
     const told = { reason, message: tellable(error), request_id: request.requestId };

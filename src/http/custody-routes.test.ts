@@ -52,7 +52,9 @@ class Relay implements AsyncDisposable {
       },
       file: async (record: Uint8Array) => the(filed).push(record),
       async *order(order: Uint8Array) {
+        if (order.length === 1) throw new HoldfastError('RECORD_INVALID', 'no order');
         yield { progress: 'asking' };
+        if (order.length === 2) throw new HoldfastError('FORBIDDEN', 'the policy stays');
         yield { result: { carried: order.length } };
       },
       status: async () => assert.fail('not asked for'),
@@ -146,6 +148,26 @@ describe('custody through a door', () => {
     });
     await assert.rejects(relay.client.custodyRelay(peer, random(100)), { code: 'RECORD_INVALID' });
     await assert.rejects(relay.client.custodyRecords('x'), { code: 'ARGUMENT_INVALID' });
+  });
+
+  it('answers an order that fails at once with a status, and one that fails later in its last line', async () => {
+    await using relay = await Relay.open();
+    const { client } = relay;
+    const post = (size: number): Promise<Response> =>
+      fetch(`${client.url}/v1/custody/orders`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${token}` },
+        body: random(size),
+      });
+    const [atOnce, later] = [await post(1), await post(2)];
+    const { error } = (await atOnce.json()) as { error: { details: { reason: string } } };
+    assert.deepEqual([atOnce.status, error.details.reason], [422, 'RECORD_INVALID']);
+    assert.equal(later.status, 200);
+    const lines = (await later.text()).trim().split('\n');
+    assert.deepEqual(JSON.parse(lines[0] ?? ''), { progress: 'asking' });
+    assert.equal(JSON.parse(lines[1] ?? '').error.reason, 'FORBIDDEN');
+    await assert.rejects(client.custodyOrder(random(1)), { code: 'RECORD_INVALID', message: 'no order' });
+    await assert.rejects(client.custodyOrder(random(2)), { code: 'FORBIDDEN', message: 'the policy stays' });
   });
 
   it('hands out logs page by page and takes revocations', async () => {

@@ -1,4 +1,5 @@
-// What an operator does with a custody group of real processes beside its ceremonies: shares for the safe and a drill.
+// What an operator does with a custody group of real processes beside its ceremonies: shares for the safe and a drill,
+// another policy, another sealing secret, a custodian that is suspected.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -19,7 +20,7 @@ let scratch: string;
 
 before(async () => {
   scratch = await mkdtemp(join(tmpdir(), 'holdfast-custody-tools-'));
-  cluster = await TestCluster.start({ nodes: 2, custodians: 5, settings: { beatMs: 1000 } });
+  cluster = await TestCluster.start({ nodes: 2, custodians: 5, settings: { beatMs: 1000, retiredMs: 2000 } });
   // A loaded machine makes the key after the cluster is ready.
   const deadline = AbortSignal.timeout(180_000);
   for (;;) {
@@ -111,4 +112,65 @@ test('shares in the safe are tried in a drill; two do not suffice, and a past ge
   // Written down by the custodian, and the log still verifies.
   assert.match(await ok('custody', 'audit', '--json'), /"logs"/);
   assert.ok(!(await readFile(one, 'utf8')).includes('passphrase'));
+});
+
+test('another policy holds for what is stored already; who may not change it is refused', async () => {
+  const tight = { classes: { internal: { ops: ['write', 'pin', 'prune', 'audit'] } } };
+  await writeFile(file('tight.json'), JSON.stringify(tight));
+  assert.match(
+    await ok('custody', 'policy', 'set', file('tight.json'), '--dry-run'),
+    /tightens +classes\.internal\.ops/,
+  );
+  assert.equal(await ok('get', address), text);
+
+  await writeFile(file('wrong.json'), JSON.stringify({ classes: { internal: { ops: ['open'] } } }));
+  const wrong = await run('custody', 'policy', 'set', file('wrong.json'));
+  assert.deepEqual(
+    [wrong.status, /classes\.internal\.ops: some of read/.test(wrong.stderr)],
+    [2, true],
+    wrong.stderr,
+  );
+  const stranger = join(cluster.dir, 'custodian-1', 'identity.key');
+  const refused = await run('custody', 'policy', 'set', file('tight.json'), '--as', stranger);
+  assert.notEqual(refused.status, 0);
+  assert.match(refused.stderr, /neither operator nor authority/);
+
+  await ok('custody', 'policy', 'set', file('tight.json'));
+  const closed = await run('get', address);
+  assert.match(closed.stderr, /the policy allows no read of internal content/);
+  const shown: unknown = JSON.parse(await ok('custody', 'policy', 'show', '--json'));
+  assert.ok(typeof shown === 'object' && shown !== null && 'ver' in shown && shown.ver === 2);
+  await writeFile(file('old.json'), JSON.stringify({ ver: 1, recovery: 'any' }));
+  assert.match((await run('custody', 'policy', 'set', file('old.json'))).stderr, /version 2 is in force/);
+  const open = { classes: { internal: { ops: ['read', 'write', 'pin', 'prune', 'audit'] } } };
+  await writeFile(file('open.json'), JSON.stringify(open));
+  assert.match(
+    await ok('custody', 'policy', 'set', file('open.json')),
+    /widens[^]*version 3 of the policy is in force/,
+  );
+  assert.equal(await ok('get', address), text);
+});
+
+test('a custodian seals its shares anew while it runs, and starts with the new secret only', async () => {
+  const place = join(cluster.dir, 'custodian-1', 'passphrase');
+  const early = await run('custody', 'reseal', 'custodian-1', '--to', 'passphrase-file');
+  assert.match(early.stderr, /put the new passphrase into .*passphrase\.next/);
+  await writeFile(`${place}.next`, 'what nobody guesses\n', { mode: 0o600 });
+  assert.match(
+    await ok('custody', 'reseal', 'custodian-1', '--to', 'passphrase-file'),
+    /sealed under the passphrase-file/,
+  );
+  const control = await cluster.control();
+  await control.stopNode('custodian-2'); // t are needed now: custodian-1 is among them
+  await control.killNode('custodian-1');
+  await control.startNode('custodian-1');
+  await control.stopNode('custodian-3');
+  assert.equal(await ok('get', address), text);
+  await control.startNode('custodian-2');
+  await control.startNode('custodian-3');
+  await control.stopNode('custodian-1');
+  await rm(place); // the old key file is still there, and of no use
+  assert.match(await run('node', 'start', 'custodian-1').then(({ stdout }) => stdout), /passphrase-file/);
+  await writeFile(place, 'what nobody guesses\n', { mode: 0o600 });
+  await control.startNode('custodian-1');
 });

@@ -77,7 +77,7 @@ const custodyPolicySet: Command = {
     const kept = JSON.stringify(policyDocument({ ...head.body, ...next, writer }), null, 2);
     await writeWhole(join(paths.custody, `policy-${next.ver}.json`), `${kept}\n`, 0o600);
     const args = { policy: encodeCbor(next) };
-    return give(context, door, await signed(context, door, directory.cg, 'policy', args, signer));
+    return await give(context, door, await signed(context, door, directory.cg, 'policy', args, signer));
   },
 };
 
