@@ -373,7 +373,7 @@ describe('agreement on a record', () => {
           assert.deepEqual([...world.decided()], [last]);
           assert.ok(world.holders(last) >= t, `${world.holders(last)} hold the shares`);
         }),
-        { numRuns: process.env['HOLDFAST_FULL'] === '1' ? 400 : 25 },
+        { numRuns: process.env['HOLDFAST_FULL'] === '1' ? 80 : 15 },
       );
       assert.ok(decidedByThem > 0, 'some of it leads somewhere');
     });
