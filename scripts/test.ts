@@ -25,6 +25,7 @@ const isFull = process.env['HOLDFAST_FULL'] === '1';
 const long = [
   'src/custody/ceremony-crash.test.ts',
   'test/cluster/custody-rotate.test.ts',
+  'test/cluster/custody-tools.test.ts',
   'test/cluster/hygiene.test.ts',
   'test/cluster/key-providers.test.ts',
   'test/cluster/memory.test.ts',

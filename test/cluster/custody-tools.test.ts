@@ -4,12 +4,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { DrillReport } from '../../src/custody/drill.ts';
+import { choosePorts } from '../../src/local/ports.ts';
 import { TestCluster } from '../helpers/cluster.ts';
 
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
@@ -75,6 +76,18 @@ async function drilled(
   assert.ok(stdout.startsWith('{"group"'), `${stdout}${stderr}`);
   const report: DrillReport = JSON.parse(stdout);
   return { status, report };
+}
+
+/** A second identity beside the agent's: its configuration. */
+async function reading(folder: string, agent: object): Promise<string> {
+  const path = join(folder, 'reader.json');
+  await writeFile(path, JSON.stringify({ ...agent, identity: 'reader.key' }));
+  return path;
+}
+
+async function freePort(): Promise<number> {
+  const [port = 0] = await choosePorts(1, []);
+  return port;
 }
 
 async function exported(i: number, seal: readonly string[], out: string): Promise<string> {
@@ -151,6 +164,88 @@ test('another policy holds for what is stored already; who may not change it is 
   assert.equal(await ok('get', address), text);
 });
 
+test('a key agent gives a reader without leave exactly its object, and the branch key to nobody', async () => {
+  const folder = join(scratch, 'agent');
+  await mkdir(folder);
+  const layout = JSON.parse(await readFile(join(cluster.dir, 'cluster.json'), 'utf8'));
+  const config = join(folder, 'agent.json');
+  const written = {
+    format: 'holdfast-key-agent',
+    version: 1,
+    cluster: layout.cluster,
+    operator: layout.operator,
+    name: 'agent-a',
+    host: '127.0.0.1',
+    port: 0,
+    door: cluster.url,
+    token: join(cluster.dir, 'token'),
+    identity: 'identity.key',
+    membership: join(cluster.dir, 'membership.json'),
+    capability: 'agent.cap',
+    dataDir: 'data',
+  };
+  await writeFile(config, JSON.stringify(written));
+  const { key } = JSON.parse(await ok('key-agent', '--config', config, '--init', '--json'));
+  await ok('custody', 'grant', key, '--cls', 'confidential', '--out', join(folder, 'agent.cap'));
+  const only = { keyAgents: [key], classes: { confidential: { keyAgentOnly: true } } };
+  await writeFile(file('agent.policy'), JSON.stringify(only));
+  await ok('custody', 'policy', 'set', file('agent.policy'));
+  const at = (name: string): string => `ucxl://operator:ops@custody:test/*^/${name}`;
+  for (const name of ['shared/plan.txt', 'private/list.txt']) {
+    await writeFile(file('secret.txt'), `secret of ${name}\n`);
+    await ok('put', at(name), file('secret.txt'), '--class', 'confidential');
+  }
+  // A reader with an identity of its own, and leave for one path.
+  const { key: reader } = JSON.parse(
+    await ok('key-agent', '--config', await reading(folder, written), '--init', '--json'),
+  );
+  await ok(
+    'custody',
+    'grant',
+    reader,
+    '--cls',
+    'confidential',
+    '--prefix',
+    'shared/',
+    '--out',
+    join(folder, 'reader.cap'),
+  );
+
+  const started = JSON.stringify({ ...written, port: await freePort() });
+  await writeFile(config, started);
+  const child = spawn(process.execPath, [main, 'key-agent', '--config', config, '--json'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  try {
+    let said = '';
+    for await (const part of child.stdout) {
+      said += String(part);
+      if (said.includes('\n')) break;
+    }
+    const { port } = JSON.parse(said);
+    const agent = ['--agent', `http://127.0.0.1:${port}`, '--agent-key', key];
+    const as = ['--as', join(folder, 'reader.key'), '--capability', join(folder, 'reader.cap')];
+    assert.match((await run('get', at('shared/plan.txt'))).stderr, /given to key agents only/);
+    assert.equal(await ok('get', at('shared/plan.txt'), ...agent, ...as), 'secret of shared/plan.txt\n');
+    assert.match(
+      (await run('get', at('private/list.txt'), ...agent, ...as)).stderr,
+      /for paths under shared\//,
+    );
+    const { entries } = JSON.parse(await ok('key-agent', 'audit', '--config', config, '--json'));
+    const granted = entries.filter((each: { decision: string }) => each.decision === 'granted');
+    assert.deepEqual(
+      granted.map((each: { requester: string; reason: string }) => [
+        each.requester,
+        /shared\/plan\.txt/.test(each.reason),
+      ]),
+      [[reader, true]],
+    );
+  } finally {
+    child.kill('SIGTERM');
+    await once(child, 'exit');
+  }
+});
+
 test('a custodian seals its shares anew while it runs, and starts with the new secret only', async () => {
   const place = join(cluster.dir, 'custodian-1', 'passphrase');
   const early = await run('custody', 'reseal', 'custodian-1', '--to', 'passphrase-file');
@@ -170,7 +265,27 @@ test('a custodian seals its shares anew while it runs, and starts with the new s
   await control.startNode('custodian-3');
   await control.stopNode('custodian-1');
   await rm(place); // the old key file is still there, and of no use
-  assert.match(await run('node', 'start', 'custodian-1').then(({ stdout }) => stdout), /passphrase-file/);
+  assert.match(
+    (await run('node', 'start', 'custodian-1')).stdout,
+    /custodian-1 .* is (waiting|failed): the shares were sealed with a passphrase-file/,
+  );
   await writeFile(place, 'what nobody guesses\n', { mode: 0o600 });
-  await control.startNode('custodian-1');
+  assert.equal((await control.startNode('custodian-1')).status, 'ready');
+});
+
+test('who is suspected goes in one command, and no key is left that it had shares of', async () => {
+  const control = await cluster.control();
+  await control.startNode('custodian-1'); // should it be down still: the others all make the new key
+  await control.stopNode('custodian-5'); // it does not listen
+  const out = JSON.parse(await ok('custody', 'evict', 'custodian-5', '--reason', 'suspect', '--json'));
+  assert.deepEqual(out.versionsLeft, [1]);
+  assert.match(out.steps.join('; '), /not sealed.*; evicted; rotation of key 1 ordered/);
+  // Interrupted, and given again: it goes on to the end.
+  const rest = JSON.parse(
+    await ok('custody', 'evict', 'custodian-5', '--reason', 'suspect', '--wait', '--json'),
+  );
+  assert.deepEqual([rest.evicted, rest.versionsLeft], [null, []]);
+  assert.equal(await ok('get', address), text);
+  const unknown = await run('custody', 'evict', 'custodian-9', '--reason', 'suspect');
+  assert.match(unknown.stderr, /there is no custodian custodian-9/);
 });
