@@ -21,9 +21,9 @@ import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha256, verifySignature } from '../core/hash.ts';
 import { custodiansMax } from '../core/limits.ts';
 import { type Fields, fieldsOf } from '../envelope/fields.ts';
-import { kekPreimage, type TdecKek, type UnsignedKek } from '../envelope/kek.ts';
+import { type KekCustodian, kekPreimage, type TdecKek, type UnsignedKek } from '../envelope/kek.ts';
 
-/** The newest record of one version of a key. */
+/** The newest record of one version of a key. Before the first one, version 0 stands for who is to make it. */
 export interface Head {
   readonly ver: number;
   readonly seq: number;
@@ -70,6 +70,13 @@ export interface Ballot {
   readonly leftOut: number;
   /** A signed record of this place that our shares went over to before the registry had it: it is kept for that. */
   readonly shown: Uint8Array | null;
+  /** A record that is filed with the first one of a key, the policy; absent for every other place. */
+  readonly beside?: Uint8Array;
+}
+
+/** The custodians of a version that vote. */
+export interface Seats extends Pick<TdecKek, 'cg' | 'ver' | 'shareGen' | 't' | 'n'> {
+  readonly custodians: readonly Pick<KekCustodian, 'i' | 'peer' | 'sigPk'>[];
 }
 
 /** Who votes, and about what. */
@@ -112,9 +119,20 @@ export function headsOf(keks: readonly (TdecKek | UnsignedKek)[]): readonly Head
     .slice(0, headsMax);
 }
 
+/** What the first record of a key is behind: the members that are to make it, whoever orders them to. */
+export function firstHeads({ cg, t, custodians }: Seats): readonly Head[] {
+  const members = custodians.map(({ peer }) => peer);
+  return [{ ver: 0, seq: 0, hash: sha256(preimage('CHORUS-SLURP-FIRST-v1', encodeCbor({ cg, t, members }))) }];
+}
+
+/** True before the first record of a key. */
+export function isFirst(heads: readonly Head[]): boolean {
+  return heads[0]?.ver === 0;
+}
+
 /** Who votes about the record behind `heads`: the custodians of the active version. */
 export function electorateOf(
-  active: Pick<TdecKek, 'cg' | 't' | 'n' | 'custodians'>,
+  active: Pick<Seats, 'cg' | 't' | 'n' | 'custodians'>,
   heads: readonly Head[],
   leftOut: number,
 ): Electorate {
@@ -125,13 +143,16 @@ export function electorateOf(
 
 /**
  * The ballot about the place behind `heads`: `before` when it is the same, a new one when the registry has gone on.
- * Throws VERSION_CONFLICT for a place that is over, or that contradicts the known one.
+ * Throws VERSION_CONFLICT for a place that is over, or that contradicts the known one. Other members for a first key
+ * are another place: whoever has not voted yet may go over to it, because no record is decided by its vote.
  */
 export function ballotAt(before: Ballot | undefined, heads: readonly Head[]): Ballot {
   if (before !== undefined) {
     const order = compareHeads(before.heads, heads);
     if (order === 'same') return before;
-    if (order !== 'later')
+    const isFree =
+      isFirst(before.heads) && before.prepared === null && before.locked === null && before.round === 1;
+    if (order !== 'later' && !(isFree && isFirst(heads)))
       throw new HoldfastError('VERSION_CONFLICT', 'other records of the key are known here than those given');
   }
   const none = { prepared: null, locked: null, ended: null, stored: null, shown: null };
@@ -149,8 +170,8 @@ function compareHeads(before: readonly Head[], after: readonly Head[]): 'same' |
   let isNewer = (after[0]?.ver ?? 0) > (before[0]?.ver ?? 0);
   for (const { ver, seq, hash } of before) {
     const now = after.find((each) => each.ver === ver);
-    // What falls out of the list because there are many newer ones was destroyed.
-    if (now === undefined && (after.length < headsMax || ver > oldest)) return 'other';
+    // What falls out of the list because there are many newer ones was destroyed. Any version follows on none.
+    if (now === undefined && ver > 0 && (after.length < headsMax || ver > oldest)) return 'other';
     if (now === undefined) continue;
     if (now.seq < seq || (now.seq === seq && !sameBytes(now.hash, hash))) return 'other';
     if (now.seq > seq) isNewer = true;
@@ -292,6 +313,12 @@ export function withStored(ballot: Ballot, attempt: number, transcript: Uint8Arr
       'shares of an earlier attempt are kept here until it is decided that nothing comes of it',
     );
   return ballot.stored === null ? { ...ballot, stored: transcript } : ballot;
+}
+
+/** Throws VERSION_CONFLICT unless this custodian vouches in this attempt for the shares of that transcript. */
+export function requireStored({ stored }: Ballot, transcript: Uint8Array): void {
+  if (stored !== null && sameBytes(stored, transcript)) return;
+  throw new HoldfastError('VERSION_CONFLICT', 'the attempt in which these shares were dealt is over here');
 }
 
 /** Keeps a record of this place that the group has signed. */

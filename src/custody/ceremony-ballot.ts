@@ -27,6 +27,7 @@ import {
   type Head,
   headsOf,
   isCertificate,
+  isFirst,
   locked,
   nothing,
   prepared,
@@ -35,6 +36,8 @@ import {
   readBallotCertificate,
   readPromises,
   requireContents,
+  requireStored,
+  type Seats,
   voteBytes,
   withStored,
 } from './ballot.ts';
@@ -47,8 +50,10 @@ import { versionsOf } from './rotation-marks.ts';
 
 /** What a poll is about. */
 export interface PollTerms {
-  /** The active version: its custodians vote, its shares of the signing key sign. */
-  readonly active: TdecKek;
+  /** The active version, or the first one as it is to be: its custodians vote. */
+  readonly active: Seats;
+  /** Its shares here, of which that of the signing key signs. */
+  readonly own: () => Pick<OwnShares, 'frost'> | undefined;
   /** The newest records of all versions. */
   readonly heads: readonly Head[];
   /** Members that the operator's order leaves out. */
@@ -64,7 +69,6 @@ export interface DealtFor {
 export class Poll {
   readonly #desk: CeremonyDesk;
   readonly #terms: PollTerms;
-  readonly #own: OwnShares | undefined;
   #attempt: number;
   #signing: Signing | undefined;
 
@@ -72,7 +76,6 @@ export class Poll {
   constructor(desk: CeremonyDesk, terms: PollTerms) {
     this.#desk = desk;
     this.#terms = terms;
-    this.#own = desk.own(terms.active);
     this.#attempt = this.#ballot(desk.ports.shares.ballot(terms.active.cg)).attempt;
   }
 
@@ -104,9 +107,10 @@ export class Poll {
       prepared: vote,
       stored,
       shown,
+      beside = null,
     } = this.#ballot(this.#desk.ports.shares.ballot(this.#terms.active.cg));
     const isUsed = round > 1 || lock !== null || vote !== null || stored !== null;
-    return { place: this.purpose.place, attempt, round, isUsed, end, lock, shown };
+    return { place: this.purpose.place, attempt, round, isUsed, end, lock, shown, beside };
   }
 
   /** Before this custodian vouches for shares that it has put by. Durable when it resolves. */
@@ -128,6 +132,20 @@ export class Poll {
     const about = { attempt: this.#attempt, round: 1, value: valueOf(proposal) };
     await this.#move((ballot) => prepared(ballot, this.#electorate(), about, []));
     return this.#signed('prepare', about);
+  }
+
+  /** The same for the first record of a key: whoever finishes it finds here what is filed `beside` it. */
+  async proposeFirst(proposal: Proposal, transcript: Uint8Array, beside: Uint8Array): Promise<unknown> {
+    await this.#move((ballot) => {
+      requireStored(ballot, transcript);
+      return { ...ballot, beside };
+    });
+    return this.propose(proposal);
+  }
+
+  /** Throws VERSION_CONFLICT unless we still vouch for the shares of that transcript. */
+  requireKept(transcript: Uint8Array): void {
+    requireStored(this.#ballot(this.#desk.ports.shares.ballot(this.#terms.active.cg)), transcript);
   }
 
   close(): void {
@@ -179,8 +197,7 @@ export class Poll {
       throw new HoldfastError('RECORD_INVALID', 'fewer than a quorum are locked on that record');
     this.#requireHere();
     const { cg, ver, shareGen } = this.#terms.active;
-    const own = this.#own;
-    if (own === undefined) throw new HoldfastError('KEY_UNAVAILABLE', 'no share of the active key is here');
+    const own = this.#own();
     const what = proposal.keks.map((kek) => `record ${kek.seq} of version ${kek.ver}`).join(', ');
     await this.#desk.note('sign', { cg, kekVer: ver, shareGen }, what);
     if (proposal.certificates.some((each) => each.what === 'epoch'))
@@ -198,9 +215,13 @@ export class Poll {
   }
 
   async #commit(): Promise<unknown> {
-    const own = this.#own;
-    if (own === undefined) throw new HoldfastError('KEY_UNAVAILABLE', 'no share of the active key is here');
-    return committed(there(this.#signing), own.frost);
+    return committed(there(this.#signing), this.#own().frost);
+  }
+
+  #own(): Pick<OwnShares, 'frost'> {
+    const own = this.#terms.own();
+    if (own !== undefined) return own;
+    throw new HoldfastError('KEY_UNAVAILABLE', 'no share of the active key is here');
   }
 
   #signed(
@@ -234,7 +255,9 @@ export class Poll {
     if (book === undefined) return; // who only joins has no records of its own
     const problem = this.#desk.ports.books.problem(active.cg);
     if (problem !== undefined) throw new HoldfastError('KEY_UNAVAILABLE', problem);
-    const now = electorateOf(active, headsOf(versionsOf(book)), 0).place;
+    const keks = versionsOf(book);
+    if (keks.length === 0 && isFirst(heads)) return; // shown to us, and not in the registry
+    const now = electorateOf(active, headsOf(keks), 0).place;
     if (!sameBytes(now, electorateOf(active, heads, 0).place))
       throw new HoldfastError('VERSION_CONFLICT', 'the registry tells of other records of the key here');
   }
@@ -255,7 +278,8 @@ export async function beginBallot(desk: CeremonyDesk, payload: unknown): Promise
   const order = bytes === undefined ? undefined : desk.order(bytes, cg, ['refresh', 'reshare', 'evict']);
   const keks = versionsOf(desk.ports.books.book(cg));
   const active = activeOf(keks);
-  const poll = new Poll(desk, { active, heads: headsOf(keks), leftOut: leftOutBy(order, active) });
+  const terms = { active, own: () => desk.own(active), heads: headsOf(keks) };
+  const poll = new Poll(desk, { ...terms, leftOut: leftOutBy(order, active) });
   return { cg, begun: poll.look(), steps: poll.steps(), close: () => poll.close() };
 }
 

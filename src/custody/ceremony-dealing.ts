@@ -107,7 +107,8 @@ export async function beginDealing(desk: CeremonyDesk, payload: unknown): Promis
   if (place === 0) throw new HoldfastError('FORBIDDEN', 'this custodian takes no part in the ceremony');
   await activateStaged(desk, kek); // before something else is staged in its place
   const heads = headsOf(records.map((record) => record.kek));
-  const poll = new Poll(desk, { active: kek, heads, leftOut: leftOutBy(opened, kek) });
+  const terms = { active: kek, own: () => desk.own(kek), heads };
+  const poll = new Poll(desk, { ...terms, leftOut: leftOutBy(opened, kek) });
   const attempt = attemptId(
     plan.kind,
     kek.cg,

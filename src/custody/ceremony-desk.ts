@@ -144,7 +144,7 @@ export class CeremonyDesk {
   }
 
   /** Where this custodian stands in the record. */
-  seat(kek: TdecKek): KekCustodian | undefined {
+  seat<C extends Pick<KekCustodian, 'peer'>>(kek: { readonly custodians: readonly C[] }): C | undefined {
     return kek.custodians.find(({ peer }) => peer === this.ports.peer);
   }
 

@@ -4,17 +4,21 @@
 //   hello    order, who we are                          → keys for this session, signed
 //   deal     all hellos                                 → message 1 of both keys, signed
 //   receive  all messages 1                             → shares staged on the disk; signatures of both transcripts
-//   conclude all signatures, the record proposed        → our signature under the record; nonces committed
-//   sign     all signatures under it, all commitments   → shares of the group's first signatures
+//   conclude all signatures, the record proposed        → our signature under the record
+//   propose  all signatures under it                    → our vote for the record
+//   and then what custodians agree on a record by (ceremony-ballot.ts)
 //
-// What is staged is never used before the signed record comes back (activation.ts).
+// What is staged is never used before the signed record comes back (activation.ts), and never given up before that or
+// before a quorum has decided that nothing comes of the attempt, whoever begins another one meanwhile: a record may be
+// in the registry already. The session `birth` has only the last part: with it another coordinator finishes or ends
+// what the one before has begun.
 
 import { decodeCbor, encodeCbor } from '../core/block.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha512 } from '../core/hash.ts';
-import { custodiansMax } from '../core/limits.ts';
+import { custodiansMax, custodyOrderBytesMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
-import { kekPreimage, type UnsignedKek } from '../envelope/kek.ts';
+import type { UnsignedKek } from '../envelope/kek.ts';
 import { begin, conclude, dkgContext, type DkgCertifying, type DkgDealt, receive } from '../threshold/dkg.ts';
 import type { DkgSession } from '../threshold/dkg-message.ts';
 import { type DkgSuite, ed25519Suite, ristrettoSuite } from '../threshold/dkg-suite.ts';
@@ -22,6 +26,7 @@ import type { Outcome } from '../threshold/fault.ts';
 import type { Scalar } from '../threshold/group.ts';
 import type { KeySet } from '../threshold/key-set.ts';
 import { collectSteps, signStep } from '../threshold/signed-step.ts';
+import { firstHeads, isFirst, type Seats } from './ballot.ts';
 import { birthPreimage } from './birth.ts';
 import {
   attemptId,
@@ -35,11 +40,11 @@ import {
   sessionNonce,
   signHello,
 } from './ceremony.ts';
-import type { CeremonyDesk, Session } from './ceremony-desk.ts';
+import { Poll } from './ceremony-ballot.ts';
+import type { CeremonyDesk, OwnShares, Session } from './ceremony-desk.ts';
 import { type InitPlan, initPlan } from './ceremony-plan.ts';
-import { Signing } from './ceremony-signing.ts';
 import { readAttestations, readMessages } from './ceremony-wire.ts';
-import { type BirthCertificate, certificatePreimage } from './certificate.ts';
+import type { BirthCertificate } from './certificate.ts';
 import { openOrder, type OpenedOrder } from './order.ts';
 
 /** What the members of a new group agree on. */
@@ -62,17 +67,43 @@ const messageBytesMax = 65_536;
 /** Begins our part; the answer is our hello. Throws FORBIDDEN for an order that is not the operator's, or too late. */
 export async function beginInit(desk: CeremonyDesk, payload: unknown): Promise<Session> {
   const fields = fieldsOf(payload, 'init.hello', ['attempt', 'order']);
-  const opened = openOrder(fields.bytesUpTo('order', messageBytesMax));
+  const opened = openOrder(fields.bytesUpTo('order', custodyOrderBytesMax));
   const attempt = fields.bytes('attempt', 32);
   const { cg } = opened.order;
   requireAllowed(desk, opened);
+  if (desk.frostPkOf(cg) !== undefined) throw thereAlready(cg);
   const plan = initPlan(opened.order);
   const session = initSession(plan, cg, attempt, opened, desk.ports.custodianKey);
   const index = session.participants.findIndex(({ peer }) => peer === desk.ports.peer) + 1;
   if (index === 0)
     throw new HoldfastError('FORBIDDEN', 'this custodian is no member of the group to be made');
-  await desk.dropStaged(cg);
   return new InitPart(desk, session, index, opened, await desk.ports.groups()).begin();
+}
+
+/** The session in which the first record is finished or ended. Whose shares are active already may sign it again. */
+export async function beginBirth(desk: CeremonyDesk, payload: unknown): Promise<Session> {
+  const fields = fieldsOf(payload, 'birth.hello', ['cg', 'order']);
+  const opened = openOrder(fields.bytesUpTo('order', custodyOrderBytesMax));
+  requireAllowed(desk, opened);
+  const seats = firstSeats(initPlan(opened.order), opened.order.cg, desk.ports.custodianKey);
+  const poll = firstPoll(desk, seats);
+  return { cg: seats.cg, begun: poll.look(), steps: poll.steps(), close: () => poll.close() };
+}
+
+/** Who votes about the first record: all whom the operator has ordered to make it. */
+export function firstSeats({ t, seats }: InitPlan, cg: string, keyOf: (peer: string) => Uint8Array): Seats {
+  const custodians = seats.map(({ peer }, at) => ({ i: at + 1, peer, sigPk: keyOf(peer) }));
+  return { cg, ver: 1, shareGen: 1, t, n: seats.length, custodians };
+}
+
+function firstPoll(desk: CeremonyDesk, seats: Seats): Poll {
+  const own = (): Pick<OwnShares, 'frost'> | undefined => {
+    const frost = desk.ports.shares
+      .shares()
+      .find(({ cg, kekVer, gen, key }) => cg === seats.cg && kekVer === 1 && gen === 1 && key === 'frost');
+    return frost && { frost };
+  };
+  return new Poll(desk, { active: seats, own, heads: firstHeads(seats), leftOut: 0 });
 }
 
 /** The same session for everybody who is told the same. */
@@ -87,7 +118,10 @@ export function initSession(
   return { plan, cg, participants, attempt: attemptId('init', cg, attempt, order.hash, undefined) };
 }
 
-/** An order to begin stays good until it has been followed: it cannot be followed twice, and there may be no beat yet. */
+/**
+ * An order to begin stays good until it has been followed: it cannot be followed twice, and there may be no beat yet.
+ * Shares that are active under a first record which the registry has not shown here yet do not say that it was.
+ */
 function requireAllowed(desk: CeremonyDesk, { order }: OpenedOrder): void {
   const { operator, shares, beat } = desk.ports;
   const refuse = (why: string): never => {
@@ -98,10 +132,16 @@ function requireAllowed(desk: CeremonyDesk, { order }: OpenedOrder): void {
   const now = beat();
   if (now.lost === undefined && order.exp < now.beat)
     refuse(`the order ended with beat ${order.exp}, now is ${now.beat}`);
-  const has = shares.shares().some(({ cg, status }) => cg === order.cg && status !== 'staged');
-  const isJoining = shares.ballot(order.cg) !== undefined; // what is staged then is of a group that is there
-  if (has || isJoining || shares.mark(`generation/${order.cg}/1/kek`) > 0)
-    refuse(`group ${order.cg} has a key already`);
+  const ballot = shares.ballot(order.cg);
+  const isBeingMade = ballot !== undefined && isFirst(ballot.heads);
+  // With another ballot, what is staged is of a group that is there.
+  const isThere = ballot !== undefined || shares.mark(`generation/${order.cg}/1/kek`) > 0;
+  if ((isThere && !isBeingMade) || desk.ports.books.book(order.cg)?.kek(1) !== undefined)
+    throw thereAlready(order.cg);
+}
+
+function thereAlready(cg: string): HoldfastError {
+  return new HoldfastError('FORBIDDEN', `group ${cg} has a key already`);
 }
 
 class InitPart {
@@ -117,7 +157,7 @@ class InitPart {
   #dealt: Both<DkgDealt> | undefined;
   #certifying: Both<DkgCertifying> | undefined;
   #kek: UnsignedKek | undefined;
-  #signing: Signing | undefined;
+  readonly #poll: Poll;
 
   constructor(
     desk: CeremonyDesk,
@@ -132,6 +172,7 @@ class InitPart {
     this.#order = order;
     this.#groups = groups;
     this.#frostSecret = groups.frost.scalar.random(desk.ports.random);
+    this.#poll = firstPoll(desk, firstSeats(session.plan, session.cg, desk.ports.custodianKey));
   }
 
   async begin(): Promise<Session> {
@@ -144,11 +185,12 @@ class InitPart {
         deal: (payload) => this.#deal(payload),
         receive: (payload) => this.#receive(payload),
         conclude: (payload) => this.#conclude(payload),
-        sign: (payload) => this.#sign(payload),
+        propose: (payload) => this.#propose(payload),
+        ...this.#poll.steps(),
       },
       close: () => {
         this.#frostSecret.fill(0);
-        this.#signing?.close();
+        this.#poll.close();
       },
     };
   }
@@ -182,6 +224,7 @@ class InitPart {
     const suites = suitesOf(this.#groups);
     const secret = await this.#desk.ports.shares.openKeyPair('dkg');
     try {
+      this.#poll.requireRoom(this.#sid);
       const mine = must('dkg', receive(suites.kek, session.kek, dealt.kek, secret, kek));
       const signing = must(
         'dkg',
@@ -198,6 +241,7 @@ class InitPart {
       );
       mine.share.fill(0);
       signing.share.fill(0);
+      await this.#poll.store(this.#sid);
       return { kek: mine.state.signature, frost: signing.state.signature };
     } finally {
       secret.fill(0);
@@ -219,13 +263,13 @@ class InitPart {
     );
     const when = { createdAt: fields.text('createdAt', 40), beat: fields.integer('beat', 0) };
     this.#kek = firstKek(this.#session, this.#hellos, made, when);
+    this.#poll.requireKept(this.#sid);
     return { sig: this.#desk.ports.signer.sign(birthPreimage(this.#kek)) };
   }
 
-  async #sign(payload: unknown): Promise<unknown> {
-    if (this.#signing !== undefined) return this.#signing.sign(payload);
+  async #propose(payload: unknown): Promise<unknown> {
     const kek = there(this.#kek);
-    const fields = fieldsOf(payload, 'init.sign', ['attestations', 'beat']);
+    const fields = fieldsOf(payload, 'init.propose', ['attestations', 'beat']);
     const attestations = readAttestations(fields, 'attestations');
     const good = attestedBy(attestations, kek.custodians, birthPreimage(kek));
     if (good.length !== kek.n || attestations.length !== kek.n)
@@ -234,12 +278,8 @@ class InitPart {
         `${good.length} of ${kek.n} custodians have signed for the key`,
       );
     const certificate = birthCertificate(kek, attestations, fields.integer('beat', 0));
-    const messages = [kekPreimage(kek), certificatePreimage(certificate)];
-    const ref = { cg: kek.cg, kekVer: 1, gen: 1 };
-    const { keys } = there(this.#certifying).frost;
-    await this.#desk.note('sign', { cg: kek.cg, kekVer: 1, shareGen: 1 }, 'the first record', this.#order);
-    this.#signing = new Signing(this.#desk, ref, this.#index, keys, messages);
-    return this.#signing.commit();
+    const proposal = { keks: [kek], certificates: [certificate] };
+    return this.#poll.proposeFirst(proposal, this.#sid, this.#session.plan.policy);
   }
 }
 

@@ -18,7 +18,7 @@ import type { Activation } from './activation.ts';
 import { beginBallot } from './ceremony-ballot.ts';
 import { beginDealing } from './ceremony-dealing.ts';
 import type { CeremonyDesk, Session } from './ceremony-desk.ts';
-import { beginInit } from './ceremony-init.ts';
+import { beginBirth, beginInit } from './ceremony-init.ts';
 import { beginRepair } from './ceremony-repair.ts';
 
 /** How a protocol begins on a custodian. A further one is a row here. */
@@ -26,6 +26,7 @@ export type Begin = (desk: CeremonyDesk, payload: unknown) => Promise<Session>;
 
 const protocols: Readonly<Record<string, Begin>> = {
   init: beginInit,
+  birth: beginBirth,
   deal: beginDealing,
   ballot: beginBallot,
   repair: beginRepair,

@@ -5,7 +5,7 @@
 import { sameBytes } from '../core/bytes.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
-import { recordBytesMax } from '../core/limits.ts';
+import { custodyOrderBytesMax, recordBytesMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import type { Group } from '../threshold/group.ts';
@@ -24,6 +24,7 @@ import {
   readBallotCertificate,
   readPromise,
   roundStepMax,
+  type Seats,
   type Vote,
   voteBytes,
 } from './ballot.ts';
@@ -39,7 +40,8 @@ export interface Voter extends Signatory {
 
 /** The place that a record is sought for. */
 export interface BallotPlace {
-  readonly active: TdecKek;
+  /** For the first record of a key only who is to make it: that record then says what signs it. */
+  readonly active: TdecKek | Seats;
   readonly heads: readonly Head[];
   readonly leftOut: number;
 }
@@ -51,9 +53,12 @@ export interface Agreed {
   readonly signatures: readonly Uint8Array[];
 }
 
-/** `agreed`: what an earlier one had begun, and is signed now. `attempt`: this one is free; `end`: of the one before. */
+/**
+ * `agreed`: what an earlier one had begun, and is signed now; `beside`: what custodians say is filed with it.
+ * `attempt`: this one is free; `end`: of the one before.
+ */
 export type Settled =
-  | { readonly agreed: Agreed }
+  | { readonly agreed: Agreed; readonly beside: readonly Uint8Array[] }
   | { readonly attempt: number; readonly end: BallotCertificate | null };
 
 /** Rounds asked for before somebody else is left to it: others may be asking too. */
@@ -61,7 +66,7 @@ const roundsMax = 8;
 
 /**
  * Finishes or ends what was begun for a place, so that a new attempt can begin.
- * @param voters in a session of the protocol `ballot` that has not begun
+ * @param voters in a session of the protocol `ballot`, or `birth` for the first record, that has not begun
  * @param order the operator's order, if the quorum is to be lower for it
  * @param onlyLocked leaves an attempt that nobody is locked in as it is: undefined then
  * @throws HoldfastError KEY_UNAVAILABLE when fewer than a quorum answer, naming who is missing
@@ -76,7 +81,8 @@ export async function settlePlace(
   const electorate = electorateOf(active, place.heads, place.leftOut);
   const seen = await lookAround(voters, electorate, { cg: active.cg, order });
   const signed = seen.looks.flatMap(({ shown }) => signedBefore(place, shown) ?? []);
-  if (signed[0] !== undefined) return { agreed: signed[0] };
+  const beside = seen.looks.flatMap((look) => look.beside ?? []);
+  if (signed[0] !== undefined) return { agreed: signed[0], beside };
   const attempt = Math.max(...seen.looks.map(({ end }) => (end === null ? 1 : end.attempt + 1)));
   const end = seen.looks.find((look) => look.end?.attempt === attempt - 1)?.end ?? null;
   const isClean = seen.looks.every((look) => look.attempt === attempt && !look.isUsed);
@@ -90,7 +96,7 @@ export async function settlePlace(
     await everyVote(seen, 'end', decision.certificate, () => true);
     return { attempt: attempt + 1, end: decision.certificate };
   }
-  return { agreed: await signDecided(group, active, seen.voters, decision) };
+  return { agreed: await signDecided(group, active, seen.voters, decision), beside };
 }
 
 /** What a quorum is locked on. */
@@ -139,6 +145,7 @@ interface Look {
   readonly end: BallotCertificate | null;
   readonly lock: Decision | null;
   readonly shown: Uint8Array | undefined;
+  readonly beside: Uint8Array | undefined;
 }
 
 interface Seen {
@@ -165,7 +172,7 @@ async function lookAround(
 
 /** Throws RECORD_INVALID for one that is of another place, or proves nothing. */
 function readLook(voter: Voter, electorate: Electorate, answer: unknown): Look {
-  const names = ['place', 'attempt', 'round', 'isUsed', 'end', 'lock', 'shown'];
+  const names = ['place', 'attempt', 'round', 'isUsed', 'end', 'lock', 'shown', 'beside'];
   const fields = fieldsOf(answer, 'look', names);
   if (!sameBytes(fields.bytes('place', 32), electorate.place))
     throw new HoldfastError('VERSION_CONFLICT', 'it has read other records of the key');
@@ -178,12 +185,15 @@ function readLook(voter: Voter, electorate: Electorate, answer: unknown): Look {
   if (lock !== null && !isLock(electorate, attempt, round + 1, lock.certificate))
     throw new HoldfastError('RECORD_INVALID', 'what it is locked on is not proven');
   const shown = fields.any('shown') === null ? undefined : fields.bytesUpTo('shown', recordBytesMax);
-  return { voter, attempt, round, isUsed: fields.boolean('isUsed'), end, lock, shown };
+  const beside =
+    fields.any('beside') === null ? undefined : fields.bytesUpTo('beside', custodyOrderBytesMax);
+  return { voter, attempt, round, isUsed: fields.boolean('isUsed'), end, lock, shown, beside };
 }
 
 /** A record of this place that is signed already, and that somebody has kept from the registry. */
 function signedBefore({ active, heads }: BallotPlace, shown: Uint8Array | undefined): Agreed | undefined {
-  if (shown === undefined) return undefined;
+  // The first record is filed with more than itself, which is with what is locked.
+  if (shown === undefined || !('frostPk' in active)) return undefined;
   const { kek } = readBase(shown);
   const before = heads.find(({ ver }) => ver === kek.ver)?.seq ?? 0;
   if (kek.cg !== active.cg || !sameBytes(kek.frostPk, active.frostPk) || kek.seq !== before + 1)
@@ -292,7 +302,7 @@ function withGood(
 
 async function signDecided(
   group: Group,
-  active: TdecKek,
+  active: BallotPlace['active'],
   voters: readonly Voter[],
   decision: Decision,
 ): Promise<Agreed> {
@@ -303,7 +313,9 @@ async function signDecided(
   });
   if (ready.length < active.t) throw tooFew('to sign what was decided', ready.length, active.t, reasons);
   const proposal = decodeProposal(decision.contents);
-  const signatures = await groupSignatures(group, active, ready, messagesOf(proposal));
+  const signing = 'frostPk' in active ? active : proposal.keks[0];
+  if (signing === undefined) throw new HoldfastError('RECORD_INVALID', 'the first record of a key expected');
+  const signatures = await groupSignatures(group, signing, ready, messagesOf(proposal));
   return { proposal, signatures };
 }
 

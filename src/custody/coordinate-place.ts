@@ -2,9 +2,8 @@
 // what others have begun there, and the filing of what was agreed.
 
 import { HoldfastError } from '../core/errors.ts';
-import type { TdecKek } from '../envelope/kek.ts';
 import { agreedRecords } from './agreed-records.ts';
-import { type BallotCertificate, headsOf } from './ballot.ts';
+import { type BallotCertificate, headsOf, type Seats } from './ballot.ts';
 import { activeOf, leftOutBy } from './ceremony-ballot.ts';
 import { type Agreed, type BallotPlace, type Settled, settlePlace, type Voter } from './coordinate-ballot.ts';
 import { activateAll, type CoordinatorPorts, type FiledKek, type Say } from './coordinator.ts';
@@ -41,7 +40,7 @@ export async function standingOf(
 /** The custodians of a version, all in one session. */
 export function votersOf(
   ports: CoordinatorPorts,
-  { custodians }: Pick<TdecKek, 'custodians'>,
+  { custodians }: Pick<Seats, 'custodians'>,
   { session, protocol }: { readonly session: Uint8Array; readonly protocol: string },
 ): readonly Voter[] {
   return custodians.map(({ i, peer }) => ({

@@ -12,7 +12,7 @@ import { type KekBody, parseKek } from '../envelope/records.ts';
 import type { RecordBody, SignedRecord } from '../manifest/record.ts';
 import type { RandomBytes } from '../threshold/group.ts';
 import { agreedRecords } from './agreed-records.ts';
-import { electorateOf, headsOf, type Vote } from './ballot.ts';
+import { electorateOf, headsOf, type Seats, type Vote } from './ballot.ts';
 import type { CustodyGroups } from './ceremony.ts';
 import { activeOf } from './ceremony-ballot.ts';
 import {
@@ -334,7 +334,7 @@ export class RotationCoordinator {
   }
 
   /** A session with each custodian of `kek`. */
-  #session(kek: Pick<TdecKek, 'custodians'>, protocol: string, signal: AbortSignal): Voter[] {
+  #session(kek: Pick<Seats, 'custodians'>, protocol: string, signal: AbortSignal): Voter[] {
     const session = this.#ports.random(32);
     return kek.custodians.map(({ i, peer }) => ({
       i,

@@ -327,7 +327,7 @@ async function beginChange(desk: CeremonyDesk, duties: RotationDuties, payload: 
   if (early !== undefined) return { cg, begun: { early }, steps: {}, close: () => undefined };
   const active = activeOf(keks);
   if (change === 'activate') requireShare(desk, keks, ver);
-  const poll = new Poll(desk, { active, heads: headsOf(keks), leftOut: 0 });
+  const poll = new Poll(desk, { active, own: () => desk.own(active), heads: headsOf(keks), leftOut: 0 });
   return {
     cg,
     begun: { early: null },

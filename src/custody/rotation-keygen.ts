@@ -70,7 +70,7 @@ export async function beginRotate(desk: CeremonyDesk, payload: unknown): Promise
     base.cid,
   );
   const heads = headsOf(versionsOf(desk.ports.books.book(base.kek.cg)));
-  const poll = new Poll(desk, { active: base.kek, heads, leftOut: 0 });
+  const poll = new Poll(desk, { active: base.kek, own: () => desk.own(base.kek), heads, leftOut: 0 });
   return new RotatePart({
     desk,
     suite: ristrettoSuite(group),

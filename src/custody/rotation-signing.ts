@@ -15,6 +15,9 @@ export interface Signatory {
   readonly ask: (step: string, payload: Readonly<Record<string, unknown>>) => Promise<unknown>;
 }
 
+/** What a record says of the key that signs. */
+type SigningKeys = Pick<TdecKek, 't' | 'n' | 'frostPk' | 'frostYi'>;
+
 /**
  * The group's signatures under `messages`, in order.
  * @param kek whose generation of the signing key signs
@@ -23,7 +26,7 @@ export interface Signatory {
  */
 export async function groupSignatures(
   group: Group,
-  kek: TdecKek,
+  kek: SigningKeys,
   signatories: readonly Signatory[],
   messages: readonly Uint8Array[],
   extra: Readonly<Record<string, unknown>> = {},
@@ -39,7 +42,7 @@ export async function groupSignatures(
 
 async function tryOnce(
   group: Group,
-  kek: TdecKek,
+  kek: SigningKeys,
   there: readonly Signatory[],
   messages: readonly Uint8Array[],
   extra: Readonly<Record<string, unknown>>,
@@ -104,7 +107,7 @@ async function all<T>(
 }
 
 /** The signed verification shares leave one polynomial only, so whoever says it, it is the right one. */
-function signingKeys(group: Group, kek: TdecKek, said: readonly (readonly Uint8Array[])[]): KeySet {
+function signingKeys(group: Group, kek: SigningKeys, said: readonly (readonly Uint8Array[])[]): KeySet {
   const { t, n, frostPk: Y, frostYi: Yi } = kek;
   for (const C of said) {
     const keys = { t, n, Y, C, Yi };
@@ -116,7 +119,7 @@ function signingKeys(group: Group, kek: TdecKek, said: readonly (readonly Uint8A
   );
 }
 
-function tooFew({ t }: TdecKek, failed: ReadonlyMap<Signatory, string>): HoldfastError {
+function tooFew({ t }: SigningKeys, failed: ReadonlyMap<Signatory, string>): HoldfastError {
   const why = [...failed].map(([{ name }, reason]) => `${name}: ${reason}`).join(', ');
   return new HoldfastError(
     'KEY_UNAVAILABLE',
