@@ -122,7 +122,9 @@ export function headsOf(keks: readonly (TdecKek | UnsignedKek)[]): readonly Head
 /** What the first record of a key is behind: the members that are to make it, whoever orders them to. */
 export function firstHeads({ cg, t, custodians }: Seats): readonly Head[] {
   const members = custodians.map(({ peer }) => peer);
-  return [{ ver: 0, seq: 0, hash: sha256(preimage('CHORUS-SLURP-FIRST-v1', encodeCbor({ cg, t, members }))) }];
+  return [
+    { ver: 0, seq: 0, hash: sha256(preimage('CHORUS-SLURP-FIRST-v1', encodeCbor({ cg, t, members }))) },
+  ];
 }
 
 /** True before the first record of a key. */

@@ -200,14 +200,6 @@ export class CeremonyDesk {
       });
   }
 
-  /** Erases what an attempt put by that led to nothing; `ver`: only of that version of the key. */
-  async dropStaged(cg: string, ver?: number): Promise<void> {
-    const staged = this.ports.shares
-      .shares()
-      .filter((each) => each.cg === cg && each.status === 'staged' && (ver ?? each.kekVer) === each.kekVer);
-    for (const { kekVer, gen } of staged) await this.ports.shares.erase({ cg, kekVer, gen });
-  }
-
   /** Writes down what is done with the shares, before it is. Throws KEY_UNAVAILABLE: then it is not done. */
   async note(
     op: AuditOp,

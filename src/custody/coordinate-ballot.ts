@@ -185,8 +185,7 @@ function readLook(voter: Voter, electorate: Electorate, answer: unknown): Look {
   if (lock !== null && !isLock(electorate, attempt, round + 1, lock.certificate))
     throw new HoldfastError('RECORD_INVALID', 'what it is locked on is not proven');
   const shown = fields.any('shown') === null ? undefined : fields.bytesUpTo('shown', recordBytesMax);
-  const beside =
-    fields.any('beside') === null ? undefined : fields.bytesUpTo('beside', custodyOrderBytesMax);
+  const beside = fields.any('beside') === null ? undefined : fields.bytesUpTo('beside', custodyOrderBytesMax);
   return { voter, attempt, round, isUsed: fields.boolean('isUsed'), end, lock, shown, beside };
 }
 

@@ -7,17 +7,11 @@
 import type { CID } from '../core/block.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
-import { custodiansMax } from '../core/limits.ts';
 import type { PeerName } from '../core/rpc.ts';
-import { fieldsOf } from '../envelope/fields.ts';
-import { kekPreimage, type TdecKek, type UnsignedKek } from '../envelope/kek.ts';
-import type { KekBody } from '../envelope/records.ts';
-import { signRecord, type SignedRecord } from '../manifest/record.ts';
-import { aggregate } from '../threshold/frost.ts';
-import type { Group, RandomBytes } from '../threshold/group.ts';
-import type { KeySet } from '../threshold/key-set.ts';
-import { broken, type CustodyGroups } from './ceremony.ts';
-import { type CertificateBody, certificatePreimage } from './certificate.ts';
+import type { TdecKek, UnsignedKek } from '../envelope/kek.ts';
+import type { SignedRecord } from '../manifest/record.ts';
+import type { RandomBytes } from '../threshold/group.ts';
+import type { CustodyGroups } from './ceremony.ts';
 import type { PolicyBody } from './policy.ts';
 import type { CustodianStatus } from './wire.ts';
 
@@ -150,85 +144,6 @@ export function requireAnswers<T>(answers: Answers<T>, needed: number, what: str
     `${what}: ${answers.given.size} custodians did it, ${needed} are needed${why === '' ? '' : ` (${why})`}`,
     { details: { answered: answers.given.size, needed } },
   );
-}
-
-/**
- * Has `messages` signed by the group: commitments of all at `places`, then shares of the first t of them.
- * @param indexOf index of a participant's share of the signing key
- */
-export async function signTogether(
-  round: Round,
-  group: Group,
-  keys: KeySet,
-  messages: readonly Uint8Array[],
-  committed: Answers<Committed>,
-): Promise<readonly Uint8Array[]> {
-  const all = [...requireAnswers(committed, keys.t, 'signing')].slice(0, keys.t);
-  const lists = messages.map((_, at) =>
-    all.map(([, { i, commitments }]) => ({ index: i, bytes: commitments[at] ?? new Uint8Array(0) })),
-  );
-  const asked = await round.ask(
-    all.map(([place]) => place),
-    'sign',
-    { commitments: lists },
-    (answer) =>
-      fieldsOf(answer, 'sign', ['shares']).bytesList('shares', 32, messages.length, messages.length),
-  );
-  const shares = requireAnswers(asked, keys.t, 'signing');
-  return messages.map((message, at) => {
-    const rows = all.map(([place, { i }]) => ({
-      index: i,
-      bytes: shares.get(place)?.[at] ?? new Uint8Array(0),
-    }));
-    const done = aggregate(group, keys, lists[at] ?? [], message, rows);
-    if (done.ok) return done.value;
-    throw broken('sign', done.faults);
-  });
-}
-
-/** A custodian's commitments, one for each message. */
-export interface Committed {
-  readonly i: number;
-  readonly commitments: readonly Uint8Array[];
-}
-
-export function readCommitted(answer: unknown): Committed {
-  const fields = fieldsOf(answer, 'commit', ['i', 'commitments']);
-  return {
-    i: fields.integer('i', 1, custodiansMax),
-    commitments: fields.bytesList('commitments', 64, 1, 16),
-  };
-}
-
-/** A KEK and a certificate under the group's signatures, as records in their places. */
-export function signedRecords(
-  signer: Signer,
-  kek: UnsignedKek,
-  certificate: Parameters<typeof certificatePreimage>[0],
-  [kekSig, certificateSig]: readonly Uint8Array[],
-  prev: CID | null,
-): { readonly kek: SignedRecord<KekBody>; readonly filed: readonly FiledAs[] } {
-  if (kekSig === undefined || certificateSig === undefined)
-    throw new HoldfastError('INTERNAL', 'two signatures expected');
-  const writer = signer.publicKey;
-  const body: KekBody = { ...kek, kind: 'kek', v: 1, writer, prev, frostSig: kekSig };
-  const record = signRecord(body, signer);
-  const certified: CertificateBody = { ...certificate, writer, frostSig: certificateSig };
-  return {
-    kek: record,
-    filed: [
-      { key: `kek/${kek.cg}/${kek.ver}`, record },
-      { key: `cert/${kek.cg}/${kek.ver}/${certificate.n}`, record: signRecord(certified, signer) },
-    ],
-  };
-}
-
-/** Both messages that the group signs at the end of a ceremony. */
-export function toSign(
-  kek: UnsignedKek,
-  certificate: Parameters<typeof certificatePreimage>[0],
-): readonly Uint8Array[] {
-  return [kekPreimage(kek), certificatePreimage(certificate)];
 }
 
 /** Shows the members the record that makes their shares active. Who does not answer takes it from the registry. */

@@ -86,7 +86,11 @@ async function run(world: CeremonyWorld, order: Uint8Array, each: Run): Promise<
   await requireHeld(world);
 }
 
-function portsOf(world: CeremonyWorld, order: Uint8Array, { isBlind, isDeaf, events }: Run): CoordinatorPorts {
+function portsOf(
+  world: CeremonyWorld,
+  order: Uint8Array,
+  { isBlind, isDeaf, events }: Run,
+): CoordinatorPorts {
   const ports = world.ports();
   let calls = 0;
   let isDead = false;
@@ -133,7 +137,9 @@ async function requireHeld(world: CeremonyWorld): Promise<void> {
     (['kek', 'frost'] as const).every((key) =>
       site.running.shares
         .shares()
-        .some((each) => each.key === key && samePoint(each.publicKey, key === 'kek' ? filed.Y : filed.frostPk)),
+        .some(
+          (each) => each.key === key && samePoint(each.publicKey, key === 'kek' ? filed.Y : filed.frostPk),
+        ),
     ),
   );
   assert.ok(held.length >= t, `${held.length} of ${n} custodians hold shares of the key that is registered`);

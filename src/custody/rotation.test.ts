@@ -150,7 +150,7 @@ describe('rotation of a key', () => {
     await coordinator.advance(signal);
     for (const site of world.custodians.sites) {
       await site.start();
-      await site.running.desk.dropStaged(cg);
+      await site.running.shares.erase({ cg, kekVer: 2, gen: 1 });
     }
     world.custodians.kill = () => 'go';
     await world.pass(12);
