@@ -24,6 +24,7 @@ const wanted = process.argv.slice(2);
 const isFull = process.env['HOLDFAST_FULL'] === '1';
 const long = [
   'src/custody/ceremony-crash.test.ts',
+  'test/cluster/any-one.test.ts',
   'test/cluster/custody-rotate.test.ts',
   'test/cluster/custody-tools.test.ts',
   'test/cluster/hygiene.test.ts',
