@@ -142,7 +142,7 @@ test('however the steward cuts, replays and keeps back: one record a place, held
       await goesOn(world, signed);
       assert.ok(world.kek().shareGen > shareGen, 'a generation further');
     }),
-    { numRuns: process.env['HOLDFAST_FULL'] === '1' ? 20 : 2, endOnFailure: true },
+    { numRuns: process.env['HOLDFAST_FULL'] === '1' ? 8 : 1, endOnFailure: true },
   );
 });
 
