@@ -1,7 +1,7 @@
 import { relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CustodyStatus } from '../../api/types.ts';
-import { minute } from '../../core/clock.ts';
+import { minute, second } from '../../core/clock.ts';
 import { describeError, HoldfastError } from '../../core/errors.ts';
 import type { ClusterState } from '../../local/control-types.ts';
 import {
@@ -21,6 +21,8 @@ import { table } from '../screen.ts';
 
 /** How long the custodians may take to make their key before the start goes on without it. */
 const keysMs = minute;
+/** Who was stopped on purpose is not waited for longer than the others need. */
+const heardMs = 10 * second;
 const pollMs = 200;
 
 export const up: Command = {
@@ -172,7 +174,10 @@ function sayReady({ screen }: Context, startedMs: number): void {
   screen.say(`ready after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
 }
 
-/** Waits for the custodians to make their key, where they are to: until then nothing can be sealed. */
+/**
+ * Waits for the custodians to make their key, where they are to, and for as many to be heard as give one back: until
+ * then nothing can be sealed, and nothing read.
+ */
 async function untilKeys(
   { screen, signal }: Context,
   { dir }: OpenedLayout,
@@ -183,9 +188,12 @@ async function untilKeys(
   for (;;) {
     const { custody } = await door.status({ signal });
     if (custody === undefined || custody.serves !== 'tdec') return custody;
-    if (custody.key !== null || custody.problem !== null || performance.now() >= deadline) return custody;
-    if (!isSaid) screen.say(`the custodians make the key of group ${custody.group} …`);
-    isSaid = true;
+    const isHeard = (custody.margin ?? -1) >= 0 || performance.now() >= deadline - keysMs + heardMs;
+    const isOpen = custody.key !== null && isHeard;
+    if (isOpen || custody.problem !== null || performance.now() >= deadline) return custody;
+    if (!isSaid && custody.key === null)
+      screen.say(`the custodians make the key of group ${custody.group} …`);
+    isSaid ||= custody.key === null;
     await sleep(pollMs, undefined, { signal });
   }
 }
