@@ -163,11 +163,12 @@ class CustodianProcess implements AsyncDisposable {
     this.#shares = shares;
     this.#log = log;
     this.#resealing = resealing;
-    this.#tempo = new CustodianTempo(systemClock, {
+    const memory = {
       beat: shares.mark(beatMark),
       atMs: shares.mark(beatTimeMark),
       bpm: shares.mark(tempoMark) / 10,
-    });
+    };
+    this.#tempo = new CustodianTempo(systemClock, memory, member.config.settings.beatMs);
     this.#books = new CustodyBooks(shares);
     this.#follower = new CustodyFollower(member.peer.rpc, this.#books);
     this.#cosigning = new Cosigning(log, member.peer.rpc);

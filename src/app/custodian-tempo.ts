@@ -2,6 +2,7 @@
 // this process, and not behind what an earlier one heard. For the same reason it never jumps ahead: a beat that was
 // believed once cannot be taken back. It moves by what fits in the time that has passed by the own clock, at the tempo
 // that is known, which rises by a tenth in a bar, as Pulse's own does. A beat from further ahead moves it as far as that.
+// What the custodian's own settings say of the tempo is known, too: whoever sets a cluster to quicker beats sets them.
 
 import { parseBeat } from '../backbeat/beat.ts';
 import { type Clock, minute } from '../core/clock.ts';
@@ -36,10 +37,11 @@ export class CustodianTempo {
   #beatsPerBar = beatsPerBarAssumed;
   #downbeat: number | undefined;
 
-  constructor(clock: Clock, memory: TempoMemory) {
+  /** `settingsMs`: from one beat to the next by this custodian's own settings; 0 where they say nothing. */
+  constructor(clock: Clock, memory: TempoMemory, settingsMs = 0) {
     this.#clock = clock;
     this.#memory = memory;
-    this.#bpm = memory.bpm;
+    this.#bpm = Math.max(memory.bpm, settingsMs === 0 ? 0 : minute / settingsMs);
   }
 
   /**

@@ -60,6 +60,23 @@ test('a beat from far ahead moves the time of a custodian by no more than what h
   assert.equal(new CustodianTempo(clock, memory).hear(frame(15)), false);
 });
 
+test('a cluster that was set to quicker beats is followed at once, by whoever has the same settings', () => {
+  let now = 1_000_000;
+  const clock = { now: () => now, monotonic: () => now };
+  const memory = { beat: 100, atMs: now, bpm: 60 };
+  const quick = (index: number) => ({ ...frame(index), tempo_bpm: 240 });
+  const told = new CustodianTempo(clock, memory, 250);
+  const untold = new CustodianTempo(clock, memory);
+  for (const beat of [140, 180, 220]) {
+    now += 10_000;
+    for (const tempo of [told, untold]) tempo.hear(quick(beat));
+  }
+  assert.equal(told.now().beat, 220);
+  assert.ok(untold.now().beat < 150, `beat ${untold.now().beat}`);
+  told.hear(quick(9_000_000));
+  assert.ok(told.now().beat <= 220 + 22, `beat ${told.now().beat}`);
+});
+
 test('a custodian believes a quicker tempo by a tenth in a bar', () => {
   let now = 0;
   const tempo = new CustodianTempo({ now: () => now, monotonic: () => now }, unknown);
