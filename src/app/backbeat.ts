@@ -19,7 +19,7 @@ import { SoleLease } from '../backbeat/sole-lease.ts';
 import { subjectsOf } from '../backbeat/subjects.ts';
 import { TempoFollower } from '../backbeat/tempo-follower.ts';
 import type { TempoReport } from '../backbeat/tempo-report.ts';
-import { minute } from '../core/clock.ts';
+import { minute, second } from '../core/clock.ts';
 import { describeError } from '../core/errors.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import type { NatsSettings } from '../local/nats-settings.ts';
@@ -162,7 +162,11 @@ async function openLease(
 ): Promise<Lease> {
   const store = pulseFile(join(config.dataDir, 'pulse.json'), (error) => console.error(error.message));
   const onError = sayNowAndThen('pulse');
-  if (network === undefined) return SoleLease.open({ store, random, onError });
+  if (network === undefined) {
+    // Seconds of a slow disk, and no more: what is reserved is skipped after a crash, and custodians must catch up.
+    const reserve = Math.min(256, Math.max(16, Math.ceil((10 * second) / beatMs(tempoBpm))));
+    return SoleLease.open({ store, random, onError, reserve });
+  }
   const seed = await store.read();
   const reserve = Math.ceil((2 * defaultLeaseTiming.ttlMs) / beatMs(tempoBpm)) + 1;
   return new SharedLease({ register: network, clock: systemClock, random, seed, reserve, onError });

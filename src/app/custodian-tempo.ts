@@ -12,8 +12,12 @@ import { type BeatNow, beatAt, type HeardBeat, laterBeat } from '../custody/fres
 const beatsPerBarAssumed = 60;
 /** Pulse changes its tempo by no more than this at once. */
 const tempoRiseMax = 1.1;
-/** Beats that may come early: frames wait on their way. */
-const slackBeats = 2;
+/**
+ * Beats by which time may jump all the same, until the next anchor: a Pulse that crashed goes on behind the indexes it
+ * had reserved, and reading must not stop for that. So whoever makes beats up gains a fifth at most.
+ */
+const slackBeats = 120;
+const anchorBeats = 10 * slackBeats;
 
 /** What is kept of time over restarts. */
 export interface TempoMemory {
@@ -29,10 +33,11 @@ export class CustodianTempo {
   readonly #clock: Clock;
   readonly #memory: TempoMemory;
   #heard: HeardBeat | undefined;
-  /** A beat of the last bar, and when it was heard, also by the wall clock: a machine that slept has only that. */
+  /** An earlier beat, and when it was heard, also by the wall clock: a machine that slept has only that. */
   #anchor: (HeardBeat & { readonly wallMs: number }) | undefined;
-  /** The quickest tempo that was believed. */
+  /** The quickest tempo that was believed, and the beat at which it could last rise. */
   #bpm: number;
+  #tempoBeat: number | undefined;
   #beatMs = minute;
   #beatsPerBar = beatsPerBarAssumed;
   #downbeat: number | undefined;
@@ -94,14 +99,16 @@ export class CustodianTempo {
     return Math.floor((elapsedMs * this.#bpm * tempoRiseMax) / minute) + slackBeats;
   }
 
-  /** Once in a bar, so that neither what comes early nor what comes quicker adds up. */
+  /** Quicker once in a bar, and a new anchor seldom, so that neither what comes early nor what comes quicker adds up. */
   #takeTempo(bpm: number, heard: HeardBeat): void {
-    const isNewBar = this.#anchor === undefined || heard.beat >= this.#anchor.beat + beatsPerBarAssumed;
+    const isNewBar = this.#tempoBeat === undefined || heard.beat >= this.#tempoBeat + beatsPerBarAssumed;
     const known = this.#bpm === 0 ? bpm : this.#bpm;
     const believed = Math.min(bpm, isNewBar ? known * tempoRiseMax : known);
     this.#bpm = Math.max(known, believed);
     this.#beatMs = minute / believed;
-    if (isNewBar) this.#anchor = { ...heard, wallMs: this.#clock.now() };
+    if (isNewBar) this.#tempoBeat = heard.beat;
+    if (this.#anchor === undefined || heard.beat >= this.#anchor.beat + anchorBeats)
+      this.#anchor = { ...heard, wallMs: this.#clock.now() };
   }
 
   #beginBar(beat: number): void {
