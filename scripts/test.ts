@@ -24,11 +24,7 @@ const strict = process.env['HOLDFAST_STRICT'] === '1';
 const wanted = process.argv.slice(2);
 const isAll = process.env['HOLDFAST_ALL'] === '1';
 const isFull = isAll || process.env['HOLDFAST_FULL'] === '1';
-const slowest = [
-  'test/cluster/any-one.test.ts',
-  'test/cluster/custody-tools.test.ts',
-  'test/cluster/stranded.test.ts',
-];
+const slowest = ['test/cluster/any-one.test.ts', 'test/cluster/custody-tools.test.ts'];
 const long = [
   'src/custody/ceremony-crash.test.ts',
   'test/cluster/custody-rotate.test.ts',
@@ -37,6 +33,7 @@ const long = [
   'test/cluster/memory.test.ts',
   'test/cluster/soak.test.ts',
   'test/cluster/stewards.test.ts',
+  'test/cluster/stranded.test.ts',
 ];
 const groups = [
   { name: 'rooms', files: globSync(['src/**/*.test.ts', 'test/*.test.ts']), concurrency: 2 },

@@ -120,6 +120,8 @@ export interface DoorStatus {
   readonly beacon: {
     readonly state: string;
     readonly reason: string;
+    /** Id of a log that claims the place of this view's and lacks something: `beacon accept` takes it all the same. */
+    readonly refused: string | null;
     readonly revision: number;
     readonly addresses: number;
     readonly removed: number;

@@ -15,6 +15,7 @@ import { HoldfastError } from '../core/errors.ts';
 import type { RpcClient } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import type { DoorPorts } from '../http/door-ports.ts';
+import type { DoorView } from './door-view.ts';
 import type { StewardClient } from './steward-client.ts';
 
 /** A large registry takes its time; this is only there to end what hangs. */
@@ -27,6 +28,8 @@ export interface DoorBeaconPorts {
   readonly steward: StewardClient;
   /** For files that last as long as a request. */
   readonly scratch: string;
+  /** The view's part: logs that claim the place of its own and lack something (door-view.ts). */
+  readonly successors: Pick<DoorView, 'refused' | 'accept'>;
   /** Resolves once reads here see the revision. */
   visible(revision: number): Promise<void>;
 }
@@ -51,6 +54,14 @@ export class DoorBeacon implements Readonly<DoorPorts['beacon']> {
 
   reseed(signal: AbortSignal): AsyncIterable<unknown> {
     return this.#told('beacon.reseed', {}, signal);
+  }
+
+  refused(): string | undefined {
+    return this.#ports.successors.refused;
+  }
+
+  accept(id: string): Promise<void> {
+    return this.#ports.successors.accept(id);
   }
 
   migrate(to: unknown, signal: AbortSignal): AsyncIterable<unknown> {

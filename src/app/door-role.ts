@@ -74,6 +74,7 @@ class Door {
   readonly #member: Member;
   readonly #peer: NodePeer;
   readonly #view: BeaconView;
+  readonly #doorView: DoorView;
   readonly #steward: StewardClient;
   readonly #log: RemoteLog;
   readonly #registry: DoorRegistry;
@@ -88,6 +89,7 @@ class Door {
     const { view } = doorView;
     this.#member = member;
     this.#view = view;
+    this.#doorView = doorView;
     this.#peer = member.peer;
     this.#steward = new StewardClient(member.peer, systemClock);
     this.#log = new RemoteLog(this.#steward.rpc, () => this.#steward.peer());
@@ -213,6 +215,7 @@ class Door {
       rpc: this.#peer.rpc,
       steward: this.#steward,
       scratch: scratchDirectory(this.#member.config.dataDir),
+      successors: this.#doorView,
       visible: (revision) => this.#registry.visible(revision),
     });
   }

@@ -118,6 +118,60 @@ describe('a log that names ours among those it replaces', () => {
       assert.deepEqual((await readdir(dir)).sort(), ['view', 'view-log', `view.replaced-${first.id}`]);
     });
 
+  test('is followed when a person accepts it by its id, and our copy stays for good', async (t) => {
+    t.mock.method(console, 'error', () => undefined);
+    const steward = new Steward();
+    await steward.putInForce([a, b], first);
+    const dir = await directory(t);
+    const door = await steward.door(dir);
+    await door.copy.view.waitFor(2, t.signal);
+    await assert.rejects(door.copy.accept(second.id), { code: 'VERSION_CONFLICT' }, 'nothing waits yet');
+    await steward.putInForce([a, c], second);
+    await untilDiverged(door.copy, /b is not in it/, t.signal);
+    await assert.rejects(door.copy.accept(third.id), { code: 'VERSION_CONFLICT' }, 'another one waits');
+    await door.copy.accept(second.id);
+    await door.copy.replaced;
+    await door.stop();
+    for (const [entries, lineage] of [
+      [[a, c], second],
+      [[c, a], third],
+    ] as const) {
+      await steward.putInForce(entries, lineage);
+      const next = await steward.door(dir);
+      await next.copy.view.waitFor(2, t.signal);
+      assert.equal(await next.copy.view.head(someAddress('b')), undefined);
+      if (lineage === third) await next.copy.replaced;
+      await next.stop();
+    }
+    const last = await steward.door(dir);
+    await last.stop();
+    assert.deepEqual((await readdir(dir)).sort(), [
+      'view',
+      'view-log',
+      `view.left-${first.id}`,
+      `view.replaced-${second.id}`,
+    ]);
+  });
+
+  test('brings nothing false with it when it is accepted', async (t) => {
+    t.mock.method(console, 'error', () => undefined);
+    const steward = new Steward();
+    await steward.putInForce([a, b], first);
+    const dir = await directory(t);
+    const door = await steward.door(dir);
+    await door.copy.view.waitFor(2, t.signal);
+    await steward.putInForce([a, withFalseSignature(b)], second);
+    await untilDiverged(door.copy, /b is not in it/, t.signal);
+    await door.copy.accept(second.id);
+    await door.stop();
+    const next = await steward.door(dir);
+    await next.copy.view.waitFor(2, t.signal);
+    assert.equal(await next.copy.view.head(someAddress('b')), undefined);
+    assert.equal((await next.copy.view.head(someAddress('a')))?.version, 1);
+    assert.equal(next.copy.view.health().state === 'damaged', false);
+    await next.stop();
+  });
+
   test('leaves one copy of the past behind, however often that happens', async (t) => {
     t.mock.method(console, 'error', () => undefined);
     const steward = new Steward();

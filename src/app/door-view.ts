@@ -1,10 +1,12 @@
 // A door's own copy of the registry, on its disk, and which log it was folded from.
 //
 //   view/                the copy
-//   view-log             {follows, next, checked}: the id of its log; that of the log which takes its place at the next
-//                        start; true once the log brought a false record, and is never folded on trust again
+//   view-log             {follows, next, left, checked}: the id of its log; that of the log which takes its place at the
+//                        next start; true when a person decided that, since it lacks something; true once the log
+//                        brought a false record, and is never folded on trust again
 //   view.next-<id>       a copy of a log that says it takes the place of ours, while that is looked into
 //   view.replaced-<id>   the copy before this one; all that it holds is in this one too
+//   view.left-<id>       a copy that holds what its successor lacks: people delete it, nobody else
 //   view.check           a copy taken from the steward, folded again to be compared
 //   view.damaged         the copy that was found damaged or false last
 
@@ -19,13 +21,14 @@ import { foldUpTo, lostIn } from '../beacon/successor.ts';
 import { BeaconView, diverged, type ViewOptions } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
 import { minute, second } from '../core/clock.ts';
-import { isHoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import { errnoOf, fileError, readIfThere, syncDirectory, writeWhole } from '../files/whole.ts';
 
 interface ViewLog {
   readonly follows?: string;
   readonly next?: string;
+  readonly left?: boolean;
   readonly checked?: boolean;
 }
 
@@ -41,6 +44,8 @@ interface Refused {
 const stallMs = 10 * second;
 /** One that lost something, and has grown since, is looked at again after so long. */
 const againMs = minute;
+/** Whoever ordered something is told that it is done before the process ends. */
+const answerMs = 200;
 
 export class DoorView implements AsyncDisposable {
   readonly view: BeaconView;
@@ -89,6 +94,30 @@ export class DoorView implements AsyncDisposable {
     });
   }
 
+  /** Id of the log that claims the place of ours and lacks something; a person may accept it. */
+  get refused(): string | undefined {
+    return this.#refused?.id;
+  }
+
+  /**
+   * From the next start on follows the log `id`, although it lacks what the health says: a person has decided so. The
+   * present copy is kept. `replaced` resolves a moment later. Does nothing when that log is followed already. Throws
+   * VERSION_CONFLICT when there is no such log that could be taken.
+   */
+  async accept(id: string): Promise<void> {
+    if (this.#log.follows === id || this.#log.next === id) return; // asked again, because the first answer was lost
+    const refused = this.#refused;
+    if (refused?.id !== id)
+      throw new HoldfastError(
+        'VERSION_CONFLICT',
+        `no log ${id} is waiting for this door to be accepted; the check \`beacon\` names the one that is`,
+        { details: { waiting: refused?.id ?? null } },
+      );
+    console.error(`log ${id} takes the place of the one that this view follows, as ordered:`, refused.error);
+    await this.#remember({ ...this.#log, next: id, left: true });
+    setTimeout(this.#replace, answerMs);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#proving;
     await this.view[Symbol.asyncDispose]();
@@ -116,15 +145,13 @@ export class DoorView implements AsyncDisposable {
     log: RemoteLog,
     signal: AbortSignal,
   ): Promise<string | undefined> {
-    // Its rows are what is looked at, so they must be its own fold.
-    await using next = await openView(directory, this.#log, { snapshotFrom: Number.POSITIVE_INFINITY });
-    try {
-      await foldUpTo(next, log, head.revision, { signal, stallMs });
-    } catch (error) {
-      // Next time it is folded with every signature checked first.
-      if (isHoldfastError(error, 'RECORD_CORRUPT')) return error.message;
-      throw error;
-    }
+    // Its rows are what is looked at, and what a person may accept: they must be its own fold, and nothing false in it.
+    await using next = await openView(
+      directory,
+      { checked: true },
+      { snapshotFrom: Number.POSITIVE_INFINITY },
+    );
+    await foldUpTo(next, log, head.revision, { signal, stallMs });
     return await lostIn(this.view, next, signal);
   }
 
@@ -168,7 +195,7 @@ async function settled(dataDir: string, log: ViewLog): Promise<ViewLog> {
   if (log.next === undefined) return log;
   const path = join(dataDir, 'view');
   const next = nextPath(dataDir, log.next);
-  const aside = `view.replaced-${log.follows ?? 'unknown'}`;
+  const aside = `view.${log.left === true ? 'left' : 'replaced'}-${log.follows ?? 'unknown'}`;
   if (await isThere(next)) {
     // The copies before the last one go: what they hold is in the last one, and in the one that comes.
     await removeSiblings(dataDir, 'view.replaced-', (name) => name === aside);
@@ -234,6 +261,7 @@ async function readViewLog(dataDir: string): Promise<ViewLog> {
     const [follows, next] = [fieldOf(value, 'follows'), fieldOf(value, 'next')];
     return {
       ...(fieldOf(value, 'checked') === true ? { checked: true } : {}),
+      ...(fieldOf(value, 'left') === true ? { left: true } : {}),
       ...(typeof follows === 'string' ? { follows } : {}),
       ...(typeof next === 'string' ? { next } : {}),
     };

@@ -38,8 +38,8 @@ async function firstLost(group: readonly HeldVersion[], after: BeaconView): Prom
 }
 
 /**
- * Folds `log` into `view` up to `revision`. Throws BEACON_UNAVAILABLE when nothing comes for `stallMs`,
- * RECORD_CORRUPT when the log brings a false record.
+ * Folds `log` into `view` up to `revision`. Throws BEACON_UNAVAILABLE when nothing comes for `stallMs`, and what the
+ * view throws of what it holds.
  */
 export async function foldUpTo(
   view: BeaconView,

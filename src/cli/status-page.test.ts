@@ -116,6 +116,7 @@ function answer(objects: Partial<StewardStatus['objects']>): StatusAnswer<Stewar
       beacon: {
         state: 'following',
         reason: '',
+        refused: null,
         revision: 9,
         addresses: 7,
         removed: 0,

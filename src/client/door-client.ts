@@ -268,6 +268,15 @@ export class DoorClient implements AsyncDisposable {
     yield* answer.bytes;
   }
 
+  /**
+   * Has the door follow the log `id`, which it refused because it lacks something; it starts again on it.
+   * Throws VERSION_CONFLICT when that log is not waiting for it.
+   */
+  async beaconAccept(id: string, options: Signalled = {}): Promise<unknown> {
+    const path = `/ucxi/v1/beacon/accept?${new URLSearchParams({ log: id }).toString()}`;
+    return this.http.data({ method: 'POST', path, ...options });
+  }
+
   /** Takes an exported log into an empty Beacon, or goes on with the same one. Resolves with the report. */
   async beaconImport(source: AsyncIterable<Uint8Array>, options: Signalled = {}): Promise<unknown> {
     const call = { method: 'POST', path: '/ucxi/v1/beacon/import', body: source, idleMs: 0 } as const;

@@ -6,6 +6,7 @@ import { fieldOf } from '../core/shape.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { plainJson } from './facts.ts';
 import { tellable } from './envelope.ts';
+import { logParameter } from './parameters.ts';
 import { schemas } from './schemas.ts';
 import type { Request, Route } from './server.ts';
 
@@ -41,6 +42,21 @@ export function beaconRoutes(ports: DoorPorts): Route[] {
       },
       { accepts: 'application/json' },
     ),
+    {
+      method: 'POST',
+      path: '/ucxi/v1/beacon/accept',
+      operationId: 'beaconAccept',
+      data: schemas.accepted,
+      summary: 'Have this door follow a log that replaces its own and lacks something; it starts again on it',
+      tag: 'operations',
+      parameters: [logParameter],
+      statuses: [200],
+      handle: async (request) => {
+        const log = request.need('log');
+        await ports.beacon.accept(log);
+        return { status: 200, message: 'accepted', data: { log } };
+      },
+    },
     {
       method: 'GET',
       path: '/ucxi/v1/beacon/export',

@@ -40,6 +40,10 @@ export interface DoorPorts {
     verify(signal: AbortSignal): AsyncIterable<unknown>;
     rebuild(signal: AbortSignal): AsyncIterable<unknown>;
     reseed(signal: AbortSignal): AsyncIterable<unknown>;
+    /** Id of the log that the view of this door refused, because it lacks something. */
+    refused(): string | undefined;
+    /** Makes this door follow that log; it starts again on it. Throws VERSION_CONFLICT for any other. */
+    accept(log: string): Promise<void>;
     /** `to`: `settings.beacon` of cluster.json, as the new log is to be kept. */
     migrate(to: unknown, signal: AbortSignal): AsyncIterable<unknown>;
     export(signal: AbortSignal): AsyncIterable<Uint8Array>;

@@ -90,6 +90,7 @@ function doorStatus(ports: DoorPorts): DoorStatus {
     beacon: {
       state,
       reason: withoutPaths(reason),
+      refused: ports.beacon.refused() ?? null,
       revision,
       addresses,
       removed,

@@ -23,6 +23,12 @@ export const limitParameter: Parameter = {
 };
 export const afterParameter: Parameter = { name: 'after', in: 'query', text: '`next` of the page before' };
 export const cidParameter: Parameter = { name: 'cid', in: 'query', required: true, text: 'CID of a block' };
+export const logParameter: Parameter = {
+  name: 'log',
+  in: 'query',
+  required: true,
+  text: 'id of a Beacon log',
+};
 export const revisionParameter: Parameter = {
   name: 'revision',
   in: 'query',

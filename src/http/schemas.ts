@@ -48,6 +48,7 @@ const door = fields({
   beacon: fields({
     state: text,
     reason: text,
+    refused: nullable(text),
     revision: count,
     addresses: count,
     versions: count,
@@ -139,4 +140,5 @@ export const schemas = {
   keyObjects: fields({ items: list(fields({ envelope: base64, manifest: base64 })), 'next?': text }),
   filedKeys: fields({ revision: count }),
   imported: fields({ entries: count, revision: count }),
+  accepted: fields({ log: text }),
 } as const;

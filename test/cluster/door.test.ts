@@ -498,6 +498,7 @@ describe('the document', () => {
       register: ['/ucxi/v1/register', { body: records }],
       beaconRebuild: ['/ucxi/v1/beacon/rebuild', { method: 'GET' }],
       beaconReseed: ['/ucxi/v1/beacon/reseed', { method: 'GET' }],
+      beaconAccept: ['/ucxi/v1/beacon/accept?log=none', { method: 'POST' }],
       beaconMigrate: ['/ucxi/v1/beacon/migrate', { body: '{"to":{"engine":"leveldb"}}' }],
       beaconImport: ['/ucxi/v1/beacon/import', { body: 'not a log' }],
       custodyLog: ['/v1/custody/log/custodian-1'],

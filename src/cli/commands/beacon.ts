@@ -3,7 +3,7 @@ import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DoorClient, WatchedRequest } from '../../client/door-client.ts';
 import { minute } from '../../core/clock.ts';
-import { describeError, HoldfastError } from '../../core/errors.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../../core/errors.ts';
 import type { StewardStatus } from '../../steward/status.ts';
 import { type BeaconSettings, defaultStream } from '../../local/beacon-settings.ts';
 import { writeBeaconSettings } from '../../local/layout.ts';
@@ -49,6 +49,27 @@ export const beaconReseed: Command = {
     const before = await stewardStart(context);
     await follow(context, (door, request) => door.beaconReseed(request));
     await untilStartedAgain(context, before);
+  },
+};
+
+export const beaconAccept: Command = {
+  name: 'beacon accept',
+  usage: 'LOG-ID',
+  summary: 'Have the door follow a rebuilt log although it lacks what the door has seen',
+  positionals: [1, 1],
+  notes: [
+    'For a version that is not to be had any more. The Beacon line of `status` says which one is lacking, and the id.',
+    'The door keeps its present copy beside the new one. Returns when it has started again and follows.',
+  ].join('\n'),
+  async run(context) {
+    const [id = ''] = context.positionals;
+    {
+      await using door = await openDoor(context);
+      await door.beaconAccept(id, { signal: context.signal });
+    }
+    await untilStartedAgain(context, undefined, id);
+    if (context.json) context.screen.value({ log: id });
+    else context.screen.line(`the door follows log ${id}`);
   },
 };
 
@@ -169,13 +190,22 @@ async function stewardStart(context: Context): Promise<number | undefined> {
 const startedAgainMs = minute;
 const pollMs = 200;
 
-/** Waits for another steward than the one that started at `before`, and a door whose view follows its log. */
-async function untilStartedAgain(context: Context, before: number | undefined): Promise<void> {
+/**
+ * Waits for another steward than the one that started at `before`, and a door whose view follows its log.
+ * Throws VERSION_CONFLICT as soon as the door refuses it; `accepted`: a log that it only has to start again on.
+ */
+async function untilStartedAgain(
+  context: Context,
+  before: number | undefined,
+  accepted?: string,
+): Promise<void> {
   const deadline = performance.now() + startedAgainMs;
   context.screen.say('the new log takes its place …');
   for (;;) {
     const lacking = await whatIsLacking(context, before);
     if (lacking === undefined) return;
+    if (isHoldfastError(lacking, 'VERSION_CONFLICT') && lacking.details['refused'] !== accepted)
+      throw lacking;
     if (performance.now() >= deadline)
       throw new HoldfastError('TIMEOUT', `the new log is in force, but ${describeError(lacking)}`, {
         cause: lacking,
@@ -185,8 +215,8 @@ async function untilStartedAgain(context: Context, before: number | undefined): 
 }
 
 async function whatIsLacking(context: Context, before: number | undefined): Promise<unknown> {
-  await using door = await openDoor(context);
   try {
+    await using door = await openDoor(context);
     const {
       steward,
       door: facts,
@@ -195,7 +225,13 @@ async function whatIsLacking(context: Context, before: number | undefined): Prom
     if (steward === null || steward.startedAt === before)
       return new Error(`the steward has not started again: ${stewardError ?? 'the old one answers'}`);
     if (!steward.catalogue.fresh) return new Error(`the steward is behind: ${steward.catalogue.reason}`);
-    const { state, reason } = facts.beacon;
+    const { state, reason, refused } = facts.beacon;
+    if (state !== 'following' && refused !== null)
+      return new HoldfastError(
+        'VERSION_CONFLICT',
+        `the new log is in force, and the door does not follow it: ${reason}. Where that version is not to be had any more: holdfast beacon accept ${refused}`,
+        { details: { refused } },
+      );
     return state === 'following' ? undefined : new Error(`the door is ${state}: ${reason}`);
   } catch (error) {
     context.signal.throwIfAborted();

@@ -3,6 +3,7 @@
 import type { Command } from '../command.ts';
 import { auditStranded } from './audit.ts';
 import {
+  beaconAccept,
   beaconExport,
   beaconImport,
   beaconMigrate,
@@ -48,6 +49,7 @@ export const commands: readonly Command[] = [
   beaconVerify,
   beaconReseed,
   beaconRebuild,
+  beaconAccept,
   beaconExport,
   beaconImport,
   beaconMigrate,
