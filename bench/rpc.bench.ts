@@ -81,7 +81,7 @@ function show(
 
 const dir = await mkdtemp(join(tmpdir(), 'holdfast-bench-'));
 const [port = 0, ownPort = 0] = await freePorts(2);
-const [identity] = await testIdentities(1);
+const [identity] = testIdentities(1);
 if (identity === undefined) throw new Error('no identity');
 
 const raw = fork(join(support, 'raw-tcp.child.ts'));

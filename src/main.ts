@@ -3,6 +3,9 @@
 // its own (`daemon --config`, spawned by its command), the process of one share in a drill (`cold-share`, spawned by `custody drill`), or a command.
 
 import { fileURLToPath } from 'node:url';
+import { saveProgramCache, useProgramCache } from './local/program-cache.ts';
+
+useProgramCache();
 
 // A reader that went away (`holdfast ls … | head`) ends a command, which hears of it itself; what is still in the
 // pipe at the end of the program is nobody's fault.
@@ -27,6 +30,7 @@ if (first === 'daemon' && rest.includes('--key-agent')) {
     env: process.env,
     mainPath: fileURLToPath(import.meta.url),
   });
+  saveProgramCache();
 }
 
 function valueOf(words: readonly string[], option: string): string {

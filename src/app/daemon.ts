@@ -1,10 +1,10 @@
 // One process of a cluster, from its configuration to its end.
 
-import { flushCompileCache } from 'node:module';
 import { HoldfastError } from '../core/errors.ts';
 import type { ChildInfo } from '../local/control-types.ts';
 import { loadProcessConfig } from '../local/layout.ts';
 import { keepPassingMemorySmall } from '../local/passing-memory.ts';
+import { saveProgramCache } from '../local/program-cache.ts';
 import { superviseChild, type Supervision } from '../local/supervise-child.ts';
 
 export interface RunningRole extends AsyncDisposable {
@@ -18,7 +18,7 @@ export function runDaemon(dir: string, name: string): Promise<number> {
   return run(name, async (supervision) => {
     const config = await loadProcessConfig(dir, name);
     const start = await roles[config.roles[0] ?? 'node']();
-    flushCompileCache(); // at the first start the others wait for what this one has compiled
+    saveProgramCache(); // at the first start the others wait for what this one has compiled
     await supervision.progress('loaded');
     return start(config);
   });
@@ -46,7 +46,7 @@ async function run(name: string, start: (supervision: Supervision) => Promise<Ru
   try {
     await using role = await start(supervision);
     await supervision.ready(role.info);
-    flushCompileCache(); // a process that is killed would not leave it for its next start
+    saveProgramCache(); // a process that is killed would not leave it for its next start
     await Promise.race([role.ended, aborted(supervision.stop)]);
     return 0;
   } catch (error) {

@@ -19,6 +19,7 @@ import { type Guard, startGuard } from './guard.ts';
 import { keepGrants } from './grants.ts';
 import { doorUrl, type Layout, layoutPaths, processEntry } from './layout.ts';
 import { logCheckMs, rotateLog } from './log-file.ts';
+import { programCache } from './program-cache.ts';
 import { isListening, isPortFree, portInUse } from './ports.ts';
 import { endOrphans, removeRunFiles, writeChildren, writeRunFile, writeStartError } from './run-file.ts';
 import { type ProcessMemory, readStateFile, remember, type StateFile, writeStateFile } from './state-file.ts';
@@ -280,9 +281,9 @@ class Cluster {
     await Promise.all(rest.map((child) => this.#startFirst(child)));
   }
 
-  /** The environment may name another one, which several clusters then share. */
+  /** Beside the program, for all clusters; where that cannot be written, one of this cluster. */
   get #compileCache(): string {
-    return process.env['NODE_COMPILE_CACHE'] ?? this.#paths.compileCache;
+    return programCache() ?? this.#paths.compileCache;
   }
 
   /** False before the first start: then every process would compile the same program for itself. */

@@ -6,10 +6,10 @@
 
 import { randomBytes } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
-import { generateKeyPairFromSeed } from '@libp2p/crypto/keys';
+import { privateKeyFromRaw } from '@libp2p/crypto/keys';
 import type { PrivateKey } from '@libp2p/interface';
 import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id';
-import { fromUtf8, toHex } from '../core/bytes.ts';
+import { concat, fromUtf8, toHex } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha256, type Signer, signerFromSeed } from '../core/hash.ts';
 import type { PeerName } from '../core/rpc.ts';
@@ -75,9 +75,11 @@ export async function createIdentity(path: string, seed: Uint8Array = randomByte
 }
 
 /** An identity that lives in memory only: doors of a moment, and tests. */
-export async function identityFromSeed(seed: Uint8Array): Promise<Identity> {
-  const privateKey = await generateKeyPairFromSeed('Ed25519', seed);
-  return { name: peerIdFromPrivateKey(privateKey).toString(), signer: signerFromSeed(seed), privateKey };
+export function identityFromSeed(seed: Uint8Array): Identity {
+  const signer = signerFromSeed(seed);
+  // libp2p itself would derive the public half in JavaScript, a tenth of a second while a machine is starting.
+  const privateKey = privateKeyFromRaw(concat(seed, signer.publicKey));
+  return { name: peerIdFromPrivateKey(privateKey).toString(), signer, privateKey };
 }
 
 /** The Ed25519 public key that a text peer id spells, 32 bytes. Throws ARGUMENT_INVALID for any other text. */

@@ -63,7 +63,7 @@ test('a stranger can neither connect nor be reached', { timeout }, async () => {
     isCalled = true;
     return { head: null };
   });
-  const [identity] = await testIdentities(1, 99);
+  const [identity] = testIdentities(1, 99);
   assert.ok(identity !== undefined);
   // The stranger believes in a membership with all three; the others do not.
   const members = [...a.membership().members, testMember(identity.name, 9)];
@@ -139,7 +139,7 @@ test('a lost connection rejects calls in flight at once and comes back by itself
 });
 
 test('a member that comes late is found; a taken port is named', { timeout }, async () => {
-  const [early, late] = await testIdentities(2);
+  const [early, late] = testIdentities(2);
   const [earlyPort, latePort] = await freePorts(2);
   assert.ok(early !== undefined && late !== undefined && earlyPort !== undefined && latePort !== undefined);
   // Only the late one's address is known, so the early one must keep dialling.
@@ -166,7 +166,7 @@ test('a member that comes late is found; a taken port is named', { timeout }, as
 test('a dial that hangs is given up and tried again; one under way when the peer stops is aborted', {
   timeout,
 }, async () => {
-  const [self, hanging] = await testIdentities(2);
+  const [self, hanging] = testIdentities(2);
   assert.ok(self !== undefined && hanging !== undefined);
   // Takes connections and never says a word, as a frozen process does.
   const sockets = new Set<Socket>();
@@ -234,7 +234,7 @@ const outageMs = 1000 * Number(process.env['HOLDFAST_OUTAGE_S'] ?? 0);
 test('after an outage longer than libp2p remembers peers, they meet again without any address', {
   timeout: timeout + outageMs,
 }, async (context) => {
-  const identities = await testIdentities(3);
+  const identities = testIdentities(3);
   const ports = await freePorts(3);
   const stores = await Promise.all(identities.map(() => openStore(context)));
   const start = (addressed: boolean): Promise<NodePeer[]> => {

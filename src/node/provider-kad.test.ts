@@ -27,7 +27,7 @@ const nobody: KadRecords = {
 
 /** A peer with a DHT of the version that is installed; the other members never come. */
 async function alone(work: (dht: KadDHT) => Promise<void>): Promise<void> {
-  const identity = await identityFromSeed(new Uint8Array(32).fill(1));
+  const identity = identityFromSeed(new Uint8Array(32).fill(1));
   const peers = [identity.name, (await stranger(2)).name, (await stranger(3)).name];
   const rest = { roles: ['node'] as const, zone: 'z', host: 'h', addrs: [] };
   const members = peers.map((peer, i) => ({ name: `node-${i}`, peer, ...rest }));
@@ -37,7 +37,7 @@ async function alone(work: (dht: KadDHT) => Promise<void>): Promise<void> {
 }
 
 async function stranger(seed: number) {
-  const { name } = await identityFromSeed(new Uint8Array(32).fill(seed));
+  const { name } = identityFromSeed(new Uint8Array(32).fill(seed));
   return { name, id: peerIdFromString(name) };
 }
 

@@ -16,8 +16,8 @@ import { makeCertificate, peerOfCertificate } from './tls-certificate.ts';
 import { tls } from './tls.ts';
 
 const now = Date.UTC(2026, 0, 1);
-const sender = await identityFromSeed(new Uint8Array(32).fill(1));
-const receiver = await identityFromSeed(new Uint8Array(32).fill(2));
+const sender = identityFromSeed(new Uint8Array(32).fill(1));
+const receiver = identityFromSeed(new Uint8Array(32).fill(2));
 const protocol = '/echo/1.0.0';
 type Encrypter = NonNullable<Libp2pOptions['connectionEncrypters']>[number];
 
@@ -82,7 +82,7 @@ test('a peer that speaks Noise only still finds one that offers both', async (t)
 
 test('a peer that is not the one that was dialled is refused', async (t) => {
   const [a, b] = await Promise.all([start(t, sender, tls()), start(t, receiver, tls())]);
-  const { name: third } = await identityFromSeed(new Uint8Array(32).fill(3));
+  const { name: third } = identityFromSeed(new Uint8Array(32).fill(3));
   const [address] = b.getMultiaddrs();
   assert.ok(address !== undefined);
   await assert.rejects(a.dial(address.decapsulate('/p2p').encapsulate(`/p2p/${third}`)), /unexpected peer/i);

@@ -302,7 +302,7 @@ function shell(line: string): Promise<Finished> {
 
 async function finished(program: string, words: readonly string[], input: string): Promise<Finished> {
   // The sources are compiled once and not by each of the two hundred processes of this file.
-  const env = { NODE_COMPILE_CACHE: join(home, 'compiled'), ...process.env, HOLDFAST_DATA: dir };
+  const env = { ...process.env, HOLDFAST_DATA: dir };
   const child = spawn(program, words, { cwd: home, env });
   const [out, err]: [Buffer[], Buffer[]] = [[], []];
   child.stdout.on('data', (chunk: Buffer) => out.push(chunk));

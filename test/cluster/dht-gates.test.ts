@@ -208,7 +208,7 @@ test('an unmodified kad-dht peer on the allow-list announces and resolves, both 
   await using cluster = await startCluster({ names: ['std-1', 'std-2'], node: { tickMs: 100 } });
   const [a, b] = cluster.nodes;
   assert.ok(a !== undefined && b !== undefined);
-  const identity = await identityOf('stranger');
+  const identity = identityOf('stranger');
   await using stock = await stockPeer(identity);
   const listen = stock.libp2p.getMultiaddrs().map((addr) => addr.toString().split('/p2p/')[0] ?? '');
   let closed = 0;
@@ -308,7 +308,7 @@ async function connected(each: NodeProcess): Promise<void> {
 /** An identity whose place in the key space begins with `bits` zero bits. */
 async function skewedIdentity(name: string, bits: number): Promise<Identity> {
   for (let i = 0; ; i++) {
-    const identity = await identityFromSeed(sha256(utf8(`${name} ${i}`)));
+    const identity = identityFromSeed(sha256(utf8(`${name} ${i}`)));
     const head = sha256(peerMultihash(identity.name))[0] ?? 0;
     if (head >> (8 - bits) === 0) return identity;
   }

@@ -95,7 +95,7 @@ test('a frozen peer costs its own calls their time limit, others nothing; it is 
     [0, 1].map((index) => startChild(join(root, String(index)), ports[index] ?? 0)),
   );
   context.after(() => children.map(({ process }) => process.kill('SIGKILL')));
-  const [identity] = await testIdentities(1);
+  const [identity] = testIdentities(1);
   const [frozen, healthy] = children;
   assert.ok(identity !== undefined && frozen !== undefined && healthy !== undefined);
   const members = [...children.map(({ name }) => name), identity.name].map((name, index) => ({
@@ -147,7 +147,7 @@ const isFullTime = process.env['HOLDFAST_FULL'] === '1';
 test('a bootstrap node that comes late, after many dials, joins all who know only its address', {
   timeout: isFullTime ? 180_000 : timeout,
 }, async (context) => {
-  const identities = await testIdentities(4);
+  const identities = testIdentities(4);
   const ports = await freePorts(4);
   // As after a first start from one address: the three know where the bootstrap node is, and nobody else.
   const [bootstrap, ...waiting] = identities.map((identity, index) => ({

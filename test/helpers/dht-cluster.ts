@@ -32,7 +32,7 @@ export class TestClock implements Clock {
   }
 }
 
-export function identityOf(name: string): Promise<Identity> {
+export function identityOf(name: string): Identity {
   return identityFromSeed(sha256(utf8(`identity of ${name}`)));
 }
 

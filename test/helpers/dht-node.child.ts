@@ -17,7 +17,7 @@ import { openDataDir } from '../../src/node/stores.ts';
 const [directory = '', name = '', port = '', membershipText = ''] = process.argv.slice(2);
 const membership: Membership = JSON.parse(membershipText);
 const clock = { now: () => Date.now(), monotonic: () => performance.now() };
-const identity = await identityOf(name);
+const identity = identityOf(name);
 const dir = await openDataDir(directory, { node: name, peer: identity.name, cluster: clusterName });
 const blockstore = await openBlockStore(dir);
 const providerStore = await openProviderStore(dir, { clock });

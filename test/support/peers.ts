@@ -6,10 +6,8 @@ import { type Identity, identityFromSeed } from '../../src/node/identity.ts';
 import type { Member, Membership } from '../../src/node/membership.ts';
 import { type NodePeer, type PeerOptions, startPeer } from '../../src/node/peer.ts';
 
-export async function testIdentities(count: number, from = 1): Promise<Identity[]> {
-  return Promise.all(
-    Array.from({ length: count }, (_, index) => identityFromSeed(new Uint8Array(32).fill(from + index))),
-  );
+export function testIdentities(count: number, from = 1): Identity[] {
+  return Array.from({ length: count }, (_, index) => identityFromSeed(new Uint8Array(32).fill(from + index)));
 }
 
 export function testMember(peer: PeerName, index: number, addrs: readonly string[] = []): Member {
@@ -50,7 +48,7 @@ export async function startPeers(
   count: number,
   options: (index: number) => Partial<PeerOptions> = () => ({}),
 ): Promise<NodePeer[]> {
-  const identities = await testIdentities(count);
+  const identities = testIdentities(count);
   const ports = await freePorts(count);
   const membership = testMembership(
     identities.map(({ name }, index) => testMember(name, index, [`/ip4/127.0.0.1/tcp/${ports[index]}`])),
