@@ -261,7 +261,7 @@ test('kill -9 of all and a restart without bootstrap: records survive; a frozen 
   const root = await mkdtemp(join(tmpdir(), 'holdfast-kill-'));
   const names = ['kill-1', 'kill-2', 'kill-3'];
   const ports = await Promise.all(names.map(freePort));
-  const identities = await Promise.all(names.map(identityOf));
+  const identities = names.map(identityOf);
   const members = names.map((name, i) =>
     memberFor(identities[i] ?? assert.fail(), name, ['node'], [`/ip4/127.0.0.1/tcp/${ports[i]}`]),
   );
