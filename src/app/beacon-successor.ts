@@ -20,13 +20,13 @@ import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcMessage, RpcServer } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import { type BeaconSettings, parseBeaconSettings } from '../local/beacon-settings.ts';
-import { isRecordBytes } from '../manifest/record.ts';
 import { type BeaconCopy, holds, otherCopies, ownCopy } from './beacon-copies.ts';
 import type { BeaconGate } from './beacon-gate.ts';
 import type { Generation } from './beacon-generations.ts';
 import { beginNext, continueNext, type NextLog, nextOfSame } from './beacon-next.ts';
 import { sayInStream } from './beacon-stream.ts';
-import { type Member, peersWithRole } from './member.ts';
+import type { Member } from './member.ts';
+import { nodesToAsk, recordBlocks } from './record-blocks.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
 
 /** The log in force and what is beside it; a log that is damaged has neither gate nor view. */
@@ -86,7 +86,7 @@ export class BeaconSuccessor implements AsyncDisposable {
     this.#open = open;
     this.#checkImported = checkImported;
     const works = {
-      rebuild: (_: unknown, signal: AbortSignal) => this.#rebuild(signal),
+      rebuild: (head: unknown, signal: AbortSignal) => this.#rebuild(head, signal),
       reseed: (_: unknown, signal: AbortSignal) => this.#reseed(signal),
       migrate: (head: unknown, signal: AbortSignal) => this.#migrate(head, signal),
     };
@@ -120,14 +120,17 @@ export class BeaconSuccessor implements AsyncDisposable {
     await this.#turn.run(async () => undefined);
   }
 
-  async *#rebuild(signal: AbortSignal): AsyncGenerator<RpcMessage> {
-    yield { head: { progress: 'reading the records of every reachable node' } };
+  async *#rebuild(head: unknown, signal: AbortSignal): AsyncGenerator<RpcMessage> {
+    const { peer } = this.#member;
+    const without = namesOf(fieldOf(head, 'without'));
+    const nodes = await nodesToAsk(peer, without, signal);
+    yield { head: { progress: `reading the records of ${nodes.length} storage nodes` } };
     const begin = (): Promise<NextLog> => beginNext(this.#member, this.#current);
     const { report, generation } = await this.#inPlace('it is being rebuilt', begin, async (next) => {
       const scratchPath = scratchDirectory(next.directory);
       await mkdir(scratchPath, { recursive: true });
       await using scratch = await LevelKv.open(scratchPath, { sync: false });
-      const blocks = this.#recordBlocks(signal);
+      const blocks = recordBlocks(peer, nodes, signal);
       const made = await rebuildBeacon({ blocks, log: next.log, scratch, signal });
       await scratch[Symbol.asyncDispose]();
       await clearScratch(next.directory);
@@ -142,6 +145,7 @@ export class BeaconSuccessor implements AsyncDisposable {
           ...report,
           forks: report.forks.map((fork) => ({ ...fork, cid: fork.cid.toString() })),
           missing: report.missing.map((gap) => ({ ...gap })),
+          without,
           generation,
         },
       },
@@ -320,22 +324,10 @@ export class BeaconSuccessor implements AsyncDisposable {
     this.#restoring = undefined;
     await restoring?.[Symbol.asyncDispose]();
   }
+}
 
-  async *#recordBlocks(signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const { peer } = this.#member;
-    const up = new Set(peer.connected());
-    const nodes = peersWithRole(peer.membership(), 'node').filter((each) => up.has(each));
-    if (nodes.length === 0)
-      throw new HoldfastError('PEER_UNREACHABLE', 'no storage node is reachable: nothing to rebuild from');
-    for (const node of nodes)
-      for await (const { body } of peer.rpc.stream(
-        node,
-        'block.records',
-        { head: {} },
-        { signal, lane: 'bulk', timeoutMs: 60_000 },
-      ))
-        if (isRecordBytes(body)) yield body;
-  }
+function namesOf(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((each) => typeof each === 'string') : [];
 }
 
 function targetOf(value: unknown): BeaconSettings {

@@ -48,8 +48,8 @@ export class DoorBeacon implements Readonly<DoorPorts['beacon']> {
   }
 
   /** Every door, this one too, folds the new log once it follows that (door-view.ts). */
-  rebuild(signal: AbortSignal): AsyncIterable<unknown> {
-    return this.#told('beacon.rebuild', {}, signal);
+  rebuild(without: readonly string[], signal: AbortSignal): AsyncIterable<unknown> {
+    return this.#told('beacon.rebuild', { without }, signal);
   }
 
   reseed(signal: AbortSignal): AsyncIterable<unknown> {

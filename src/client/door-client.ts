@@ -231,9 +231,17 @@ export class DoorClient implements AsyncDisposable {
     return this.#follow('/ucxi/v1/beacon/verify', options);
   }
 
-  /** Reconstructs the registry from the records in the blockstores. Resolves with what was found. */
-  async beaconRebuild(options: WatchedRequest = {}): Promise<Readonly<Record<string, unknown>>> {
-    return this.#follow('/ucxi/v1/beacon/rebuild', options);
+  /**
+   * Reconstructs the registry from the records in the blockstores of all storage nodes but `without`, by name.
+   * Resolves with what was found. Throws PEER_UNREACHABLE naming the nodes that cannot be asked.
+   */
+  async beaconRebuild(
+    without: readonly string[] = [],
+    options: WatchedRequest = {},
+  ): Promise<Readonly<Record<string, unknown>>> {
+    const query = new URLSearchParams();
+    for (const name of without) query.append('without', name);
+    return this.#follow(`/ucxi/v1/beacon/rebuild?${query.toString()}`, options);
   }
 
   /** Compares the blocks of all nodes with the registry (docs/operating/stranded.md). Throws VERSION_CONFLICT for another plan. */

@@ -6,7 +6,7 @@ import { fieldOf } from '../core/shape.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { plainJson } from './facts.ts';
 import { tellable } from './envelope.ts';
-import { logParameter } from './parameters.ts';
+import { logParameter, withoutParameter } from './parameters.ts';
 import { schemas } from './schemas.ts';
 import type { Request, Route } from './server.ts';
 
@@ -25,7 +25,8 @@ export function beaconRoutes(ports: DoorPorts): Route[] {
       'rebuild',
       'beaconRebuild',
       'Reconstruct the registry from the records found in the blockstores: progress as JSON lines',
-      ({ signal }) => ports.beacon.rebuild(signal),
+      ({ url, signal }) => ports.beacon.rebuild(url.searchParams.getAll('without'), signal),
+      { parameters: [withoutParameter] },
     ),
     longWork(
       'reseed',
@@ -95,7 +96,7 @@ function longWork(
   operationId: string,
   summary: string,
   work: (request: Request) => AsyncIterable<unknown>,
-  more: Pick<Route, 'accepts'> = {},
+  more: Pick<Route, 'accepts' | 'parameters'> = {},
 ): Route {
   return {
     method: 'POST',

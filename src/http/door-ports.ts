@@ -38,7 +38,7 @@ export interface DoorPorts {
   /** Work on the Beacon as a whole; each yields progress and ends with the result. */
   readonly beacon: {
     verify(signal: AbortSignal): AsyncIterable<unknown>;
-    rebuild(signal: AbortSignal): AsyncIterable<unknown>;
+    rebuild(without: readonly string[], signal: AbortSignal): AsyncIterable<unknown>;
     reseed(signal: AbortSignal): AsyncIterable<unknown>;
     /** Id of the log that the view of this door refused, because it lacks something. */
     refused(): string | undefined;

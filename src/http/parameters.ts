@@ -29,6 +29,12 @@ export const logParameter: Parameter = {
   required: true,
   text: 'id of a Beacon log',
 };
+export const withoutParameter: Parameter = {
+  name: 'without',
+  in: 'query',
+  text: 'storage node that never comes back, and is not asked; may be repeated',
+  schema: { type: 'array', items: { type: 'string' } },
+};
 export const revisionParameter: Parameter = {
   name: 'revision',
   in: 'query',

@@ -27,11 +27,21 @@ export const beaconRebuild: Command = {
   name: 'beacon rebuild',
   usage: '',
   summary: 'Reconstruct the registry from the records found in the blockstores alone',
+  options: {
+    without: { type: 'string', value: 'NODE,…', text: 'storage nodes that never come back' },
+  },
   positionals: [0, 0],
-  notes: 'Returns when steward and door have started again on the new log. The old one stays beside it.',
+  notes: [
+    'Asks every storage node, because any of them may be the last one that holds some record.',
+    'Returns when steward and door have started again on the new log. The old one stays beside it.',
+  ].join('\n'),
   async run(context) {
     const before = await stewardStart(context);
-    await follow(context, (door, request) => door.beaconRebuild(request));
+    const without = context
+      .text('without')
+      ?.split(',')
+      .map((name) => name.trim());
+    await follow(context, (door, request) => door.beaconRebuild(without, request));
     await untilStartedAgain(context, before);
   },
 };
