@@ -5,7 +5,8 @@
 //      └──────down──── up ◀──opened by either side──
 //
 // There is no state for giving up: a member is dialled until it leaves the membership. Pauses double up to a
-// bound, and chance spreads them, so that a cluster that starts at once does not knock at once.
+// bound, and chance spreads them, so that a cluster that starts at once does not knock at once. One that did not answer
+// is dialled again late rather than soon: when it comes up it dials us itself, and two dials at once are one in vain.
 
 export type DialState =
   | { readonly status: 'waiting'; readonly attempts: number; readonly dueAt: number }
@@ -19,9 +20,12 @@ export interface DialTimes {
   readonly pauseMsMax: number;
 }
 
+/** Steps of doubling that the second dialler begins with, and an attempt that failed. */
+const [secondStep, failedStep] = [2, 3];
+
 /** A new member. The side that is `first` dials at once; the other waits a little, so that mostly one dial is made. */
 export function dialNew(first: boolean, now: number, random: number, times: DialTimes): DialState {
-  return { status: 'waiting', attempts: 0, dueAt: first ? now : now + pause(1, random, times) };
+  return { status: 'waiting', attempts: 0, dueAt: first ? now : now + pause(secondStep, random, times) };
 }
 
 /** waiting → waiting, due now: the peer showed itself. */
@@ -38,7 +42,8 @@ export function dialStarted(state: DialState): DialState {
 /** trying → waiting; an answer for a state left meanwhile changes nothing. `random` in [0, 1). */
 export function dialFailed(state: DialState, now: number, random: number, times: DialTimes): DialState {
   if (state.status !== 'trying') return state;
-  return { status: 'waiting', attempts: state.attempts, dueAt: now + pause(state.attempts, random, times) };
+  const dueAt = now + pause(failedStep + state.attempts, random, times);
+  return { status: 'waiting', attempts: state.attempts, dueAt };
 }
 
 /** any → up */
@@ -52,8 +57,8 @@ export function dialDown(state: DialState, now: number, random: number, times: D
   return { status: 'waiting', attempts: 0, dueAt: now + pause(0, random, times) };
 }
 
-/** Pause before the attempt after `attempts` failed ones: doubled each time, bounded, and 50…100 % of that. */
-export function pause(attempts: number, random: number, { pauseMsMin, pauseMsMax }: DialTimes): number {
-  const full = Math.min(pauseMsMax, pauseMsMin * 2 ** Math.min(attempts, 30));
+/** The pause after `steps` doublings: bounded, and 50…100 % of that. */
+export function pause(steps: number, random: number, { pauseMsMin, pauseMsMax }: DialTimes): number {
+  const full = Math.min(pauseMsMax, pauseMsMin * 2 ** Math.min(steps, 30));
   return full * (0.5 + random / 2);
 }
