@@ -50,6 +50,8 @@ export const treeEntriesMax = 100_000;
 export const treeBytesMax = 64 * 1024 * 1024;
 /** Custodians of one custody group: they are organisational units, and every ceremony sends n² sealed shares. */
 export const custodiansMax = 32;
+/** Points of the signing key's group that a process remembers to be elements: the commitments of the largest ceremony, n² of them, several times. */
+export const pointsKnownMax = 4096;
 /** Depth of the tree of one page of switched wraps: a page holds `unwrapItemsMax` of them, with room for more. */
 export const wrapProofMax = 16;
 /** One sealed share of a key generation with its payload: the size every implementation should take (c2sp.org/cocktail-dkg). */

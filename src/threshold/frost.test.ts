@@ -118,6 +118,10 @@ test('who sends a wrong share or commitment is named, and nothing else happens',
     [2, 'share'],
   ]);
   assert.deepEqual(blamed(aggregate(group, world.keys, list, message, shares.slice(1))), [[1, 'missing']]);
+  assert.deepEqual(blamed(aggregate(group, world.keys, list, message, [...wrong, ...wrong.slice(0, 1)])), [
+    [1, 'equivocation'],
+    [2, 'share'],
+  ]);
   for (let at = 0; at < 32; at += 5) {
     const bytes = flipped(the(shares[1]).bytes, at);
     assert.deepEqual(

@@ -177,6 +177,8 @@ export class CeremonyWorld implements AsyncDisposable {
   /** What a custodian's share store writes to. */
   disk: (folder: Disk, name: string) => Disk = (folder) => folder;
   readonly said: string[] = [];
+  readonly #book = new CustodyBook(cg);
+  #taken = 0;
 
   private constructor(dir: string) {
     this.dir = dir;
@@ -272,11 +274,13 @@ export class CeremonyWorld implements AsyncDisposable {
     return found.kek;
   }
 
-  /** The registry's records, judged by somebody who trusts nobody. */
+  /** The registry's records, judged by somebody who trusts nobody: each once, because the log only grows. */
   book(): CustodyBook {
-    const book = new CustodyBook(cg);
-    for (const { bytes } of this.log) book.take(bytes);
-    return book;
+    for (const { bytes } of this.log.slice(this.#taken)) {
+      this.#book.take(bytes);
+      this.#taken++;
+    }
+    return this.#book;
   }
 
   /** The private key, put together by the shares of these custodians in a generation. A test may; nobody else does. */
