@@ -264,7 +264,7 @@ async function openView(parent: string): Promise<BeaconView> {
   } catch (error) {
     const damage = ['DATA_DIR_DAMAGED', 'RECORD_CORRUPT'];
     if (!(error instanceof HoldfastError) || !damage.includes(error.code)) throw error;
-    const aside = await setAside(directory, String(Date.now()));
+    const aside = await setAside(directory, Date.now());
     console.error(`the view is damaged, now at ${aside}, and folded again: ${error.message}`);
     await mkdir(directory, { recursive: true });
     return BeaconView.open(await LevelKv.open(directory));

@@ -187,7 +187,7 @@ async function openedCopy(directory: string, open: () => Promise<JetStreamLog>):
     return await open();
   } catch (error) {
     if (!isDamage(error)) throw error;
-    const aside = await setAside(directory, String(Date.now()));
+    const aside = await setAside(directory, Date.now());
     console.error(
       `the copy of the log is damaged, now at ${aside}, and fetched again: ${describeError(error)}`,
     );

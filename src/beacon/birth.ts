@@ -5,7 +5,7 @@
 // crash in between leaves an unmarked store, which is made again while it holds nothing, and opened as it is otherwise.
 
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { isErrnoException } from './errno.ts';
 import { HoldfastError } from '../core/errors.ts';
 
@@ -45,13 +45,21 @@ export async function isBorn(directory: string): Promise<boolean> {
   return (await readMark(directory)) !== undefined;
 }
 
+/** Damaged copies that stay, for a person to look at. */
+const asideMax = 3;
+
 /**
- * Moves a damaged store out of the way, so that a derivable one can be built anew. Returns where it is now.
- * Nothing is deleted: a person decides about that.
+ * Moves a damaged store that can be derived again out of the way, under a name that ends with the time. Returns where it
+ * is now. Only the last few stay: a disk that damages one after the other would be full of them.
  */
-export async function setAside(directory: string, suffix: string): Promise<string> {
-  const aside = `${directory}.damaged-${suffix}`;
+export async function setAside(directory: string, atMs: number): Promise<string> {
+  const aside = `${directory}.damaged-${atMs}`;
   await rename(directory, aside);
+  const [parent, prefix] = [dirname(directory), `${basename(directory)}.damaged-`];
+  const there = (await readdir(parent)).filter((name) => name.startsWith(prefix));
+  const byAge = there.toSorted((a, b) => Number(a.slice(prefix.length)) - Number(b.slice(prefix.length)));
+  for (const name of byAge.slice(0, -asideMax))
+    await rm(join(parent, name), { recursive: true, force: true });
   return aside;
 }
 
