@@ -14,7 +14,7 @@ import type { JetStreamLog, JetStreamLogOptions } from '../beacon/jetstream.ts';
 import type { StreamWord } from '../beacon/jetstream-message.ts';
 import { LevelLog } from '../beacon/level.ts';
 import type { BeaconLog } from '../beacon/log.ts';
-import { PatientLog } from '../beacon/patient-log.ts';
+import { isSettings, PatientLog } from '../beacon/patient-log.ts';
 import { describeError, isHoldfastError } from '../core/errors.ts';
 import type { JetStreamSettings } from '../local/beacon-settings.ts';
 import type { BeaconReport } from '../steward/status.ts';
@@ -46,6 +46,8 @@ interface StreamGeneration extends Generation {
 
 /** Streams behind ours that are looked at: a rebuild that was given up leaves one that is never opened. */
 const successorsTried = 4;
+/** Whoever opens it tries again by himself, and says meanwhile what is the matter. */
+const once = { openMs: 0 };
 
 /** Servers are waited for in the background. Throws DATA_DIR_LOCKED and the like for the copy. */
 export async function openStream(
@@ -91,7 +93,7 @@ export async function openStream(
 export async function openStreamLog(
   member: Member,
   settings: JetStreamSettings,
-  options: Pick<JetStreamLogOptions, 'directory' | 'create' | 'signal' | 'fills'>,
+  options: Pick<JetStreamLogOptions, 'directory' | 'create' | 'signal' | 'fills' | 'openMs'>,
 ): Promise<JetStreamLog> {
   // The client is loaded where it is needed only.
   const { JetStreamLog } = await import('../beacon/jetstream.ts');
@@ -127,7 +129,7 @@ async function openInForce(
   // Whoever was there before knows the stream, and whoever joins the others finds theirs: neither begins one.
   const mayCreate = !member.dir.isBorn(name) && !member.config.joins;
   const create = mayCreate ? { create: { replicas: kept.replicas ?? 3, lineage } } : {};
-  const log = await openStreamLog(member, kept, { directory, signal, ...create });
+  const log = await openStreamLog(member, kept, { directory, signal, ...once, ...create });
   try {
     // Another one may have begun it.
     if (log.lineage !== undefined && log.lineage.id !== lineage.id)
@@ -156,6 +158,7 @@ async function adoptSuccessor(
     await prepareGeneration(member, next);
     const log = await openStreamLog(member, next.kept, {
       directory: logDirectory(member, next.number),
+      ...once,
     }).catch(
       () => undefined, // not there, or not to be reached: looked for again
     );
@@ -226,7 +229,7 @@ function reportOf(log: PatientLog, { stream }: JetStreamSettings): BeaconReport 
     const now = log.closed === undefined ? state : 'closed';
     return { engine: 'jetstream', text, state: now, reason, durable, problems };
   }
-  const refused = 'settings' in problem.details ? 'refused' : 'waiting';
+  const refused = isSettings(problem) ? 'refused' : 'waiting';
   return {
     engine: 'jetstream',
     text,

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
-import { jetStreamRoom, openWhenUp } from '../../test/support/jetstream-logs.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { someAppend } from '../../test/suites/beacon-log.suite.ts';
+import { jetStreamRoom } from '../../test/support/jetstream-logs.ts';
 import { manage, startNatsCluster } from '../../test/support/nats-cluster.ts';
 import { natsSkip } from '../../test/support/nats-server.ts';
 import { messageBytesMax } from './jetstream-message.ts';
@@ -25,6 +27,7 @@ const stream: StreamFacts = {
   persistMode: undefined,
   hasForeignSource: false,
   servers: ['a', 'b', 'c'],
+  away: [],
 };
 const server: ServerFacts = {
   name: 'a',
@@ -71,6 +74,7 @@ it('names each setting for want of which an acknowledged append may be lost', ()
     [{}, { syncAlways: false }, /server c needs sync_interval: always/],
     [{}, { syncAlways: undefined }, /server c does not tell/],
     [{}, { name: 'd' }, /server c does not tell its settings/],
+    [{ away: ['a', 'c'] }, { syncAlways: false }, /server c needs sync_interval: always/],
     [{}, { maxPayloadBytes: 1024 * 1024 }, /server c needs max_payload/],
     ...['2.12.2', '2.11.9', '1.99.99', '2.12.3-RC.1', 'unknown'].map(
       (version): [Partial<StreamFacts>, Partial<ServerFacts>, RegExp] => [
@@ -86,6 +90,7 @@ it('names each setting for want of which an acknowledged append may be lost', ()
     assert.equal(problems.length, 1);
     assert.match(problems[0] ?? '', named);
   }
+  assert.deepEqual(notDurable({ ...stream, away: ['c'] }, servers.slice(0, 2)), []);
   for (const version of ['2.12.4', '2.13.0', '2.15.1', '3.0.0', '2.13.0-RC.1'])
     assert.deepEqual(notDurable({ ...stream, servers: ['a'] }, [{ ...server, version }]), []);
 });
@@ -127,14 +132,22 @@ describe('the settings of real servers', { skip: await natsSkip() }, async () =>
     await assert.rejects(JetStreamLog.open(options), { message: /needs max_msgs: -1/ });
   });
 
-  it('opens while one of three servers is away, and refuses a payload that is too small', async () => {
+  it('opens while one of three servers is away, and asks it when it is back', async () => {
     const cluster = await startNatsCluster(room);
     await room.untilReady(cluster);
     const options = room.options(cluster);
     await (await JetStreamLog.open(options))[Symbol.asyncDispose]();
-    await cluster.end(2, 'SIGTERM');
-    await using log = await openWhenUp(options, true);
+    // For the others it stays on line for minutes: nobody has taken leave.
+    await cluster.end(2, 'SIGKILL');
+    await using log = await JetStreamLog.open(options);
     assert.equal(log.durability().durable, true);
+    await log.append(someAppend('addr/a'));
+    await cluster.start(2, { syncInterval: '2m' });
+    while (log.durability().durable) await delay(200);
+    await assert.rejects(log.append(someAppend('addr/b')), { message: /server n2 needs sync_interval/ });
+  });
+
+  it('refuses a payload that is too small', async () => {
     const small = await startNatsCluster(room, { size: 1, maxPayload: '1MB' });
     await assert.rejects(JetStreamLog.open(room.options(small)), { message: /max_payload/ });
   });

@@ -29,8 +29,10 @@ export interface StreamFacts {
   readonly noAck: boolean;
   readonly persistMode: string | undefined;
   readonly hasForeignSource: boolean;
-  /** Names of the servers that hold a copy and are not away. */
+  /** Names of the servers that hold a copy. */
   readonly servers: readonly string[];
+  /** Those of them that do not follow the leader now: they acknowledge nothing, and may be unable to answer. */
+  readonly away: readonly string[];
 }
 
 /** What a server says about itself. */
@@ -72,18 +74,22 @@ export function notDurable(stream: StreamFacts, servers: readonly ServerFacts[])
   const problems = wrong.map((setting) => `the stream needs ${setting}`);
   for (const name of stream.servers.toSorted()) {
     const server = servers.find((each) => each.name === name);
-    problems.push(...serverProblems(name, server));
+    // Who is away is asked when it is back.
+    if (server !== undefined || !stream.away.includes(name)) problems.push(...serverProblems(name, server));
   }
   return problems;
 }
 
-/** Throws BEACON_UNAVAILABLE naming every setting in `problems`. */
-export function refuse(stream: string, problems: readonly string[]): never {
+/**
+ * Throws BEACON_UNAVAILABLE naming every setting in `problems`. `mayTell`: all that speaks against the stream is that
+ * servers have not told their settings yet, and asking again may help.
+ */
+export function refuse(stream: string, problems: readonly string[], mayTell = false): never {
   throw new HoldfastError(
     'BEACON_UNAVAILABLE',
     `stream ${stream} is no durable log: ${problems.join('; ')}`,
     {
-      details: { stream, settings: problems },
+      details: { stream, settings: problems, ...(mayTell ? { unanswered: true } : {}) },
     },
   );
 }

@@ -3,6 +3,7 @@
 // What a server answers is sorted into what it proves. That a message is stored at a place is proof, and so is that
 // another one is; silence, a lost connection or an absent message prove nothing.
 
+import { setTimeout as delay } from 'node:timers/promises';
 import {
   DiscardPolicy,
   type ConsumerMessages,
@@ -19,14 +20,17 @@ import {
 } from '@nats-io/jetstream';
 import {
   type Authenticator,
+  AuthorizationError,
   connect,
   credsAuthenticator,
   nanos,
   type NatsConnection,
   type NodeConnectionOptions,
+  PermissionViolationError,
+  RequestError,
 } from '@nats-io/transport-node';
 import { second } from '../core/clock.ts';
-import { HoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import { type NatsLogin, readNatsLogin } from '../files/nats-login.ts';
 import { duplicateWindowMs, type ServerFacts, type StreamFacts } from './jetstream-settings.ts';
@@ -82,7 +86,10 @@ export class Stream implements AsyncDisposable {
     this.#manager = manager;
   }
 
-  /** Throws BEACON_UNAVAILABLE when no server can be reached. Reconnects for ever afterwards. */
+  /**
+   * Throws BEACON_UNAVAILABLE when no server can be reached. Reconnects for ever afterwards.
+   * Here and below, details `unanswered` says that nobody has refused: it may answer in a moment.
+   */
   static async connect(access: StreamAccess): Promise<Stream> {
     const nats = await reached(access, () => connect(connectionOptions(access, access.login)));
     try {
@@ -165,6 +172,11 @@ export class Stream implements AsyncDisposable {
     for await (const { type } of this.#nats.status()) if (type === 'reconnect') onBack();
   }
 
+  /** Whether each server can be asked for its settings. */
+  get asksServers(): boolean {
+    return this.#access.system !== undefined;
+  }
+
   /**
    * What servers tell of themselves: with a login of the system account those of these `names` that answer in time,
    * else the one we talk to.
@@ -207,6 +219,24 @@ export class Stream implements AsyncDisposable {
   }
 }
 
+/** What `work` gives, tried again until `giveUpAt` while all that speaks against it is silence. */
+export async function patiently<Result>(
+  work: () => Promise<Result>,
+  giveUpAt: number,
+  signal?: AbortSignal,
+): Promise<Result> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      const isSilence = isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['unanswered'] === true;
+      if (!isSilence || performance.now() >= giveUpAt || signal?.aborted === true) throw error;
+      await delay(patientPauseMs, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
+    }
+  }
+}
+
+const patientPauseMs = 250;
 /** Messages on their way to us that nobody took yet. Room for two of the largest. */
 const followedBytesMax = 8 * 1024 * 1024;
 const serverQuestion = '$SYS.REQ.SERVER.PING.VARZ';
@@ -216,6 +246,8 @@ const wrongLastSequence = 10071;
 const wrongLastSequenceUnknown = 10164;
 /** The same id was sent before and is being stored: whether it will be is open. */
 const sameIdUnderWay = 10158;
+/** The servers that are to hold a new stream have not all found each other. */
+const noPeersYet = 10005;
 
 /** Append-only, without any limit that lets a server forget. */
 const newStream = {
@@ -258,9 +290,10 @@ function authOf(login: Login, nonce: string | undefined): ReturnType<Authenticat
 }
 
 function stateOf({ config, state, cluster }: StreamInfo): StreamState {
-  // Who is away cannot be asked, and acknowledges nothing either; it is asked when it is back.
-  const present = (cluster?.replicas ?? []).filter(({ offline }) => !offline);
-  const names = [cluster?.leader, ...present.map(({ name }) => name)];
+  const others = cluster?.replicas ?? [];
+  const names = [cluster?.leader, ...others.map(({ name }) => name)];
+  // Killed servers stay on line for minutes in the eyes of the others; what they do not do is follow the leader.
+  const away = others.filter(({ offline, current }) => offline || !current);
   return {
     facts: {
       subjects: config.subjects,
@@ -280,6 +313,7 @@ function stateOf({ config, state, cluster }: StreamInfo): StreamState {
       persistMode: typeof config.persist_mode === 'string' ? config.persist_mode : undefined,
       hasForeignSource: hasForeignSource(config),
       servers: names.filter((name) => name !== undefined),
+      away: away.map(({ name }) => name),
     },
     firstSequence: state.first_seq,
     lastSequence: state.last_seq,
@@ -319,5 +353,13 @@ async function reached<Result>(access: StreamAccess, work: () => Promise<Result>
 
 function unreachable({ servers, stream }: StreamAccess, cause: unknown): HoldfastError {
   const message = `stream ${stream} on ${servers.join(', ')} does not answer as it should`;
-  return new HoldfastError('BEACON_UNAVAILABLE', message, { details: { stream }, cause });
+  const unanswered = isRefusal(cause) ? {} : { unanswered: true };
+  return new HoldfastError('BEACON_UNAVAILABLE', message, { details: { stream, ...unanswered }, cause });
+}
+
+/** True for an answer that will be the same in a moment. All else may be an election, a start, or a busy server. */
+function isRefusal(cause: unknown): boolean {
+  if (cause instanceof JetStreamApiError) return cause.status < 500 && cause.code !== noPeersYet;
+  const source = cause instanceof RequestError ? cause.cause : cause;
+  return source instanceof AuthorizationError || source instanceof PermissionViolationError;
 }

@@ -9,7 +9,7 @@ import { second } from '../core/clock.ts';
 import { sameBytes, toHex } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { decodeGroup, encodeWord, type StreamWord } from './jetstream-message.ts';
-import { Stream, type StreamAccess } from './jetstream-stream.ts';
+import { patiently, Stream, type StreamAccess } from './jetstream-stream.ts';
 import { emptyPosition, type LogPosition } from './log.ts';
 
 const tryMs = 15 * second;
@@ -23,10 +23,11 @@ export async function sayInStream(
   access: Omit<StreamAccess, 'timeoutMs'> & { readonly timeoutMs?: number },
   word: StreamWord,
 ): Promise<boolean> {
-  await using stream = await Stream.connect({ ...access, timeoutMs: access.timeoutMs ?? 5 * second });
   const giveUpAt = performance.now() + tryMs;
+  const timeoutMs = access.timeoutMs ?? 5 * second;
+  await using stream = await patiently(() => Stream.connect({ ...access, timeoutMs }), giveUpAt);
   for (;;) {
-    const state = await stream.state();
+    const state = await patiently(() => stream.state(), giveUpAt);
     if (state === undefined) return false;
     const sequence = state.lastSequence + 1;
     const bytes = encodeWord(sequence, await endOf(stream, state.lastSequence), word);

@@ -28,7 +28,13 @@ import {
 } from './jetstream-message.ts';
 import { findPlace } from './jetstream-place.ts';
 import { notDurable, refuse, type ServerFacts, unusable } from './jetstream-settings.ts';
-import { type PublishOutcome, Stream, type StreamAccess, type StreamState } from './jetstream-stream.ts';
+import {
+  patiently,
+  type PublishOutcome,
+  Stream,
+  type StreamAccess,
+  type StreamState,
+} from './jetstream-stream.ts';
 import { LevelLog } from './level.ts';
 import { parseLineage } from './lineage.ts';
 import type { Append, BeaconLog, LogEntry, LogHead, LogHealth, LogLineage, LogPosition } from './log.ts';
@@ -49,6 +55,11 @@ export interface JetStreamLogOptions extends Omit<StreamAccess, 'timeoutMs'> {
   readonly signal?: AbortSignal;
   /** A server must answer within this time, ms. Default 5 s. */
   readonly timeoutMs?: number;
+  /**
+   * How long opening goes on while servers do not answer, have not chosen who leads, or have not told their settings,
+   * as after the death of one of them, ms. Default 15 s; 0: each is asked once.
+   */
+  readonly openMs?: number;
   /** How long a group is sent again before its appends fail, ms. Default 15 s. */
   readonly retryMs?: number;
   /** How long a stream may be behind the copy, as a new leader is for moments, before that counts as loss, ms. Default 15 s. */
@@ -73,6 +84,8 @@ export class JetStreamLog implements BeaconLog {
   /** When the end of the copy was last seen in the stream. */
   #provenAt = Number.NEGATIVE_INFINITY;
   readonly #servers = new Map<string, ServerFacts>();
+  /** A server that holds the stream has never told its settings. */
+  #isUnheard = false;
   #durabilityProblems: readonly string[] = [];
   #word: StreamWord | undefined;
   #divergence = '';
@@ -85,17 +98,20 @@ export class JetStreamLog implements BeaconLog {
 
   /**
    * Connects, checks the settings of stream and servers, compares the stream with the copy, and catches up.
-   * Throws BEACON_UNAVAILABLE when no server answers, when a setting is not as it must be (details: settings), or when
-   * the stream lost or changed what the copy holds (details: diverged); and what LevelLog.open throws.
+   * Throws BEACON_UNAVAILABLE when no server answers for a while, when a setting is not as it must be (details:
+   * settings), or when the stream lost or changed what the copy holds (details: diverged); and what LevelLog.open throws.
    */
   static async open(options: JetStreamLogOptions): Promise<JetStreamLog> {
-    const stream = await Stream.connect({ ...options, timeoutMs: options.timeoutMs ?? 5 * second });
+    const { signal, openMs = 15 * second } = options;
+    const giveUpAt = performance.now() + openMs;
+    const access = { ...options, timeoutMs: options.timeoutMs ?? 5 * second };
+    const stream = await patiently(() => Stream.connect(access), giveUpAt, signal);
     const log = new JetStreamLog(options, stream);
     const end = (): void => log.#closing.abort();
     options.signal?.addEventListener('abort', end, { once: true });
     try {
       options.signal?.throwIfAborted();
-      await log.#begin();
+      await log.#begin(giveUpAt);
       return log;
     } catch (error) {
       await log[Symbol.asyncDispose]();
@@ -162,7 +178,7 @@ export class JetStreamLog implements BeaconLog {
     await this.#background;
   }
 
-  async #begin(): Promise<void> {
+  async #begin(giveUpAt: number): Promise<void> {
     const { directory } = this.#options;
     const copy = await LevelLog.open(directory, {
       original: {
@@ -172,9 +188,12 @@ export class JetStreamLog implements BeaconLog {
       },
     });
     this.#copy = copy;
-    if ((await this.#stream.state()) === undefined) await this.#create(await copy.head());
-    await this.#checkSettings();
-    const { lastSequence, metadata } = await this.#meet();
+    const found = async (): Promise<StreamState> => {
+      if ((await this.#stream.state()) === undefined) await this.#create(await copy.head());
+      await this.#checkSettings();
+      return this.#meet();
+    };
+    const { lastSequence, metadata } = await patiently(found, giveUpAt, this.#closing.signal);
     this.#lineage = lineageIn(metadata);
     if (metadata[closedField] !== undefined)
       this.#word ??= { kind: 'closed', by: metadata[closedField], why: 'it is being filled' };
@@ -208,17 +227,23 @@ export class JetStreamLog implements BeaconLog {
     const fatal = unusable(facts, this.#stream.subject);
     if (maxPayloadBytes < messageBytesMax)
       fatal.push(`the server needs max_payload: ${messageBytesMax} or more, not ${maxPayloadBytes}`);
-    // Who does not answer in time is taken at its last word; who never gave one is a problem.
-    for (const server of await this.#stream.servers(facts.servers)) this.#servers.set(server.name, server);
+    // Who does not answer in time, or is only starting, is taken at its last word; who never gave one is a problem.
+    for (const server of await this.#stream.servers(facts.servers))
+      if (server.syncAlways !== undefined || !this.#stream.asksServers)
+        this.#servers.set(server.name, server);
+    const heard = facts.servers.filter((name) => this.#servers.has(name));
+    this.#isUnheard = heard.length < facts.servers.length;
     this.#durabilityProblems = notDurable(facts, [...this.#servers.values()]);
     if (fatal.length > 0) refuse(stream, [...fatal, ...this.#durabilityProblems]);
-    if (!acceptNotDurable && this.#durabilityProblems.length > 0) refuse(stream, this.#durabilityProblems);
+    if (acceptNotDurable || this.#durabilityProblems.length === 0) return;
+    const isHeardBad = notDurable({ ...facts, servers: heard }, [...this.#servers.values()]).length > 0;
+    refuse(stream, this.#durabilityProblems, this.#stream.asksServers && !isHeardBad);
   }
 
-  /** A server may come back with other settings. */
+  /** A server may come back with other settings, or was away when all were asked. */
   async #reviewSettings(): Promise<void> {
     const { signal } = this.#closing;
-    while (await paused(settingsMs, signal)) {
+    while (await paused(this.#isUnheard ? lookMs : settingsMs, signal)) {
       await this.#checkSettings().catch(() => undefined); // what was found stands in `durability`, and stops appends
     }
   }
@@ -284,6 +309,7 @@ export class JetStreamLog implements BeaconLog {
     throw new HoldfastError(
       'BEACON_UNAVAILABLE',
       `no server has message ${sequence} of ${this.#options.stream} now`,
+      { details: { unanswered: true } },
     );
   }
 

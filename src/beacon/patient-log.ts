@@ -109,7 +109,7 @@ export class PatientLog implements BeaconLog {
       const isLost = 'diverged' in this.#problem.details;
       if (isLost) await this.#attempt(this.#options.onStuck);
       const { pauseMs, refusedPauseMs } = this.#options;
-      const isRefused = isLost || 'settings' in this.#problem.details;
+      const isRefused = isLost || isSettings(this.#problem);
       await delay(isRefused ? refusedPauseMs : pauseMs, undefined, { signal }).catch(() => undefined);
     }
   }
@@ -146,4 +146,9 @@ export class PatientLog implements BeaconLog {
       console.error(`the log: ${describeError(error)}`);
     }
   }
+}
+
+/** True where the stream or a server is set wrongly; silence about a setting may end by itself. */
+export function isSettings({ details }: HoldfastError): boolean {
+  return 'settings' in details && details['unanswered'] !== true;
 }

@@ -3,7 +3,6 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { JetStreamLog, type JetStreamLogOptions } from '../../src/beacon/jetstream.ts';
 import { isHoldfastError } from '../../src/core/errors.ts';
 import type { LogFixture } from '../suites/beacon-log.suite.ts';
@@ -51,19 +50,13 @@ export async function jetStreamRoom(): Promise<JetStreamRoom> {
   };
 }
 
-/**
- * Opens a log as soon as its servers answer. Any refusal but their silence is thrown; `tellLater`: one for settings
- * neither, while a server that ended is not known to have.
- */
-export async function openWhenUp(options: JetStreamLogOptions, tellLater = false): Promise<JetStreamLog> {
+/** Opens a log as soon as its servers answer, however long that takes. Any refusal but their silence is thrown. */
+export async function openWhenUp(options: JetStreamLogOptions): Promise<JetStreamLog> {
   for (;;) {
     try {
       return await JetStreamLog.open(options);
     } catch (error) {
-      const isSilence =
-        isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['diverged'] === undefined;
-      if (!isSilence || (error.details['settings'] !== undefined && !tellLater)) throw error;
-      await delay(200);
+      if (!isHoldfastError(error, 'BEACON_UNAVAILABLE') || error.details['unanswered'] !== true) throw error;
     }
   }
 }

@@ -45,8 +45,10 @@ export interface NatsCluster {
   leaderOf(stream: string): Promise<number | undefined>;
   /** Where server `index` keeps its streams. */
   storeOf(index: number): string;
-  /** Starts server `index` again after it ended, with its files. */
-  start(index: number): Promise<void>;
+  /** Process id of server `index`. */
+  pidOf(index: number): number;
+  /** Starts server `index` again after it ended, with its files, and this time with `changed` settings. */
+  start(index: number, changed?: Pick<NatsClusterOptions, 'syncInterval'>): Promise<void>;
   /** Ends server `index` as a power cut would, or as `signal` says. */
   end(index: number, signal?: 'SIGTERM' | 'SIGKILL'): Promise<void>;
   /** Sends SIGSTOP or SIGCONT to server `index`. */
@@ -70,7 +72,19 @@ export async function startNatsCluster(t: Ending, options: NatsClusterOptions = 
   );
   const servers: NatsServer[] = [];
   const storeOf = options.storeOf ?? ((index: number): string => join(directory, `n${index}`));
-  const start = async (index: number): Promise<void> => {
+  const routes =
+    size === 1
+      ? []
+      : members.map(({ route, proxy }) => ({
+          listen: route,
+          reach: options.proxied === true ? proxy : route,
+        }));
+  const start = async (index: number, changed: Partial<NatsClusterOptions> = {}): Promise<void> => {
+    await mkdir(storeOf(index), { recursive: true });
+    await writeFile(
+      join(directory, `n${index}.conf`),
+      configOf(index, members[index]?.monitor ?? 0, storeOf(index), routes, { ...options, ...changed }),
+    );
     const server = await startNats(t, {
       port: members[index]?.port ?? 0,
       args: ['-c', join(directory, `n${index}.conf`)],
@@ -81,20 +95,6 @@ export async function startNatsCluster(t: Ending, options: NatsClusterOptions = 
   const proxies: RouteProxy[] = [];
   if (options.proxied === true)
     for (const { proxy, route } of members) proxies.push(await RouteProxy.listen(t, proxy, route));
-  const routes =
-    size === 1
-      ? []
-      : members.map(({ route, proxy }) => ({
-          listen: route,
-          reach: options.proxied === true ? proxy : route,
-        }));
-  for (let index = 0; index < size; index++) {
-    await mkdir(storeOf(index), { recursive: true });
-    await writeFile(
-      join(directory, `n${index}.conf`),
-      configOf(index, members[index]?.monitor ?? 0, storeOf(index), routes, options),
-    );
-  }
   await Promise.all(members.map((_, index) => start(index)));
   return {
     urls: members.map(({ port }) => `127.0.0.1:${port}`),
@@ -104,6 +104,7 @@ export async function startNatsCluster(t: Ending, options: NatsClusterOptions = 
       return name === undefined ? undefined : Number(name.slice(1));
     },
     storeOf,
+    pidOf: (index) => servers[index]?.pid ?? 0,
     start,
     end: async (index, signal) => servers[index]?.end(signal),
     signal: (index, name) => servers[index]?.signal(name),
