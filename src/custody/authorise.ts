@@ -78,11 +78,10 @@ function requestProblem({ request }: OpenedRequest, terms: CustodyTerms): Refusa
   if (problem !== undefined || kek === undefined) return problem ?? refusal('group', 'no such key');
   const dated = datedProblem(request, now.beat, windowBeats);
   if (dated !== undefined) return refusal('stale', `the request is ${dated}`);
-  const { checkedBeat } = revocations;
-  if (checkedBeat === undefined || checkedBeat + windowBeats < now.beat)
+  if (!revocations.isFresh(now.beat, windowBeats))
     return refusal(
-      'stale',
-      `revocations were last compared at beat ${checkedBeat ?? 'never'}, now is ${now.beat}`,
+      'unread',
+      `revocations were last compared at beat ${revocations.checkedBeat ?? 'never'}, now is ${now.beat}`,
     );
   if (revocations.has({ what: 'key', id: request.by }))
     return refusal('revoked', 'the key that asks was revoked');

@@ -3,6 +3,7 @@
 // A registry that was set back is refused record by record within one process (book.ts). Over a restart the books
 // begin empty, so where each chain stood is kept, by the number and the CID of its newest record. With fewer records
 // in a chain, or another one in that place, nothing was compared, revocations grow stale, and nothing is opened.
+// When the registry was replaced it is read into new books; those that were compared serve until the new ones are.
 
 import { describeError, isHoldfastError } from '../core/errors.ts';
 import { CustodyBook } from './book.ts';
@@ -17,6 +18,8 @@ interface FiledRecord {
 export class CustodyBooks {
   readonly #shares: ShareStore;
   #books = new Map<string, CustodyBook>();
+  /** Where records go: the same ones, but while a replaced registry is read. */
+  #reading = this.#books;
   #problems = new Map<string, string>();
 
   constructor(shares: ShareStore) {
@@ -25,14 +28,18 @@ export class CustodyBooks {
 
   /** What is known of a group; undefined when no share of it is here. */
   book(cg: string): CustodyBook | undefined {
-    const known = this.#books.get(cg);
+    return this.#bookIn(this.#books, cg);
+  }
+
+  #bookIn(books: Map<string, CustodyBook>, cg: string): CustodyBook | undefined {
+    const known = books.get(cg);
     if (known !== undefined) return known;
     // What is only staged belongs to a ceremony that may lead to nothing, and to another key than the next one.
     const own = this.#shares.shares().filter((each) => each.cg === cg && each.status !== 'staged');
     if (own.length === 0) return undefined;
     const frost = own.find(({ key }) => key === 'frost');
     const book = new CustodyBook(cg, frost?.publicKey, this.#shares.pins(cg));
-    this.#books.set(cg, book);
+    books.set(cg, book);
     return book;
   }
 
@@ -46,7 +53,7 @@ export class CustodyBooks {
   take(record: FiledRecord): void {
     for (const cg of this.groups()) {
       try {
-        this.book(cg)?.take(record.bytes);
+        this.#bookIn(this.#reading, cg)?.take(record.bytes);
       } catch (error) {
         if (!isHoldfastError(error)) throw error;
         // What comes behind it fails for the same reason.
@@ -58,7 +65,7 @@ export class CustodyBooks {
   /** All that the registry had at `beat` was taken: raises the pins, or finds that records are missing. */
   async comparedAt(beat: number): Promise<void> {
     for (const cg of this.groups()) {
-      const book = this.book(cg);
+      const book = this.#bookIn(this.#reading, cg);
       if (book === undefined || this.#problems.has(cg)) continue;
       const positions = book.positions();
       const lost = Object.entries(this.#shares.pins(cg)).find(
@@ -72,12 +79,13 @@ export class CustodyBooks {
       }
       await this.#shares.pin(cg, positions);
       book.comparedAt(beat);
+      this.#books.set(cg, book);
     }
   }
 
-  /** Begins anew: the registry was replaced, and is read from its start. */
+  /** Begins anew: the registry was replaced, and is read from its start. What was compared before serves meanwhile. */
   restart(): void {
-    this.#books = new Map();
+    this.#reading = new Map();
     this.#problems = new Map();
   }
 

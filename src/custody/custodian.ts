@@ -105,8 +105,7 @@ export class Custodian {
         `this custodian holds no share of generation ${request.shareGen} of key ${request.kekVer} of group ${request.cg}`,
       );
     }
-    // Shares come into use with the record that names them, and who asks may have read that a moment before.
-    if (this.#ports.books.book(request.cg)?.kek(request.kekVer) === undefined) await this.#ports.catchUp?.();
+    if (!this.#isUpToDate(request)) await this.#ports.catchUp?.();
     const decision = authorise(opened, this.#terms(request));
     const verdicts = await this.#verify(share, request.items, decision);
     // Read while the log is flushed, and used only after that.
@@ -127,6 +126,16 @@ export class Custodian {
       this.#used.set(`${request.cg}/${request.kekVer}`, this.#ports.beat().beat);
     const answer = await this.#answer(opened, share, verdicts, await secret);
     return sealAnswer(answer, request.epk, this.#ports.signer, this.#ports.random);
+  }
+
+  /**
+   * Shares come into use with the record that names them, and who asks may have read that a moment before. After a
+   * start, or when the registry was away, its revocations are not compared yet.
+   */
+  #isUpToDate({ cg, kekVer }: Pick<ShareRef, 'cg' | 'kekVer'>): boolean {
+    const { books, beat } = this.#ports;
+    const book = books.book(cg);
+    return book?.kek(kekVer) !== undefined && book.revocations.isFresh(beat().beat, windowBeats);
   }
 
   #terms({ cg, kekVer }: Pick<ShareRef, 'cg' | 'kekVer'>): CustodyTerms {

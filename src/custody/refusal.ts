@@ -7,6 +7,7 @@ export const refusalCodes = [
   'group',
   'generation',
   'stale',
+  'unread',
   'replayed',
   'capability',
   'revoked',

@@ -85,6 +85,11 @@ export class Revocations {
     return new Revocations(this.#ids, Math.max(beat, this.checkedBeat ?? 0));
   }
 
+  /** True when it was compared within `windowBeats` before `beat`. */
+  isFresh(beat: number, windowBeats: number): boolean {
+    return this.checkedBeat !== undefined && this.checkedBeat + windowBeats >= beat;
+  }
+
   has(revoked: Revoked): boolean {
     return this.#ids.has(idOf(revoked));
   }

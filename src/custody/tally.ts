@@ -20,6 +20,9 @@ import type { Refusal } from './refusal.ts';
 import type { RequestItem } from './request.ts';
 
 /** One branch key that is asked for. */
+/** What may change when it is tried again. */
+export type Again = 'now' | 'soon' | 'reading';
+
 export interface TallyItem extends RequestItem {
   readonly record: BranchKeyBody;
   readonly label: BkLabel;
@@ -85,15 +88,16 @@ export class Tally {
   /**
    * What another try may change, when something is still closed: `now`, because newer records of the group or a
    * newer beat will do; `soon`, because custodians have not read yet what we have, have not heard a beat since their
-   * start, or have much to do.
+   * start, or have much to do; `reading`, because they have not read the registry since their start.
    */
-  get again(): 'now' | 'soon' | undefined {
+  get again(): Again | undefined {
     if (this.#done.every((answer) => answer?.ok === true)) return undefined;
     const codes = new Set(
       [...this.#heard.values()].flatMap(({ answer }) =>
         answer.results.flatMap((result) => (result.granted ? [] : [result.code])),
       ),
     );
+    if (codes.has('unread')) return 'reading';
     if (codes.has('group') || codes.has('clock') || codes.has('overloaded')) return 'soon';
     const moved = [...this.#silent.values()].some((why) => why.startsWith(otherGeneration));
     return moved || codes.has('generation') || codes.has('stale') ? 'now' : undefined;

@@ -251,10 +251,10 @@ describe('threshold custody', () => {
     await using group = await TestGroup.create();
     const provider = group.provider();
     const { branchKey, body } = await makeKey(provider);
-    for (const { books } of group.custodians) {
-      books.restart();
-      for (const record of group.records.slice(0, 1)) books.take(record);
-      await books.comparedAt(group.beat);
+    for (const each of group.custodians) {
+      each.forget();
+      for (const record of group.records.slice(0, 1)) each.books.take(record);
+      await each.books.comparedAt(group.beat);
     }
     const reload = async (): Promise<void> => {
       await group.tellCustodians();
@@ -266,12 +266,43 @@ describe('threshold custody', () => {
     );
   });
 
+  it('waits longer for custodians that have read nothing since their start', async () => {
+    await using group = await TestGroup.create();
+    const { branchKey, body } = await makeKey(group.provider());
+    for (const each of group.custodians) {
+      each.forget();
+      for (const record of group.records) each.books.take(record); // and do not know whether that is all
+    }
+    let reloads = 0;
+    const reload = async (): Promise<void> => {
+      if (++reloads === 6) await group.tellCustodians();
+      await group.reload();
+    };
+    const provider = group.provider({ source: { directory: () => group.known, reload } });
+    assert.deepEqual(await open(provider, body), branchKey);
+    assert.equal(reloads, 6);
+  });
+
+  it('is answered by custodians that read a replaced registry, out of what they had compared before', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { branchKey, body } = await makeKey(provider);
+    for (const { books } of group.custodians) {
+      books.restart();
+      for (const record of group.records.slice(0, 1)) books.take(record);
+    }
+    assert.deepEqual(await open(provider, body), branchKey);
+    assert.equal(group.reloads, 1, 'nothing had to be asked again');
+    await group.tellCustodians();
+    assert.deepEqual(await open(provider, body), branchKey);
+  });
+
   it('is answered at once by custodians that read on when they are asked for a key they have no record of', async () => {
     await using group = await TestGroup.create();
     const provider = group.provider();
     const { branchKey, body } = await makeKey(provider);
     for (const each of group.custodians) {
-      each.books.restart();
+      each.forget();
       each.catchUp = () => group.tellCustodians();
     }
     const { reloads } = group;

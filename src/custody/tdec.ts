@@ -10,7 +10,7 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { encodeCbor } from '../core/block.ts';
 import { toHex } from '../core/bytes.ts';
-import type { Clock } from '../core/clock.ts';
+import { type Clock, second } from '../core/clock.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import { custodyRequestBytesMax, unwrapItemsMax } from '../core/limits.ts';
@@ -37,7 +37,7 @@ import type {
   UnwrapRequest,
 } from './provider.ts';
 import { encodeRequest, requestHash, signRequest } from './request.ts';
-import { otherGeneration, Tally, type TallyItem } from './tally.ts';
+import { type Again, otherGeneration, Tally, type TallyItem } from './tally.ts';
 
 /** What is known of the group, from where it is kept. */
 export interface CustodySource {
@@ -95,6 +95,8 @@ const lifeBeats = 2;
 /** Tries of one unwrap, and the pause before one that waits for custodians to read on: they do so once a beat. */
 const attemptsMax = 4;
 const soonMs = 500;
+/** Custodians that have not read the registry since their start do so within a beat of reaching the steward. */
+const readingMsMax = 15 * second;
 /** Encoded items of one request: the rest is room for capabilities, approvals and the frame. */
 const itemsBytesMax = custodyRequestBytesMax - 32_768;
 /** What a custodian on a slow machine needs for one item: a large request is not late because it is large. */
@@ -138,12 +140,14 @@ export class TdecProvider implements KekProvider {
     const answers = new Map<number, Unwrapped>();
     let wanted: readonly number[] = [...records.keys()];
     let { beat } = request;
-    for (let attempt = 1; wanted.length > 0; attempt++) {
+    const readingUntil = performance.now() + readingMsMax;
+    for (let attempt = 1; wanted.length > 0; ) {
       const left = await this.#round(records, wanted, { ...request, beat }, answers);
       wanted = left.places;
-      if (wanted.length === 0 || attempt === attemptsMax) break;
+      if (left.again !== 'reading' || performance.now() > readingUntil) attempt++;
+      if (wanted.length === 0 || attempt > attemptsMax) break;
       // The shares moved on, a rotation was completed, or beats went by, since the group's records were read.
-      if (left.again === 'soon') await sleep(soonMs, undefined, signalled(request.signal));
+      if (left.again !== 'now') await sleep(soonMs, undefined, signalled(request.signal));
       await this.#options.source.reload(request.signal);
       beat = (await this.#options.beat?.(request.signal)) ?? beat;
     }
@@ -231,9 +235,9 @@ export class TdecProvider implements KekProvider {
     wanted: readonly number[],
     request: UnwrapRequest,
     answers: Map<number, Unwrapped>,
-  ): Promise<{ readonly places: readonly number[]; readonly again: 'now' | 'soon' }> {
+  ): Promise<{ readonly places: readonly number[]; readonly again: Again }> {
     const places: number[] = [];
-    let again: 'now' | 'soon' = 'now';
+    let again: Again = 'now';
     const byVersion = new Map<number, { kek: TdecKek; items: PlacedItem[] }>();
     for (const at of wanted) {
       const record = records[at];
@@ -255,7 +259,7 @@ export class TdecProvider implements KekProvider {
       batches.map(async ({ kek, items }) => ({ items, ...(await this.#ask(kek, items, request)) })),
     );
     for (const { items, results, again: mayHelp } of done) {
-      if (mayHelp === 'soon') again = mayHelp;
+      if (mayHelp === 'reading' || (mayHelp === 'soon' && again === 'now')) again = mayHelp;
       for (const [index, { at }] of items.entries()) {
         const answer = results[index];
         if (answer === undefined) continue;
@@ -396,7 +400,7 @@ interface PlacedItem {
 
 interface Asked {
   readonly results: readonly Unwrapped[];
-  readonly again: 'now' | 'soon' | undefined;
+  readonly again: Again | undefined;
 }
 
 type Found =

@@ -47,7 +47,7 @@ export class TestCustodian {
   readonly signer: Signer;
   readonly shares: ShareStore;
   readonly log: AuditLog;
-  readonly books: CustodyBooks;
+  books: CustodyBooks;
   readonly custodian: Custodian;
   /** Answers as if it were not there. */
   isDown = false;
@@ -68,10 +68,13 @@ export class TestCustodian {
     this.shares = shares;
     this.log = log;
     this.books = new CustodyBooks(shares);
+    const books = (): CustodyBooks => this.books;
     this.custodian = new Custodian({
       shares,
       log,
-      books: this.books,
+      get books() {
+        return books();
+      },
       signer: this.signer,
       group: async () => group.ristretto,
       random,
@@ -81,6 +84,11 @@ export class TestCustodian {
       catchUp: async () => this.catchUp(),
     });
     this.answers = (request) => this.custodian.unwrap(request);
+  }
+
+  /** As after a start: nothing of the registry is read. */
+  forget(): void {
+    this.books = new CustodyBooks(this.shares);
   }
 }
 
