@@ -1,61 +1,42 @@
 // The replicated Beacon while everything happens to its servers: three NATS servers, writers with compare-and-set on
-// three logs with a copy and a view each, and one fault after the other.
+// three logs with a copy and a view each (beacon-scene.ts), and one fault after the other.
 //
-//   node bench/beacon-faults.bench.ts [--writers 50] [--cuts 10] [--appends 300] [--only power-all]
+//   node bench/beacon-faults.bench.ts [--writers 50] [--cuts 10] [--rounds 3] [--appends 300] [--only power-all,control]
 //
 // Power cuts need root and loop devices: every server keeps its files on an ext4 of its own in an image; the servers are
 // stopped, the images copied (they hold what was flushed), the servers killed, and started on the copies. `control` does
 // the same with servers that do not sync: it must be seen to lose, to be named, and to be filled again from the copies.
-// Exits with 1 when anything acknowledged was lost, accepted twice, or read stale, or when the control lost nothing.
+// Exits with 1 when anything acknowledged was lost, accepted twice, or read stale, when views differ at the end, or when
+// the control lost nothing.
 
 import assert from 'node:assert/strict';
-import { mkdir, open, readdir, stat } from 'node:fs/promises';
+import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { JetStreamLog, type JetStreamLogOptions } from '../src/beacon/jetstream.ts';
-import { sayInStream } from '../src/beacon/jetstream-word.ts';
-import { LevelLog } from '../src/beacon/level.ts';
-import type { BeaconLog } from '../src/beacon/log.ts';
-import { copyLog } from '../src/beacon/migrate.ts';
-import { PatientLog } from '../src/beacon/patient-log.ts';
-import { toHex } from '../src/core/bytes.ts';
+import { minute } from '../src/core/clock.ts';
+import type { PeerInfo } from '@nats-io/jetstream';
 import { isHoldfastError } from '../src/core/errors.ts';
-import { assertKept, CasWriters } from '../test/support/cas-writers.ts';
-import { jetStreamRoom, type JetStreamRoom, openWhenUp } from '../test/support/jetstream-logs.ts';
-import { LoopDisks } from '../test/support/loop-disks.ts';
-import {
-  beaconLogin,
-  type NatsCluster,
-  startNatsCluster,
-  systemLogin,
-} from '../test/support/nats-cluster.ts';
+import { manage, type NatsCluster } from '../test/support/nats-cluster.ts';
+import { BeaconScene } from './beacon-scene.ts';
 
 const { values } = parseArgs({
   options: {
     writers: { type: 'string', default: '50' },
     cuts: { type: 'string', default: '10' },
+    rounds: { type: 'string', default: '3' },
     appends: { type: 'string', default: '300' },
     only: { type: 'string' },
   },
 });
-const [writersCount, cuts, appends] = [values.writers, values.cuts, values.appends].map(Number);
-if (writersCount === undefined || cuts === undefined || appends === undefined)
-  throw new TypeError('a number');
+const [writers, cuts, rounds, appends] = [values.writers, values.cuts, values.rounds, values.appends].map(
+  Number,
+) as [number, number, number, number];
 
-/** A cluster, three logs over it, and writers. */
-interface Scene {
-  readonly room: JetStreamRoom;
-  readonly cluster: NatsCluster;
-  readonly options: JetStreamLogOptions;
-  readonly directories: readonly string[];
-  readonly writers: CasWriters;
-  readonly disks: LoopDisks | undefined;
-}
-
-const faults: Readonly<Record<string, (scene: Scene) => Promise<void>>> = {
-  'kill-leader': async ({ cluster, options }) => {
-    const leader = await leaderOf(cluster, options.stream);
+/** Each leaves all servers running, and the stream to recover by itself. */
+const faults: Readonly<Record<string, (scene: BeaconScene) => Promise<void>>> = {
+  'kill-leader': async ({ cluster, stream }) => {
+    const leader = await leaderOf(cluster, stream);
     await cluster.end(leader);
     await delay(3000);
     await cluster.start(leader);
@@ -64,34 +45,38 @@ const faults: Readonly<Record<string, (scene: Scene) => Promise<void>>> = {
     await Promise.all([0, 1, 2].map((index) => cluster.end(index)));
     await Promise.all([0, 1, 2].map((index) => cluster.start(index)));
   },
-  pause: async ({ cluster, options }) => {
-    const leader = await leaderOf(cluster, options.stream);
+  pause: async ({ cluster, stream }) => {
+    const leader = await leaderOf(cluster, stream);
     cluster.signal(leader, 'SIGSTOP');
-    await delay(8000);
+    await delay(12_000);
     cluster.signal(leader, 'SIGCONT');
   },
-  partition: async ({ cluster, options }) => {
-    const leader = await leaderOf(cluster, options.stream);
+  partition: async ({ cluster, stream }) => {
+    const leader = await leaderOf(cluster, stream);
     cluster.isolate(leader);
     await delay(15_000);
     cluster.join();
   },
-  'power-one': async ({ cluster, disks }) => {
-    const index = Math.floor(Math.random() * 3);
-    await cut(cluster, disks, [index]);
-  },
-  'power-all': async ({ cluster, disks }) => cut(cluster, disks, [0, 1, 2]),
-  'bit-flips': async ({ cluster }) => damaged(cluster, 'flip'),
-  truncation: async ({ cluster }) => damaged(cluster, 'truncate'),
+  'power-one': (scene) => scene.cut([Math.floor(Math.random() * 3)]),
+  'power-all': (scene) => scene.cut([0, 1, 2]),
+  // The stream's messages; then everything that the server keeps, its votes and its place in them too.
+  'bit-flips': (scene) => damaged(scene, flipped, (path) => path.includes(`/streams/${scene.stream}/`)),
+  truncation: (scene) => damaged(scene, halved, (path) => path.includes(`/streams/${scene.stream}/`)),
+  'bit-flips-everywhere': (scene) => damaged(scene, flipped, () => true),
+  'truncation-everywhere': (scene) => damaged(scene, halved, () => true),
 };
 const needsDisks = ['power-one', 'power-all'];
+const controls = 3;
 
-const wanted = values.only === undefined ? [...Object.keys(faults), 'control'] : [values.only];
+const all = [...Object.keys(faults), 'stream-gone', 'control'];
+const wanted = values.only === undefined ? all : values.only.split(',');
+for (const name of wanted) assert(all.includes(name), `no fault ${name}: ${all.join(', ')}`);
 let failed = 0;
 for (const name of wanted) {
-  const repeats = needsDisks.includes(name) ? cuts : name === 'control' ? 3 : 1;
+  const begun = performance.now();
   try {
-    await (name === 'control' ? control(repeats) : run(name, repeats));
+    const said = await outcome(name);
+    console.log(`${name}: ${said}, ${((performance.now() - begun) / 1000).toFixed(0)} s`);
   } catch (error) {
     failed++;
     console.log(`${name}: FAILED`, error);
@@ -99,187 +84,140 @@ for (const name of wanted) {
 }
 process.exitCode = failed === 0 ? 0 : 1;
 
-async function run(name: string, repeats: number): Promise<void> {
-  await using scene = await makeScene({ withDisks: needsDisks.includes(name) });
-  const { writers } = scene;
-  const begun = performance.now();
+async function outcome(name: string): Promise<string> {
+  if (name === 'control') return control();
+  if (name === 'stream-gone') return streamGone();
+  const fault = faults[name];
+  assert(fault !== undefined);
+  const withDisks = needsDisks.includes(name);
+  const repeats = withDisks ? cuts : rounds;
+  await using scene = await BeaconScene.make({ writers, withDisks });
+  await scene.begin();
   for (let round = 0; round < repeats; round++) {
-    await writers.more(appends ?? 0);
-    await faults[name]?.(scene);
-    await writers.more(appends ?? 0);
+    await scene.more(appends);
+    await fault(scene);
+    await scene.more(appends);
   }
-  await writers.stop();
-  const stale = await scene.readers();
-  await using newcomer = await openWhenUp({ ...scene.options, directory: `${scene.options.directory}-new` });
-  const entries = await assertKept(newcomer, writers.acknowledged);
-  const head = await newcomer.head();
-  for (const directory of scene.directories) {
-    await using log = await openWhenUp({ ...scene.options, directory });
-    assert.equal(toHex((await log.head()).chain), toHex(head.chain), 'the copies differ');
-  }
-  assert.equal(stale, 0, 'stale reads');
-  console.log(
-    `${name} ×${repeats}: ${writers.acknowledged.length} acknowledged of ${entries.length}, 0 lost, 0 twice, ` +
-      `0 stale of ${scene.reads()} reads, ${writers.unanswered} sent again, ${seconds(begun)} s`,
-  );
+  const entries = await scene.finish();
+  return `×${repeats}: ${kept(scene, entries)}`;
+}
+
+/** The stream is deleted under its writers: every log names it, nobody begins another, until the copies fill one. */
+async function streamGone(): Promise<string> {
+  await using scene = await BeaconScene.make({ writers, withDisks: false });
+  await scene.begin();
+  await scene.more(appends);
+  await manage(scene.cluster, (manager) => manager.streams.delete(scene.stream));
+  await scene.named();
+  await scene.abandon();
+  return `named by all three logs, filled again from a copy; ${await goOn(scene)}`;
 }
 
 /** Servers that do not sync: what they lose is named, and filled again. */
-async function control(repeats: number): Promise<void> {
+async function control(): Promise<string> {
   let lost = 0;
-  for (let round = 0; round < repeats; round++) {
-    await using scene = await makeScene({ withDisks: true, syncInterval: '2m' });
-    const { writers, cluster, options } = scene;
-    await writers.more(2 * (appends ?? 0));
-    await cut(cluster, scene.disks, [0, 1, 2], () => writers.stop().catch(() => undefined));
-    await scene.readers();
-    const longest = await longestCopy(scene.directories);
-    let isNamed = false;
-    try {
-      await using log = await openWhenUp({ ...options, directory: longest, behindMs: 3000 });
-      await log.head();
-    } catch (error) {
-      isNamed = isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['diverged'] === true;
-      if (!isNamed) throw error;
-    }
-    if (!isNamed) continue;
-    lost++;
-    const next = { ...options, stream: `${options.stream}-e2`, directory: `${options.directory}-e2` };
-    await using copy = await LevelLog.open(longest);
-    await using filled = await openWhenUp({ ...next, create: { replicas: 3, closed: true }, fills: true });
-    await copyLog(copy, filled);
-    await sayInStream(next, { kind: 'open', by: 'bench', why: 'it is in force' });
-    await assertKept(filled, writers.acknowledged);
+  const lines: string[] = [];
+  for (let round = 0; round < controls; round++) {
+    await using scene = await BeaconScene.make({ writers, withDisks: true, syncInterval: '2m' });
+    await scene.begin();
+    await scene.more(2 * appends);
+    await scene.cut([0, 1, 2], () => scene.abandon());
+    const problems = (await scene.opened()).map((result) =>
+      result.status === 'rejected' ? namedLoss(result.reason) : 'kept',
+    );
+    if (!problems.every((problem) => problem === 'kept')) lost++;
+    lines.push(`\n  ${problems[0]}: filled again, ${await goOn(scene)}`);
   }
   assert(lost > 0, 'servers without sync lost nothing: the test is blind');
-  console.log(
-    `control ×${repeats}: ${lost} lost what they had acknowledged; each was named and filled again, 0 lost`,
-  );
+  return `×${controls}: ${lost} lost what they had acknowledged${lines.join('')}`;
 }
 
-interface OpenScene extends Scene, AsyncDisposable {
-  /** Ends the readers; how many reads behind an acknowledgement did not show it. */
-  readers(): Promise<number>;
-  reads(): number;
+/** Fills another stream from the copies, and lets everybody write there. */
+async function goOn(scene: BeaconScene): Promise<string> {
+  await scene.reseed();
+  await scene.begin();
+  await scene.more(appends);
+  return kept(scene, await scene.finish());
 }
 
-async function makeScene({
-  withDisks,
-  syncInterval,
-}: {
-  withDisks: boolean;
-  syncInterval?: string;
-}): Promise<OpenScene> {
-  const room = await jetStreamRoom();
-  const disks = withDisks ? await LoopDisks.make(room, 3) : undefined;
-  const cluster = await startNatsCluster(room, {
-    ...(disks === undefined ? {} : { storeOf: (index) => disks.pathOf(index) }),
-    ...(syncInterval === undefined ? {} : { syncInterval }),
-    proxied: true,
-  });
-  const acceptNotDurable = syncInterval !== undefined;
-  const options = room.options(cluster, {
-    timeoutMs: 2000,
-    acceptNotDurable,
-    login: beaconLogin,
-    system: systemLogin,
-  });
-  await openWhenUp(options).then((log) => log[Symbol.asyncDispose]());
-  const directories = ['', '-b', '-c'].map((suffix) => `${options.directory}${suffix}`);
-  const logs: BeaconLog[] = [];
-  for (const directory of directories) {
-    await mkdir(directory, { recursive: true });
-    const { create: _create, ...access } = options;
-    logs.push(await PatientLog.start((signal) => JetStreamLog.open({ ...access, directory, signal })));
-  }
-  const writers = new CasWriters(logs, writersCount ?? 0);
-  const stop = new AbortController();
-  let [reads, stale] = [0, 0];
-  /** What one log acknowledged is read through another one, once that has come so far. */
-  const reading = (async () => {
-    for (let at = 0; !stop.signal.aborted; at++) {
-      await delay(50);
-      const last = writers.acknowledged.at(-1);
-      const log = logs[at % logs.length];
-      if (last === undefined || log === undefined) continue;
-      try {
-        if ((await log.head()).revision < last.revision) continue; // not there yet: who holds the token waits
-        for await (const { chain } of log.read(last.revision)) {
-          reads++;
-          if (toHex(chain) !== last.chain) stale++;
-          break;
-        }
-      } catch {
-        // no server answers: no read, so no stale one
-      }
-    }
-  })();
-  let isClosed = false;
-  const close = async (): Promise<void> => {
-    if (isClosed) return;
-    isClosed = true;
-    stop.abort();
-    await reading;
-    for (const log of logs) await log[Symbol.asyncDispose]();
-  };
-  return {
-    room,
-    cluster,
-    options,
-    directories,
-    writers,
-    disks,
-    reads: () => reads,
-    readers: async () => {
-      await close();
-      return stale;
-    },
-    [Symbol.asyncDispose]: async () => {
-      await close();
-      await room.end();
-    },
-  };
+function kept(scene: BeaconScene, entries: number): string {
+  const { length } = scene.acknowledged;
+  return `${length} acknowledged of ${entries}, 0 lost, 0 twice, ${scene.summary()}, all copies and views equal`;
 }
 
-/** Cuts the power of some servers: what was not flushed is gone. */
-async function cut(
-  cluster: NatsCluster,
-  disks: LoopDisks | undefined,
-  indexes: readonly number[],
-  meanwhile: () => Promise<unknown> = async () => undefined,
+/** How a stream that lost something was refused. Anything but the alarm for that is thrown. */
+function namedLoss(error: unknown): string {
+  const isNamed = isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['diverged'] === true;
+  if (!isNamed) throw error;
+  return error.message;
+}
+
+/** Damages files of one server while it is down, and then kills another one, so that the damaged one is needed. */
+async function damaged(
+  { cluster, stream }: BeaconScene,
+  damage: (path: string) => Promise<boolean>,
+  isMeant: (path: string) => boolean,
 ): Promise<void> {
-  assert(disks !== undefined, 'no disks');
-  for (const index of indexes) cluster.signal(index, 'SIGSTOP');
-  for (const index of indexes) await disks.snapshot(index);
-  for (const index of indexes) await cluster.end(index);
-  await meanwhile();
-  for (const index of indexes) await disks.restore(index);
-  for (const index of indexes) await cluster.start(index);
-}
-
-/** Damages files of the stream on one server that is down. */
-async function damaged(cluster: NatsCluster, how: 'flip' | 'truncate'): Promise<void> {
   const index = Math.floor(Math.random() * 3);
   await cluster.end(index);
   const store = cluster.storeOf(index);
-  const names = await readdir(store, { recursive: true });
-  const blocks = names.filter((name) => name.endsWith('.blk') && name.includes('BEACON'));
-  assert(blocks.length > 0, 'no files to damage');
-  for (const name of blocks) {
-    const path = join(store, name);
-    const { size } = await stat(path);
-    if (size < 64) continue;
-    await using file = await open(path, 'r+');
-    if (how === 'truncate') await file.truncate(Math.floor(size / 2));
-    else
-      for (let count = 0; count < 20; count++) {
-        const at = Math.floor(Math.random() * size);
-        const { buffer } = await file.read(Buffer.alloc(1), 0, 1, at);
-        await file.write(Buffer.of((buffer[0] ?? 0) ^ (1 << (count % 8))), 0, 1, at);
-      }
+  let count = 0;
+  for (const entry of await readdir(store, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    if (entry.isFile() && isMeant(path) && (await damage(path))) count++;
   }
+  assert(count > 0, 'no files to damage');
   await cluster.start(index);
-  await delay(3000);
+  await caughtUp(cluster, stream);
+  const other = (index + 1) % 3;
+  await cluster.end(other);
+  await delay(5000);
+  await cluster.start(other);
+  await caughtUp(cluster, stream);
+}
+
+/** Twenty bits of a file somewhere. False for one that holds next to nothing. */
+async function flipped(path: string): Promise<boolean> {
+  await using file = await open(path, 'r+');
+  const { size } = await file.stat();
+  if (size < sizeBytesMin) return false;
+  for (let count = 0; count < 20; count++) {
+    const at = Math.floor(Math.random() * size);
+    const { buffer } = await file.read(Buffer.alloc(1), 0, 1, at);
+    await file.write(Buffer.of((buffer[0] ?? 0) ^ (1 << (count % 8))), 0, 1, at);
+  }
+  return true;
+}
+
+async function halved(path: string): Promise<boolean> {
+  await using file = await open(path, 'r+');
+  const { size } = await file.stat();
+  if (size < sizeBytesMin) return false;
+  await file.truncate(Math.floor(size / 2));
+  return true;
+}
+
+const sizeBytesMin = 64;
+
+/** Resolves when every server that holds the stream follows its leader. */
+async function caughtUp(cluster: NatsCluster, stream: string): Promise<void> {
+  const giveUpAt = performance.now() + 3 * minute;
+  while (!(await allFollow(cluster, stream))) {
+    assert(performance.now() < giveUpAt, 'a server does not catch up');
+    await delay(200);
+  }
+}
+
+async function allFollow(cluster: NatsCluster, stream: string): Promise<boolean> {
+  const replicas: PeerInfo[] = [];
+  try {
+    await manage(cluster, async (manager) => {
+      replicas.push(...((await manager.streams.info(stream)).cluster?.replicas ?? []));
+    });
+  } catch {
+    return false; // nobody leads it now
+  }
+  return replicas.length === 2 && replicas.every(({ current, offline }) => current && !offline);
 }
 
 async function leaderOf(cluster: NatsCluster, stream: string): Promise<number> {
@@ -288,18 +226,4 @@ async function leaderOf(cluster: NatsCluster, stream: string): Promise<number> {
     if (leader !== undefined) return leader;
     await delay(100);
   }
-}
-
-async function longestCopy(directories: readonly string[]): Promise<string> {
-  let [longest = '', most] = [directories[0], -1];
-  for (const directory of directories) {
-    await using copy = await LevelLog.open(directory);
-    const { revision } = await copy.head();
-    if (revision > most) [longest, most] = [directory, revision];
-  }
-  return longest;
-}
-
-function seconds(since: number): string {
-  return ((performance.now() - since) / 1000).toFixed(0);
 }
