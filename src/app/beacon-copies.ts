@@ -7,8 +7,10 @@ import type { BeaconView } from '../beacon/view.ts';
 import { sameBytes } from '../core/bytes.ts';
 import { second } from '../core/clock.ts';
 import { describeError } from '../core/errors.ts';
+import type { PeerName } from '../core/rpc.ts';
 import { hasRole } from '../node/membership.ts';
 import type { NodePeer } from '../node/peer.ts';
+import type { ViewPeer, ViewRoots } from './view-roots.ts';
 
 /** Somebody who holds the log as far as `position`. */
 export interface BeaconCopy {
@@ -27,9 +29,11 @@ interface Unheard {
 const methods = 'beacon.copy';
 const askMs = 5 * second;
 
-/** Lets the stewards of the cluster read what this view holds of the log. */
-export function serveCopy(peer: NodePeer, view: BeaconView): void {
-  serveReading(peer.rpc, methods, sourceOf(view), (caller) => hasRole(peer.membership(), caller, 'steward'));
+/** Lets the stewards of the cluster read what this view holds of the log, and compare its rows with those of others. */
+export function serveCopy(peer: NodePeer, view: BeaconView, roots: ViewRoots): void {
+  const isSteward = (caller: PeerName): boolean => hasRole(peer.membership(), caller, 'steward');
+  serveReading(peer.rpc, methods, sourceOf(view), isSteward);
+  roots.serve(peer.rpc, isSteward);
 }
 
 /** This process's view. */
@@ -42,14 +46,8 @@ export function ownCopy(name: string, view: BeaconView): BeaconCopy {
 export async function otherCopies(
   peer: Pick<NodePeer, 'membership' | 'rpc' | 'name'>,
 ): Promise<{ readonly copies: readonly BeaconCopy[]; readonly unheard: readonly Unheard[] }> {
-  const others = peer
-    .membership()
-    .members.filter(
-      ({ peer: other, roles }) =>
-        other !== peer.name && roles.some((role) => role === 'steward' || role === 'door'),
-    );
   const asked = await Promise.all(
-    others.map(async ({ name, peer: other }): Promise<BeaconCopy | Unheard> => {
+    membersWithViews(peer).map(async ({ name, peer: other }): Promise<BeaconCopy | Unheard> => {
       const log = new RemoteLog(peer.rpc, () => other, { name: methods, timeoutMs: askMs });
       try {
         const { revision, chain } = await log.head();
@@ -63,6 +61,15 @@ export async function otherCopies(
     copies: asked.filter((each): each is BeaconCopy => 'position' in each),
     unheard: asked.filter((each): each is Unheard => 'reason' in each),
   };
+}
+
+/** The other stewards and the doors. */
+export function membersWithViews(self: Pick<NodePeer, 'membership' | 'name'>): readonly ViewPeer[] {
+  return self
+    .membership()
+    .members.filter(
+      ({ peer, roles }) => peer !== self.name && roles.some((role) => role === 'steward' || role === 'door'),
+    );
 }
 
 /** True when `longer`, which reaches at least as far, holds the history up to `position`. */

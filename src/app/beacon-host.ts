@@ -8,8 +8,10 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setAside } from '../beacon/birth.ts';
+import { proveRows } from '../beacon/copied.ts';
 import { serveCustody } from '../beacon/custody-rpc.ts';
 import { bringsCustody, checkEntitled, type Entitled } from '../beacon/entitled.ts';
+import type { Kv } from '../beacon/kv.ts';
 import type { Append, BeaconLog, LogEntry } from '../beacon/log.ts';
 import { serveBeacon } from '../beacon/serve.ts';
 import { verifyBeacon } from '../beacon/verify.ts';
@@ -30,6 +32,7 @@ import { BeaconSuccessor, type InForce } from './beacon-successor.ts';
 import { HeldBlocks } from './held-blocks.ts';
 import { type Member, peersWithRole } from './member.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
+import { ViewRoots } from './view-roots.ts';
 
 interface OpenBeacon extends InForce {
   readonly log: HostedLog;
@@ -45,7 +48,9 @@ export class BeaconHost implements AsyncDisposable {
   readonly #open: OpenBeacon | HoldfastError;
   readonly #successor: BeaconSuccessor;
   readonly #stop = new AbortController();
+  readonly #roots: ViewRoots | undefined;
   #following: Promise<void> = Promise.resolve();
+  #proving: Promise<void> | undefined;
 
   private constructor(
     member: Member,
@@ -57,6 +62,8 @@ export class BeaconHost implements AsyncDisposable {
     this.#generation = generation;
     this.#open = open;
     this.#successor = successor;
+    if (!(open instanceof HoldfastError))
+      this.#roots = new ViewRoots(open.view, () => this.#proveAgain(open.view), this.#stop.signal);
   }
 
   /** Opens the log in force and serves it. Throws only for what is no damage: DATA_DIR_LOCKED, DATA_DIR_NEWER. */
@@ -78,9 +85,18 @@ export class BeaconHost implements AsyncDisposable {
     return this.#open instanceof HoldfastError ? undefined : this.#open.view;
   }
 
-  /** Resolves once another log has been put in force: the process is to start again on it. */
+  /**
+   * Resolves once another log has been put in force, or the view turned out to be false: the process is to start again
+   * on it, or to fold another view.
+   */
   get replaced(): Promise<void> {
-    return this.#successor.inForce;
+    const { inForce } = this.#successor;
+    return this.view === undefined ? inForce : Promise.race([inForce, this.view.condemned]);
+  }
+
+  /** For comparing its view with others; undefined where there is none. */
+  get roots(): ViewRoots | undefined {
+    return this.#roots;
   }
 
   revision(): number {
@@ -120,6 +136,7 @@ export class BeaconHost implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await this.#following;
+    await this.#proving;
     await this.#successor[Symbol.asyncDispose]();
     if (this.#open instanceof HoldfastError) return;
     // In this order: a log in a stream may have something left for the view.
@@ -153,7 +170,7 @@ export class BeaconHost implements AsyncDisposable {
         check: (append) => checkAppend(view, append, entitledIn(this.#member)),
         snapshot: () => view.snapshot(),
       });
-      serveCopy(own, view);
+      if (this.#roots !== undefined) serveCopy(own, view, this.#roots);
       serveCustody(rpc, view);
       rpc.handle('beacon.verify', async (_, { signal }) => ({ head: await this.#verify(open, signal) }));
     }
@@ -169,16 +186,34 @@ export class BeaconHost implements AsyncDisposable {
   }
 
   async #verify({ log, view }: OpenBeacon, signal: AbortSignal): Promise<Record<string, unknown>> {
-    const directory = join(scratchDirectory(this.#member.config.dataDir), `verify-${Date.now()}`);
-    await mkdir(directory, { recursive: true });
-    await using scratch = await LevelKv.open(directory, { sync: false });
-    try {
+    return this.#withScratch('verify', async (scratch) => {
       const held = new HeldBlocks(this.#member, signal);
       const report = await verifyBeacon({ log, view, scratch, hasBlock: (cid) => held.has(cid), signal });
       const content = await held.contentOf(view);
       const problems = [...report.problems, ...content.problems].slice(0, problemsMax);
       const blocks = report.blocks + content.blocks;
       return { ...report, ok: problems.length === 0, problems, blocks, counts: { ...report.counts } };
+    });
+  }
+
+  /** Folds the log of the view again and compares, in the background: where they differ, the view is condemned. */
+  #proveAgain(view: BeaconView): void {
+    const { signal } = this.#stop;
+    this.#proving ??= this.#withScratch('prove', (scratch) => proveRows(view, scratch, signal))
+      .catch((error: unknown) => {
+        if (!signal.aborted) console.error(`the view could not be folded again: ${describeError(error)}`);
+      })
+      .finally(() => {
+        this.#proving = undefined;
+      });
+  }
+
+  async #withScratch<Result>(name: string, work: (scratch: Kv) => Promise<Result>): Promise<Result> {
+    const directory = join(scratchDirectory(this.#member.config.dataDir), `${name}-${Date.now()}`);
+    await mkdir(directory, { recursive: true });
+    await using scratch = await LevelKv.open(directory, { sync: false });
+    try {
+      return await work(scratch);
     } finally {
       await scratch[Symbol.asyncDispose]();
       await rm(directory, { recursive: true, force: true });

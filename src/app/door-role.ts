@@ -107,7 +107,7 @@ class Door {
   }
 
   followBeacon(stack: AsyncDisposableStack): void {
-    serveCopy(this.#peer, this.#view);
+    serveCopy(this.#peer, this.#view, this.#doorView.roots(this.#stop.signal));
     const following = this.#view.follow(this.#followed, this.#stop.signal);
     stack.defer(async () => {
       this.#stop.abort();

@@ -12,7 +12,9 @@ import { lineageOf } from '../beacon/lineage.ts';
 import type { Append, LogLineage } from '../beacon/log.ts';
 import { MemoryLog } from '../beacon/memory.ts';
 import { RemoteLog } from '../beacon/remote.ts';
+import { rowKey } from '../beacon/rows.ts';
 import { serveBeacon } from '../beacon/serve.ts';
+import { LevelKv } from '../beacon/view-level.ts';
 import { DoorView } from './door-view.ts';
 
 const first = lineageOf('11'.repeat(16));
@@ -217,6 +219,37 @@ test('a copy with a false record is given up, and folded again with every signat
   assert.match(await readFile(join(dir, 'view-log'), 'utf8'), /"checked":true/);
 });
 
+test('a view with a row that its log does not give is given up once it has to prove itself, and folded again', async (t) => {
+  t.mock.method(console, 'error', () => undefined);
+  const steward = new Steward();
+  const bk = someId('bk');
+  await steward.putInForce(
+    ['a', 'b'].map((name) => putAppend(someManifest(someAddress(name)), bk)),
+    first,
+  );
+  const dir = await directory(t);
+  const sound = await steward.door(dir);
+  await sound.copy.view.waitFor(2, t.signal);
+  sound.prove();
+  await sound.stop();
+  const tags = rowKey('tag', 'sec-high', someAddress('a'));
+  {
+    await using kv = await LevelKv.open(join(dir, 'view'));
+    await kv.write(new Map([[tags, new Uint8Array()]]));
+  }
+  const door = await steward.door(dir);
+  await door.copy.view.waitFor(2, t.signal);
+  assert.equal((await door.copy.view.tagged('sec-high')).items.length, 1, 'nothing else notices it');
+  door.prove();
+  await door.copy.replaced;
+  await assert.rejects(door.copy.view.head(someAddress('a')), { code: 'RECORD_CORRUPT' });
+  await door.stop();
+  const again = await steward.door(dir);
+  await again.copy.view.waitFor(2, t.signal);
+  assert.deepEqual((await again.copy.view.tagged('sec-high')).items, []);
+  await again.stop();
+});
+
 async function untilDiverged(copy: DoorView, reason: RegExp, signal: AbortSignal): Promise<void> {
   while (copy.view.health().state !== 'diverged') await sleep(5, undefined, { signal });
   assert.match(copy.view.health().reason, reason);
@@ -254,13 +287,17 @@ class Steward {
     await this.#log?.append(someAppend(subject));
   }
 
-  async door(dir: string): Promise<{ readonly copy: DoorView; readonly stop: () => Promise<void> }> {
+  async door(
+    dir: string,
+  ): Promise<{ readonly copy: DoorView; readonly prove: () => void; readonly stop: () => Promise<void> }> {
     const copy = await DoorView.open(dir);
     const log = new RemoteLog(this.#rpc, () => 'steward');
     const ended = new AbortController();
     const following = copy.view.follow(copy.over(log, ended.signal), ended.signal);
+    const roots = copy.roots(ended.signal);
     return {
       copy,
+      prove: () => roots.prove(),
       stop: async () => {
         ended.abort();
         await log[Symbol.asyncDispose]();

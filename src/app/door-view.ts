@@ -7,13 +7,13 @@
 //   view.next-<id>       a copy of a log that says it takes the place of ours, while that is looked into
 //   view.replaced-<id>   the copy before this one; all that it holds is in this one too
 //   view.left-<id>       a copy that holds what its successor lacks: people delete it, nobody else
-//   view.check           a copy taken from the steward, folded again to be compared
+//   view.check           the copy, folded again to be compared: one taken from the steward, or one unlike others
 //   view.damaged         the copy that was found damaged or false last
 
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { proveCopied } from '../beacon/copied.ts';
+import { proveRows } from '../beacon/copied.ts';
 import { FollowedLog } from '../beacon/followed.ts';
 import type { LogLineage, LogPosition } from '../beacon/log.ts';
 import type { RemoteLog } from '../beacon/remote.ts';
@@ -24,6 +24,7 @@ import { minute, second } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import { errnoOf, fileError, readIfThere, syncDirectory, writeWhole } from '../files/whole.ts';
+import { ViewRoots } from './view-roots.ts';
 
 interface ViewLog {
   readonly follows?: string;
@@ -58,6 +59,7 @@ export class DoorView implements AsyncDisposable {
   #log: ViewLog;
   #refused: Refused | undefined;
   #proving: Promise<void> = Promise.resolve();
+  #isProving = false;
   #replace: () => void = () => undefined;
 
   private constructor(dataDir: string, view: BeaconView, log: ViewLog) {
@@ -118,6 +120,11 @@ export class DoorView implements AsyncDisposable {
     setTimeout(this.#replace, answerMs);
   }
 
+  /** For comparing this view with others (view-roots.ts), until `signal` aborts. */
+  roots(signal: AbortSignal): ViewRoots {
+    return new ViewRoots(this.view, () => this.#proveAgain(signal), signal);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#proving;
     await this.view[Symbol.asyncDispose]();
@@ -157,20 +164,42 @@ export class DoorView implements AsyncDisposable {
 
   /** A copy of the steward's rows is folded again from its log and compared, until that was done once. */
   async #proveCopy(signal: AbortSignal): Promise<void> {
-    const directory = join(this.#dataDir, 'view.check');
     while (!signal.aborted) {
       try {
-        await rm(directory, { recursive: true, force: true });
+        await rm(this.#checkPath, { recursive: true, force: true });
         await this.view.waitFor(1, signal);
         if (!this.view.isCopied) return;
-        await using scratch = await LevelKv.open(directory, { sync: false });
-        await proveCopied(this.view, scratch, signal);
+        await this.#proveRows(signal);
       } catch (error) {
         if (signal.aborted || this.view.health().state === 'damaged') return;
         console.error('the copied view is not proven yet:', error);
         await delay(againMs, undefined, { signal }).catch(() => undefined);
       }
     }
+  }
+
+  /** Folds the log of the view again and compares, in the background: where they differ, the view is condemned. */
+  #proveAgain(signal: AbortSignal): void {
+    if (this.#isProving) return;
+    this.#isProving = true;
+    this.#proving = this.#proving
+      .then(() => this.#proveRows(signal))
+      .catch((error: unknown) => {
+        if (!signal.aborted) console.error('the view could not be folded again to be compared:', error);
+      })
+      .finally(() => {
+        this.#isProving = false;
+      });
+  }
+
+  async #proveRows(signal: AbortSignal): Promise<void> {
+    await rm(this.#checkPath, { recursive: true, force: true });
+    await using scratch = await LevelKv.open(this.#checkPath, { sync: false });
+    await proveRows(this.view, scratch, signal);
+  }
+
+  get #checkPath(): string {
+    return join(this.#dataDir, 'view.check');
   }
 
   /** What we hold is of no use any more; the next copy is folded with every signature checked first. */

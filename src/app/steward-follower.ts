@@ -5,20 +5,24 @@ import { RemoteLog } from '../beacon/remote.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcServer } from '../core/rpc.ts';
 import type { BeaconReport } from '../steward/status.ts';
+import { serveCopy } from './beacon-copies.ts';
 import { DoorView } from './door-view.ts';
 import type { Member } from './member.ts';
+import type { ViewRoots } from './view-roots.ts';
 
 export class BeaconFollower implements AsyncDisposable {
   readonly #view: DoorView;
   readonly #log: RemoteLog;
   readonly #host: string;
   readonly #stop = new AbortController();
+  readonly #roots: ViewRoots;
   #following: Promise<void> = Promise.resolve();
 
   private constructor(view: DoorView, log: RemoteLog, host: string) {
     this.#view = view;
     this.#log = log;
     this.#host = host;
+    this.#roots = view.roots(this.#stop.signal);
   }
 
   /** `host`: the steward that keeps the log. Throws what opening the view throws. */
@@ -31,11 +35,17 @@ export class BeaconFollower implements AsyncDisposable {
     const { signal } = follower.#stop;
     follower.#following = view.view.follow(view.over(follower.#log, signal), signal);
     refuseAppends(peer.rpc, host.name);
+    serveCopy(peer, follower.view, follower.#roots);
     return follower;
   }
 
   get view(): DoorView['view'] {
     return this.#view.view;
+  }
+
+  /** For comparing its view with others. */
+  get roots(): ViewRoots {
+    return this.#roots;
   }
 
   /** Resolves once another log has been put in force: the process is to start again on it. */

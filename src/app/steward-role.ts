@@ -1,6 +1,7 @@
 // The steward role: the Beacon, the tempo, and the steward itself.
 
 import { parseBeat } from '../backbeat/beat.ts';
+import type { Tempo } from '../backbeat/tempo.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import type { ProcessConfig } from '../local/layout.ts';
@@ -12,12 +13,14 @@ import { defaultStewardSettings, type StewardSettings } from '../steward/setting
 import { ShareKeeper } from '../steward/share-keeper.ts';
 import { Steward } from '../steward/steward.ts';
 import { startBackbeat, startVoices } from './backbeat.ts';
+import { membersWithViews } from './beacon-copies.ts';
 import { BeaconHost } from './beacon-host.ts';
 import { CustodyCoordinator } from './custody-coordinator.ts';
 import { ViewCatalogue } from './catalogue.ts';
 import type { RunningRole } from './daemon.ts';
 import { BeaconFollower, hearBeats } from './steward-follower.ts';
-import { peersWithRole, random, type RoleOptions, startMember, systemClock } from './member.ts';
+import { type Member, peersWithRole, random, type RoleOptions, startMember, systemClock } from './member.ts';
+import { ViewComparer, type ViewRoots } from './view-roots.ts';
 
 export async function startStewardRole(
   config: ProcessConfig,
@@ -35,6 +38,7 @@ export async function startStewardRole(
   const backbeat = stack.use(await startBackbeat(member, { isTold: follows }));
   if (follows)
     hearBeats(member, host.peer, (head) => backbeat.bus.publishBeat(parseBeat(fieldOf(head, 'beat')).frame));
+  const comparer = beacon.roots && stack.use(compareViews(member, beacon.roots, backbeat.tempo));
   const ledger = stack.use(await LevelLedgerStore.open(dir.storePath('ledger')));
   const shares = stack.use(
     ShareKeeper.start({
@@ -52,7 +56,10 @@ export async function startStewardRole(
         server: peer.rpc,
         tempo: backbeat.tempo,
         tempoReport: () => backbeat.report(),
-        beaconReport: () => beacon.report(),
+        beaconReport: () => {
+          const views = comparer?.report();
+          return { ...beacon.report(), ...(views === undefined ? {} : { views }) };
+        },
         catalogue: catalogueOf(beacon),
         store: ledger,
         clock: systemClock,
@@ -82,6 +89,11 @@ export async function startStewardRole(
     ended: beacon.replaced,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+function compareViews({ peer, config }: Member, own: ViewRoots, tempo: Tempo): ViewComparer {
+  const others = (): ReturnType<typeof membersWithViews> => membersWithViews(peer);
+  return ViewComparer.start({ rpc: peer.rpc, name: config.name, own, others, clock: systemClock }, tempo);
 }
 
 function stewardSettings({ graceMs, leaseMs, collects }: ProcessConfig['settings']): StewardSettings {

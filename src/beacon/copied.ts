@@ -1,13 +1,14 @@
-// Are the rows that were taken from another view (snapshot.ts) those that their own log gives?
+// Are the rows of a view those that their own log gives? Asked of those that were taken from another view (snapshot.ts),
+// and of all when views of one revision turn out to differ.
 //
 // All entries are folded once more, out of the view's copy of the log and with every signature checked first, into
 // scratch, a few at a time. When the scratch has come as far as the view, nothing is folded in for a moment, in which
 // the reading of both begins: from there on each shows the rows of that moment, and the two are compared.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Kv } from './kv.ts';
+import { type Kv, startedRows } from './kv.ts';
 import type { LogEntry } from './log.ts';
-import { compareRows, Problems, startedRows } from './verify.ts';
+import { compareRows, Problems } from './verify.ts';
 import { BeaconView } from './view.ts';
 
 /** Entries folded before others get their turn: some milliseconds. */
@@ -19,7 +20,7 @@ const closeEntries = 64;
  * Proves `view`, or condemns it. `scratch`: an empty Kv, which belongs to the caller. Throws what reading throws; then
  * nothing is decided.
  */
-export async function proveCopied(view: BeaconView, scratch: Kv, signal: AbortSignal): Promise<void> {
+export async function proveRows(view: BeaconView, scratch: Kv, signal: AbortSignal): Promise<void> {
   const again = await BeaconView.open(scratch);
   while (view.position().revision - again.position().revision > closeEntries)
     await foldSome(view, again, signal);
@@ -34,7 +35,7 @@ export async function proveCopied(view: BeaconView, scratch: Kv, signal: AbortSi
   const problems = new Problems();
   await compareRows(started.left.rows, started.right.rows, problems);
   signal.throwIfAborted();
-  await view.settleCopy(problems.list[0] ?? '');
+  await view.settleProof(problems.list[0] ?? '');
 }
 
 async function foldSome(view: BeaconView, again: BeaconView, signal: AbortSignal): Promise<void> {

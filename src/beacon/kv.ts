@@ -54,3 +54,26 @@ export function prefixRange(prefix: string): { readonly from: string; readonly t
   const last = prefix.codePointAt(prefix.length - 1) ?? 0;
   return { from: prefix, to: prefix.slice(0, -1) + String.fromCodePoint(last + 1) };
 }
+
+/** Rows whose reading has begun once `first` resolves: those of that moment. */
+export function startedRows(rows: AsyncIterable<KvRow>): {
+  readonly first: Promise<unknown>;
+  readonly rows: AsyncIterable<KvRow>;
+} {
+  const iterator = rows[Symbol.asyncIterator]();
+  const first = iterator.next();
+  first.catch(() => undefined); // whoever reads on meets it
+  return {
+    first,
+    rows: {
+      async *[Symbol.asyncIterator]() {
+        try {
+          for (let result = await first; result.done !== true; result = await iterator.next())
+            yield result.value;
+        } finally {
+          await iterator.return?.();
+        }
+      },
+    },
+  };
+}

@@ -99,9 +99,9 @@ export class LateSignatures {
   }
 
   /** The rows were compared with a fold of their own log; `problem`: where they differ, or empty. */
-  async settleCopy(problem: string): Promise<void> {
+  async settleProof(problem: string): Promise<void> {
     if (problem === '') await this.#kv.write(new Map([[copiedKey, null]]));
-    else await this.#condemn(`the copy of another view (${problem})`);
+    else await this.#condemn(`${this.#isCopied ? 'the copy of another view' : 'the view'} (${problem})`);
     this.#isCopied = false;
   }
 

@@ -10,7 +10,7 @@ import { catchUp } from '../../test/suites/beacon-view.suite.ts';
 import { putAppend, someAddress, someId, someManifest } from '../../test/suites/beacon-records.ts';
 import { Loopback } from '../../test/support/loopback-rpc.ts';
 import { utf8 } from '../core/bytes.ts';
-import { proveCopied } from './copied.ts';
+import { proveRows } from './copied.ts';
 import type { LogEntry } from './log.ts';
 import { MemoryLog } from './memory.ts';
 import { readRegistryRecord } from './records.ts';
@@ -248,7 +248,7 @@ class Newcomer {
 
   async prove(signal: AbortSignal): Promise<void> {
     await using scratch = await LevelKv.open(await directory(this.#t), { sync: false });
-    await proveCopied(this.view, scratch, signal);
+    await proveRows(this.view, scratch, signal);
   }
 
   async hasRows(): Promise<boolean> {

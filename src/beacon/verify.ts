@@ -105,25 +105,6 @@ async function* upTo(entries: AsyncIterable<LogEntry>, last: number): AsyncGener
   if (group.length > 0) yield group;
 }
 
-/** Rows whose reading has begun once `first` resolves: those of that moment. */
-export function startedRows(rows: AsyncIterable<KvRow>): {
-  readonly first: Promise<unknown>;
-  readonly rows: AsyncIterable<KvRow>;
-} {
-  const iterator = rows[Symbol.asyncIterator]();
-  const first = iterator.next();
-  first.catch(() => undefined); // whoever reads on meets it
-  return {
-    first,
-    rows: {
-      async *[Symbol.asyncIterator]() {
-        for (let result = await first; result.done !== true; result = await iterator.next())
-          yield result.value;
-      },
-    },
-  };
-}
-
 /** Walks both in key order. Returns how many rows the view has. */
 export async function compareRows(
   actual: AsyncIterable<KvRow>,

@@ -38,7 +38,15 @@ import {
   prepareEntry,
   stateRow,
 } from './fold.ts';
-import { guarded, type KeyRange, type Kv, type KvReader, type KvRow, prefixRange } from './kv.ts';
+import {
+  guarded,
+  type KeyRange,
+  type Kv,
+  type KvReader,
+  type KvRow,
+  prefixRange,
+  startedRows,
+} from './kv.ts';
 import {
   type Append,
   type BeaconLog,
@@ -105,6 +113,12 @@ export interface ViewOptions {
 /** A row about a version of a chain: what it says is true when the log has it. */
 type NamedRow = readonly [chainId: string, row: Head];
 
+/** Somebody waits for the rows as they are with exactly so many entries. */
+interface Moment {
+  readonly revision: number;
+  readonly found: PromiseWithResolvers<AsyncIterable<KvRow> | undefined>;
+}
+
 /** One version of a chain that there is a record of. */
 export interface HeldVersion {
   readonly chainId: string;
@@ -127,6 +141,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   /** What keeps records that were folded in on trust from being opened. */
   #lateTrouble: FollowState | undefined;
   #appliedAtMs = -Infinity;
+  readonly #moments = new Set<Moment>();
   #askedForSnapshot = false;
   #applying: Promise<unknown> = Promise.resolve();
   /** A write failed: it is unknown whether its rows were kept. */
@@ -181,7 +196,8 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   /**
-   * Folds entries in, all in one durable batch. They must follow each other and the view.
+   * Folds entries in, all in one durable batch, or in two where somebody waits for the rows in between (`rowsAt`). They
+   * must follow each other and the view.
    * Throws RECORD_CORRUPT when they do not continue the chain: nothing is changed then.
    */
   async apply(entries: readonly LogEntry[]): Promise<void> {
@@ -189,7 +205,12 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   async #apply(entries: readonly LogEntry[], signatures: 'before' | 'after'): Promise<void> {
-    await this.#alone(() => this.#applyNow(entries, signatures));
+    await this.#alone(async () => {
+      for (const part of splitBehind(entries, this.#moments)) {
+        await this.#applyNow(part, signatures);
+        await this.#meetMoments();
+      }
+    });
   }
 
   /** One at a time; the failure is the caller's. */
@@ -580,6 +601,27 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     for await (const row of this.#kv.range(everything)) if (!isOwnRow(row[0])) yield row;
   }
 
+  /**
+   * The rows of the moment in which exactly `revision` entries are folded in, once it has come; undefined when it is
+   * past. Whoever takes them reads them to the end, or returns.
+   */
+  async rowsAt(revision: number, signal: AbortSignal): Promise<AsyncIterable<KvRow> | undefined> {
+    signal.throwIfAborted();
+    const moment: Moment = { revision, found: Promise.withResolvers() };
+    const onAbort = (): void => moment.found.reject(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      await this.#alone(async () => {
+        this.#moments.add(moment);
+        await this.#meetMoments();
+      });
+      return await moment.found.promise;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+      this.#moments.delete(moment);
+    }
+  }
+
   /** All rows of one moment in pages, for a newcomer (snapshot.ts). Throws NOT_FOUND where rows are not stored. */
   snapshot(): AsyncIterable<Uint8Array> {
     const { copyable } = this.#kv;
@@ -595,8 +637,8 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   /** Says how the comparison ended: with `problem` empty the rows are this view's own, else it is condemned. */
-  async settleCopy(problem: string): Promise<void> {
-    await this.#late.settleCopy(problem);
+  async settleProof(problem: string): Promise<void> {
+    await this.#late.settleProof(problem);
     if (problem !== '') this.#condemn();
   }
 
@@ -652,6 +694,18 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     for (const key of staged.keys())
       if (key.startsWith(headAddress)) this.#heads.delete(key.slice(headAddress.length));
     this.#bell.ring();
+  }
+
+  /** Begins to read the rows for those who wait for just this many entries. */
+  async #meetMoments(): Promise<void> {
+    const { revision } = this.position();
+    for (const moment of this.#moments) {
+      if (moment.revision > revision) continue;
+      this.#moments.delete(moment);
+      const started = moment.revision === revision ? startedRows(this.rows()) : undefined;
+      await started?.first.catch(() => undefined); // whoever reads on meets it
+      moment.found.resolve(started?.rows);
+    }
   }
 
   /** Goes on from what the rows on the disk say. Returns which of `entries` they do not hold. */
@@ -1147,6 +1201,16 @@ function followState(error: unknown): FollowState {
 /** The state in which a view does not follow its log, because that has lost or changed what was acknowledged. */
 export function diverged(problem: string): HoldfastError {
   return new HoldfastError('BEACON_UNAVAILABLE', problem, { details: { diverged: true } });
+}
+
+/** `entries` in parts that end where a moment is; one part where there are none. */
+function splitBehind(entries: readonly LogEntry[], moments: ReadonlySet<Moment>): (readonly LogEntry[])[] {
+  const ends = [...moments].map(
+    ({ revision }) => entries.findIndex((entry) => entry.revision === revision) + 1,
+  );
+  const cuts = [...new Set([0, ...ends, entries.length])].toSorted((a, b) => a - b);
+  if (cuts.length <= 2) return [entries];
+  return cuts.slice(1).map((end, index) => entries.slice(cuts[index], end));
 }
 
 function isBroken(error: unknown): boolean {

@@ -54,6 +54,19 @@ test('a steward without a Beacon to go by is not well, whatever it counts', () =
   );
 });
 
+test('the log line says whether the views are alike', () => {
+  const page = (differing: { name: string; kinds: string[] }[]): string => {
+    const { steward, ...rest } = answer({});
+    if (steward === null) throw new TypeError('a steward was made');
+    const views = { revision: 9, at: 0, equal: ['steward', 'door'], differing, unknown: [] };
+    const beacon = { engine: 'leveldb', text: 'the log', state: 'ready', reason: '' } as const;
+    const full = { ...steward, beacon: { ...beacon, durable: true, problems: [], views } };
+    return statusPage({ ...rest, steward: full }, 'u', paint).join('\n');
+  };
+  assert.match(page([]), /Log +the log · 2 views alike at revision 9/);
+  assert.match(page([{ name: 'door-2', kinds: ['tag'] }]), /<unlike at revision 9: door-2>/);
+});
+
 function answer(objects: Partial<StewardStatus['objects']>): StatusAnswer<StewardStatus> {
   const none = {
     lost: 0,

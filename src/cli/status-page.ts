@@ -2,7 +2,7 @@
 // Pure: from the door's answer to lines.
 
 import type { StatusAnswer } from '../api/types.ts';
-import type { BeaconReport, NodeStatus, StewardStatus } from '../steward/status.ts';
+import type { BeaconReport, NodeStatus, StewardStatus, ViewsReport } from '../steward/status.ts';
 import { custodyLine } from './custody-page.ts';
 import { bytesText, durationText, type Paint, table } from './screen.ts';
 
@@ -88,13 +88,19 @@ function beaconLine({ beacon }: StatusAnswer['door'], paint: Paint): string {
 }
 
 /** What keeps the log, and what speaks against calling it durable. */
-function logLine({ text, state, reason, durable, problems }: BeaconReport, paint: Paint): string {
+function logLine({ text, state, reason, durable, problems, views }: BeaconReport, paint: Paint): string {
   const facts = [
     text,
     ...(state === 'ready' ? [] : [paint('red', `${state}${reason === '' ? '' : `: ${reason}`}`)]),
     ...(durable || problems.length === 0 ? [] : [paint('yellow', `not durable: ${problems.join('; ')}`)]),
+    ...(views === undefined ? [] : [viewsFact(views, paint)]),
   ];
   return `Log      ${facts.join(' · ')}`;
+}
+
+function viewsFact({ revision, equal, differing }: ViewsReport, paint: Paint): string {
+  if (differing.length === 0) return `${equal.length} views alike at revision ${revision}`;
+  return paint('red', `unlike at revision ${revision}: ${differing.map(({ name }) => name).join(', ')}`);
 }
 
 /** How the stewards have divided the work, as the one that answers knows it. */

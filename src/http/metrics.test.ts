@@ -25,6 +25,49 @@ test('without a steward its gauges vanish rather than freeze', async () => {
   assert.equal(families.get('holdfast_steward_up')?.samples[0]?.value, 0);
 });
 
+test('a view that is unlike the others is 1, the others are 0', async () => {
+  const views = {
+    revision: 7,
+    at: 0,
+    equal: ['steward', 'door-1'],
+    differing: [{ name: 'door-2', kinds: ['tag'] }],
+    unknown: [],
+  };
+  const objects = {
+    lost: 0,
+    lastCopy: 0,
+    belowMin: 0,
+    short: 0,
+    healing: 0,
+    unchecked: 0,
+    healthy: 0,
+    total: 0,
+  };
+  const healing = {
+    pendingBytes: 0,
+    bytesPerSecond: 0,
+    etaMs: null,
+    copiesDone: 0,
+    copiesFailed: 0,
+    blocksDeleted: 0,
+  };
+  const text = await new DoorMetrics().text(view, {
+    objects,
+    healing,
+    nodes: [],
+    beacon: { engine: 'leveldb', text: '', state: 'ready', reason: '', durable: true, problems: [], views },
+  });
+  const samples = readExposition(text).get('holdfast_beacon_view_differs')?.samples;
+  assert.deepEqual(
+    samples?.map(({ labels, value }) => [labels.get('member'), value]),
+    [
+      ['steward', 0],
+      ['door-1', 0],
+      ['door-2', 1],
+    ],
+  );
+});
+
 test('the reader bites', () => {
   const good = '# HELP a Text.\n# TYPE a gauge\na{b="c"} 1\n';
   readExposition(good);

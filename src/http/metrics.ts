@@ -4,6 +4,9 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom
 import type { BeaconQueries } from '../beacon/queries.ts';
 import { objectStatuses, type StewardStatus } from '../steward/status.ts';
 
+/** What is shown of what a steward says. */
+type Counted = Pick<StewardStatus, 'objects' | 'nodes' | 'healing' | 'beacon'>;
+
 export class DoorMetrics {
   readonly #registry = new Registry();
   readonly #requests: Counter;
@@ -13,6 +16,7 @@ export class DoorMetrics {
   readonly #nodeBytes: Gauge;
   readonly #healingBytes: Gauge;
   readonly #beacon: Gauge;
+  readonly #viewDiffers: Gauge;
   readonly #stewardUp: Gauge;
 
   constructor() {
@@ -59,6 +63,12 @@ export class DoorMetrics {
       help: 'Revision of the Beacon log that this door has folded.',
       registers,
     });
+    this.#viewDiffers = new Gauge({
+      name: 'holdfast_beacon_view_differs',
+      help: '1 when the rows of the view were unlike those of the others when they were compared last.',
+      labelNames: ['member'],
+      registers,
+    });
     this.#stewardUp = new Gauge({
       name: 'holdfast_steward_up',
       help: '1 when the steward answered this scrape.',
@@ -72,10 +82,10 @@ export class DoorMetrics {
   }
 
   /** The exposition. `steward` is undefined when it could not be asked: its gauges then vanish, they do not freeze. */
-  async text(view: Pick<BeaconQueries, 'position'>, steward: StewardStatus | undefined): Promise<string> {
+  async text(view: Pick<BeaconQueries, 'position'>, steward: Counted | undefined): Promise<string> {
     this.#beacon.set(view.position().revision);
     this.#stewardUp.set(steward === undefined ? 0 : 1);
-    for (const gauge of [this.#objects, this.#nodesUp, this.#nodeBytes]) gauge.reset();
+    for (const gauge of [this.#objects, this.#nodesUp, this.#nodeBytes, this.#viewDiffers]) gauge.reset();
     this.#healingBytes.set(steward?.healing.pendingBytes ?? Number.NaN);
     if (steward !== undefined) {
       for (const status of objectStatuses) this.#objects.set({ status }, steward.objects[status]);
@@ -84,6 +94,9 @@ export class DoorMetrics {
         this.#nodesUp.set(labels, node.up ? 1 : 0);
         this.#nodeBytes.set(labels, node.bytes);
       }
+      const { equal = [], differing = [] } = steward.beacon?.views ?? {};
+      for (const member of equal) this.#viewDiffers.set({ member }, 0);
+      for (const { name: member } of differing) this.#viewDiffers.set({ member }, 1);
     }
     return this.#registry.metrics();
   }

@@ -67,6 +67,21 @@ export interface BeaconReport {
   readonly durable: boolean;
   /** Settings that speak against it. */
   readonly problems: readonly string[];
+  /** Absent before the first comparison. */
+  readonly views?: ViewsReport;
+}
+
+/** Whether the views of stewards and doors had the same rows at one revision, as compared last (docs/beacon.md). */
+export interface ViewsReport {
+  readonly revision: number;
+  /** Wall clock ms. */
+  readonly at: number;
+  /** Members whose views are alike; empty when none of several opinions has more views than each other one. */
+  readonly equal: readonly string[];
+  /** The others, each with the kinds of rows in which it is unlike. */
+  readonly differing: readonly { readonly name: string; readonly kinds: readonly string[] }[];
+  /** Not compared, and why. */
+  readonly unknown: readonly { readonly name: string; readonly reason: string }[];
 }
 
 export interface StewardProblem {

@@ -25,7 +25,7 @@ import { Prover } from './prover.ts';
 import { objectReport } from './report.ts';
 import { defaultStewardSettings, type StewardSettings } from './settings.ts';
 import type { BeaconReport, HoldersReport, ObjectReport, StewardStatus } from './status.ts';
-import { holdersOf, summaryOf } from './summary.ts';
+import { holdersOf, summaryOf, viewsText } from './summary.ts';
 import { ObjectView } from './view.ts';
 import { allShares, type Shares } from './share-keeper.ts';
 import { type NodeChores, readCids, readManifest } from './wire.ts';
@@ -450,11 +450,12 @@ export class Steward implements AsyncDisposable {
   #alarmBeacon(): void {
     const report = this.#ports.beaconReport?.();
     if (report === undefined) return;
-    const { text, state, reason, problems } = report;
+    const { text, state, reason, problems, views } = report;
     const isWell = state === 'ready';
     this.#notices.alarm('beacon-log', isWell ? '' : `${text} is ${state}: ${reason}`, beaconPatienceMs);
     const wants = isWell ? problems.join('; ') : '';
     this.#notices.alarm('beacon-not-durable', wants === '' ? '' : `${text}: ${wants}`);
+    this.#notices.alarm('beacon-views', views === undefined ? '' : viewsText(views));
   }
 
   #register(server: RpcServer): void {

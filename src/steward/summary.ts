@@ -12,7 +12,7 @@ import type { Notices } from './notices.ts';
 import type { Plan, PlanNode } from './plan.ts';
 import type { Prover } from './prover.ts';
 import type { Shares } from './share-keeper.ts';
-import type { BeaconReport, HoldersReport, ObjectStatus, StewardStatus } from './status.ts';
+import type { BeaconReport, HoldersReport, ObjectStatus, StewardStatus, ViewsReport } from './status.ts';
 import type { ObjectView } from './view.ts';
 
 export interface SummaryParts {
@@ -120,4 +120,12 @@ function unableOf(view: ObjectView, plan: Plan | undefined): StewardStatus['unab
     reason,
     since,
   }));
+}
+
+/** What an alarm says of views that are unlike; empty when all that could be compared are alike. */
+export function viewsText({ revision, equal, differing }: ViewsReport): string {
+  if (differing.length === 0) return '';
+  const each = differing.map(({ name, kinds }) => `${name} in rows of ${kinds.join(', ')}`).join('; ');
+  const rest = equal.length === 0 ? 'no opinion has the most views' : `alike are ${equal.join(', ')}`;
+  return `views are unlike at revision ${revision}: ${each}; ${rest}. Each folds its log again, and drops rows that do not follow from it`;
 }

@@ -43,6 +43,10 @@ export async function catchUp(view: BeaconView, log: BeaconLog): Promise<void> {
   for await (const entry of log.read(view.position().revision + 1)) await view.apply([entry]);
 }
 
+function comparableRows(rows: readonly KvRow[]): string[] {
+  return rows.map(([key, value]) => `${key} ${toHex(value)}`);
+}
+
 export function beaconViewSuite(name: string, create: () => Promise<KvFixture>): void {
   describe(`Beacon view: ${name}`, () => {
     it('answers for versions, instants, removal and revival', async () => {
@@ -100,6 +104,32 @@ export function beaconViewSuite(name: string, create: () => Promise<KvFixture>):
       );
       assert.equal(entries[3]?.records.length, 3);
       assert.deepEqual(await collect(view.catalogueOf(a)), entries);
+    });
+
+    it('gives its rows of a moment to come, whatever is folded in behind that', async () => {
+      await using fixture = await create();
+      await using log = new MemoryLog();
+      await using view = await BeaconView.open(fixture.kv);
+      await using model = await BeaconView.open(new MemoryKv());
+      for (let index = 0; index < 9; index++)
+        await log.append(putAppend(someManifest(someAddress(`r/${index}`)), bk));
+      const entries = await collect(log.read(1));
+      await model.apply(entries.slice(0, 5));
+      const { signal } = new AbortController();
+      const waiting = [5, 7].map((revision) => view.rowsAt(revision, signal));
+      await view.apply(entries.slice(0, 2));
+      await view.apply(entries.slice(2));
+      const [five, seven] = await Promise.all(waiting);
+      assert(five !== undefined && seven !== undefined);
+      assert.deepEqual(comparableRows(await collect(five)), comparableRows(await collect(model.rows())));
+      await model.apply(entries.slice(5, 7));
+      assert.deepEqual(comparableRows(await collect(seven)), comparableRows(await collect(model.rows())));
+      assert.equal(await view.rowsAt(8, signal), undefined);
+      const now = await view.rowsAt(9, signal);
+      assert(now !== undefined);
+      await model.apply(entries.slice(7));
+      assert.deepEqual(comparableRows(await collect(now)), comparableRows(await collect(model.rows())));
+      await assert.rejects(view.rowsAt(10, AbortSignal.timeout(20)), { name: 'TimeoutError' });
     });
 
     it('finds by CID, tag, writer, branch key and pattern', async () => {

@@ -1,0 +1,154 @@
+// Views that are compared, one of which is not what its log gives.
+
+import assert from 'node:assert/strict';
+import { it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Loopback } from '../../test/support/loopback-rpc.ts';
+import { putAppend, someAddress, someId, someManifest } from '../../test/suites/beacon-records.ts';
+import { MemoryLog } from '../beacon/memory.ts';
+import { rowKey } from '../beacon/rows.ts';
+import { BeaconView } from '../beacon/view.ts';
+import { MemoryKv } from '../beacon/view-memory.ts';
+import type { RpcClient } from '../core/rpc.ts';
+import { utf8 } from '../core/bytes.ts';
+import { systemClock } from './member.ts';
+import { ViewComparer, ViewRoots } from './view-roots.ts';
+
+const bk = someId('bk');
+
+it('finds views alike in a log that stands still, and in one that grows all the time', async () => {
+  await using site = await Site.make(['steward', 'door-1', 'door-2']);
+  await site.append(30);
+  await site.caughtUp();
+  await site.compare();
+  assert.deepEqual(site.comparer.report()?.equal, ['steward', 'door-1', 'door-2']);
+  const still = site.comparer.report()?.revision;
+  const compared = new AbortController();
+  const growing = (async () => {
+    while (!compared.signal.aborted) {
+      await site.append(1);
+      await delay(1); // a log in memory never waits for anything
+    }
+  })();
+  await site.compare();
+  compared.abort();
+  await growing;
+  assert.deepEqual(site.comparer.report()?.equal, ['steward', 'door-1', 'door-2']);
+  assert((site.comparer.report()?.revision ?? 0) > (still ?? 0));
+  assert.deepEqual(site.proven, []);
+});
+
+it('names the view that is unlike the others, and has all of them fold again', async () => {
+  await using site = await Site.make(['steward', 'door-1', 'door-2']);
+  await site.append(5);
+  await site.caughtUp();
+  await site.kvOf('door-2').write(new Map([[rowKey('tag', 'sec-high', someAddress('1')), utf8('')]]));
+  await site.compare();
+  const report = site.comparer.report();
+  assert.deepEqual(report?.equal, ['steward', 'door-1']);
+  assert.deepEqual(report.differing, [{ name: 'door-2', kinds: ['tag'] }]);
+  assert.deepEqual(site.proven.toSorted(), ['door-1', 'door-2', 'steward']);
+});
+
+it('says who could not be compared and why', async () => {
+  await using site = await Site.make(['steward', 'door-1']);
+  await site.append(3);
+  await site.caughtUp();
+  site.away.add('door-1');
+  await site.compare();
+  assert.deepEqual(site.comparer.report()?.equal, ['steward']);
+  assert.deepEqual(
+    site.comparer.report()?.unknown.map(({ name }) => name),
+    ['door-1'],
+  );
+});
+
+it('is for stewards', async () => {
+  await using site = await Site.make(['steward', 'door-1']);
+  site.asker = 'node-1';
+  await site.compare();
+  assert.match(site.comparer.report()?.unknown[0]?.reason ?? '', /not for node-1/);
+});
+
+/** Views of one log in this process. The first member compares. */
+class Site implements AsyncDisposable {
+  readonly log = new MemoryLog();
+  readonly proven: string[] = [];
+  readonly away = new Set<string>();
+  readonly comparer: ViewComparer;
+  asker = 'steward';
+  readonly #stop = new AbortController();
+  readonly #kvs: ReadonlyMap<string, MemoryKv>;
+  readonly #following: Promise<void>[];
+  readonly #views: readonly BeaconView[];
+  #count = 0;
+
+  private constructor(kvs: ReadonlyMap<string, MemoryKv>, views: ReadonlyMap<string, BeaconView>) {
+    this.#kvs = kvs;
+    this.#views = [...views.values()];
+    this.#following = [...views.values()].map((view) => view.follow(this.log, this.#stop.signal));
+    const loops = new Map<string, Loopback>();
+    const offers = [...views].map(([name, view]) => {
+      const offer = new ViewRoots(view, () => this.proven.push(name), this.#stop.signal);
+      const loop = new Loopback();
+      offer.serve(loop, (peer) => peer === 'steward');
+      loops.set(name, loop);
+      return { name, peer: name, offer };
+    });
+    const rpc: RpcClient = {
+      call: async (peer, ...rest) => {
+        const loop = loops.get(peer);
+        assert(loop !== undefined);
+        if (this.away.has(peer)) throw new Error('nobody there');
+        loop.caller = this.asker;
+        return loop.call(peer, ...rest);
+      },
+      stream: async function* () {
+        yield* [];
+      },
+    };
+    const [own, ...others] = offers;
+    assert(own !== undefined);
+    const paceMs = 50;
+    this.comparer = new ViewComparer({
+      rpc,
+      name: own.name,
+      own: own.offer,
+      others: () => others,
+      clock: systemClock,
+      paceMs,
+    });
+  }
+
+  static async make(names: readonly string[]): Promise<Site> {
+    const kvs = new Map(names.map((name) => [name, new MemoryKv()]));
+    const views = new Map<string, BeaconView>();
+    for (const [name, kv] of kvs) views.set(name, await BeaconView.open(kv));
+    return new Site(kvs, views);
+  }
+
+  async append(count: number): Promise<void> {
+    for (let index = 0; index < count; index++)
+      await this.log.append(putAppend(someManifest(someAddress(String(this.#count++))), bk));
+  }
+
+  async caughtUp(): Promise<void> {
+    for (const view of this.#views) await view.waitFor(this.#count, this.#stop.signal);
+  }
+
+  compare(): Promise<void> {
+    return this.comparer.compare();
+  }
+
+  kvOf(name: string): MemoryKv {
+    const kv = this.#kvs.get(name);
+    assert(kv !== undefined);
+    return kv;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.comparer[Symbol.asyncDispose]();
+    await Promise.all(this.#following);
+  }
+}
