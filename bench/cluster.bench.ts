@@ -13,13 +13,10 @@ import { connect, createServer } from 'node:net';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ClassicLevel } from 'classic-level';
-import { systemClock } from '../src/app/member.ts';
-import { HoldfastClient, openDevFile } from '../src/client/index.ts';
 import { mapInOrder } from '../src/core/concurrency.ts';
-import { devKeyPath, layoutPaths } from '../src/local/layout.ts';
-import { openIdentity } from '../src/node/identity.ts';
 import type { StewardStatus } from '../src/steward/status.ts';
 import { allHealthy, TestCluster } from '../test/helpers/cluster.ts';
+import { sealingClient } from '../test/helpers/sealing-client.ts';
 
 const mebibyte = 1_048_576;
 const objectBytes = 16 * mebibyte;
@@ -42,14 +39,7 @@ const startedMs = performance.now();
 await using cluster = await TestCluster.start({ settings: { graceMs: 2000 } });
 console.log('\ncluster: 5 nodes in 3 zones, steward, door');
 show('start-up of all processes', (performance.now() - startedMs) / 1000, 's');
-const paths = layoutPaths(cluster.dir);
-await using provider = await openDevFile({
-  path: devKeyPath({ keysDir: paths.keys }),
-  clock: systemClock,
-  create: false,
-});
-const { signer } = await openIdentity(paths.writerKey);
-await using client = new HoldfastClient({ url: cluster.url, token: await cluster.token(), signer, provider });
+await using client = await sealingClient(cluster);
 const address = (name: string): string => `ucxl://bench:writer@cluster:run/*^/${name}`;
 
 await measured(32, 16, (index) => client.put(address(`warm-${index}`), [content.subarray(0, 1024)])); // compile first

@@ -10,12 +10,9 @@
 import { randomFillSync } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { systemClock } from '../src/app/member.ts';
-import { HoldfastClient, openDevFile } from '../src/client/index.ts';
 import { mapInOrder } from '../src/core/concurrency.ts';
-import { devKeyPath, layoutPaths } from '../src/local/layout.ts';
-import { openIdentity } from '../src/node/identity.ts';
 import { allHealthy, TestCluster } from '../test/helpers/cluster.ts';
+import { sealingClient } from '../test/helpers/sealing-client.ts';
 
 const mebibyte = 1_048_576;
 const objectBytes = 16 * mebibyte;
@@ -27,14 +24,7 @@ const content = new Uint8Array(objectBytes);
 randomFillSync(content);
 
 await using cluster = await TestCluster.start({ settings: { graceMs: 2000 } });
-const paths = layoutPaths(cluster.dir);
-await using provider = await openDevFile({
-  path: devKeyPath({ keysDir: paths.keys }),
-  clock: systemClock,
-  create: false,
-});
-const { signer } = await openIdentity(paths.writerKey);
-await using client = new HoldfastClient({ url: cluster.url, token: await cluster.token(), signer, provider });
+await using client = await sealingClient(cluster);
 const address = (name: string): string => `ucxl://bench:writer@cluster:run/*^/${name}`;
 const control = await cluster.control();
 

@@ -2,7 +2,6 @@
 // judged by what is printed and by the exit status. The tests follow each other on that cluster, in order.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
@@ -12,8 +11,8 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { commandLine, type Finished, finished, jsonLines, main } from '../helpers/command-line.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const docs = fileURLToPath(new URL('../../docs', import.meta.url));
 const docsRoot = 'ucxl://holdfast:author@holdfast:docs/*^/';
 const root = 'ucxl://cli:author@shell:run/*^';
@@ -22,6 +21,7 @@ const readyMs = 90_000;
 
 let home: string;
 let dir: string;
+const { run, ok, json, fed } = commandLine(() => ({ dir, home }));
 
 before(async () => {
   home = await mkdtemp(join(tmpdir(), 'holdfast-cli-'));
@@ -29,7 +29,7 @@ before(async () => {
 });
 
 after(async () => {
-  for (const each of [dir, join(home, 'small')]) await run(['down', '--data', each]);
+  for (const each of [dir, join(home, 'small')]) await run('down', '--data', each);
   await rm(home, { recursive: true, force: true, maxRetries: 5 });
 });
 
@@ -60,12 +60,10 @@ test('a file, standard input and a directory come back byte for byte', async () 
   assert.deepEqual((await ok('get', `${root}/decision.bin`)).bytes, bytes);
   const part = await ok('get', `${root}/decision.bin`, '--range', '262000-524500');
   assert.deepEqual(part.bytes, bytes.subarray(262_000, 524_501));
-  const there = await run(['get', `${root}/decision.bin`, '-o', path]);
+  const there = await run('get', `${root}/decision.bin`, '-o', path);
   refused(there, 4, /decision\.bin is there already; --force replaces it/);
 
-  const text = await run(['put', `${root}/minutes.txt`, '-', '--tags', 'adr,urgent'], {
-    input: 'We keep it.\n',
-  });
+  const text = await fed('We keep it.\n').run('put', `${root}/minutes.txt`, '-', '--tags', 'adr,urgent');
   assert.equal(text.status, 0, text.err);
   assert.equal((await ok('get', `${root}/minutes.txt`)).out, 'We keep it.\n');
 
@@ -78,13 +76,13 @@ test('a file, standard input and a directory come back byte for byte', async () 
   assert.equal((stored['files'] as unknown[]).length, 3);
   await ok('get', `${root}/tree`, '-o', join(home, 'tree-back'));
   await sameFiles(tree, join(home, 'tree-back'));
-  refused(await run(['get', `${root}/tree`]), 2, /is a directory: name the one to create with -o DIR/);
+  refused(await run('get', `${root}/tree`), 2, /is a directory: name the one to create with -o DIR/);
 });
 
 test('log, stat and conditional writes tell versions apart', async () => {
   const address = `${root}/minutes.txt`;
-  assert.equal((await run(['put', address, '-', '--expect', '1'], { input: 'Second.\n' })).status, 0);
-  const late = await run(['put', address, '-', '--expect', '1'], { input: 'Late.\n' });
+  assert.equal((await fed('Second.\n').run('put', address, '-', '--expect', '1')).status, 0);
+  const late = await fed('Late.\n').run('put', address, '-', '--expect', '1');
   refused(late, 4, /is at version 2, not 1/);
   assert.deepEqual(
     (await lines('log', address)).map(({ version, type }) => [version, type]),
@@ -103,11 +101,11 @@ test('log, stat and conditional writes tell versions apart', async () => {
 
 test('a removed object is gone, its history stays', async () => {
   const address = `${root}/mistake.txt`;
-  await run(['put', address, '-'], { input: 'Oops.\n' });
+  await fed('Oops.\n').run('put', address, '-');
   await ok('rm', address);
-  refused(await run(['get', address]), 3, /was removed by version 2/);
-  refused(await run(['rm', address]), 3, /was removed already by version 2/);
-  assert.equal(errorCode(await run(['get', address, '-o', join(home, 'x'), '--json'])), 'GONE');
+  refused(await run('get', address), 3, /was removed by version 2/);
+  refused(await run('rm', address), 3, /was removed already by version 2/);
+  assert.equal(errorCode(await run('get', address, '-o', join(home, 'x'), '--json')), 'GONE');
   // As `holdfast rm --help` says: readable until the blocks are reclaimed, which takes hours.
   assert.equal((await ok('get', address.replace('*^', '*~1'))).out, 'Oops.\n');
   assert.deepEqual(
@@ -134,17 +132,17 @@ test('bad input is answered with one clear line and its own exit status', async 
     refusal(['node', 'kill', '77'], 2, /no process "node-77"; it has node-1/),
     refusal(['up'], 4, /is in use by process \d+; stop it with `holdfast down/),
   ]);
-  assert.equal(errorCode(await run(['up', '--detach', '--json'])), 'DATA_DIR_LOCKED');
+  assert.equal(errorCode(await run('up', '--detach', '--json')), 'DATA_DIR_LOCKED');
 });
 
 test('a wrong token is refused as such', async () => {
   const path = join(dir, 'token');
   const token = await readFile(path, 'utf8');
   await writeFile(path, `${randomBytes(32).toString('base64url')}\n`);
-  refused(await run(['ls', docsRoot]), 1, /token/);
-  assert.equal(errorCode(await run(['ls', docsRoot, '--json'])), 'UNAUTHORIZED');
+  refused(await run('ls', docsRoot), 1, /token/);
+  assert.equal(errorCode(await run('ls', docsRoot, '--json')), 'UNAUTHORIZED');
   await writeFile(path, 'short\n');
-  refused(await run(['ls', docsRoot]), 6, /does not hold the door's token/);
+  refused(await run('ls', docsRoot), 6, /does not hold the door's token/);
   await writeFile(path, token);
   await ok('ls', docsRoot);
 });
@@ -203,8 +201,8 @@ test('a lost Beacon is said, harms nothing, and is rebuilt from the blocks', asy
     ['beacon', 'verify'],
     ['put', 'ucxl://cli:author@refused:run/*^/x', await made('x', Buffer.from('x'))],
   ])
-    refused(await run(command), 5, /the Beacon is damaged; run: holdfast beacon rebuild/);
-  const status = await run(['status']);
+    refused(await run(...command), 5, /the Beacon is damaged; run: holdfast beacon rebuild/);
+  const status = await run('status');
   assert.equal(status.status, 5, status.out);
   assert.match(status.out, /cannot know what ought to exist now: damaged: .* is gone/);
   assert.match(status.out, /run: holdfast beacon rebuild/);
@@ -221,38 +219,38 @@ test('a lost Beacon is restored from an export, with its history as it was', asy
   const path = join(home, 'beacon.export-2');
   const { sizeBytes } = await json('beacon', 'export', path);
   t.diagnostic(`export of ${String(sizeBytes)} bytes`);
-  refused(await run(['beacon', 'export', path]), 4, /is there already/);
+  refused(await run('beacon', 'export', path), 4, /is there already/);
   await ok('node', 'stop', 'steward');
   await loseBeacon();
   await ok('node', 'start', 'steward');
-  refused(await run(['beacon', 'import', join(home, 'beacon.export')]), 4, /does not hold the history/);
+  refused(await run('beacon', 'import', join(home, 'beacon.export')), 4, /does not hold the history/);
   assert.equal((await json('beacon', 'import', path))['restored'], true);
   await allThere(known);
 });
 
 test('a directory that cannot be started says why, and starts when that is over', async () => {
   await ok('down');
-  refused(await run(['status']), 5, /start the cluster with/);
+  refused(await run('status'), 5, /start the cluster with/);
   refused(
-    await run(['status', '--data', join(home, 'nothing')]),
+    await run('status', '--data', join(home, 'nothing')),
     5,
     /no cluster in .*nothing; create one with/,
   );
   const path = join(dir, 'cluster.json');
   const text = await readFile(path, 'utf8');
   await writeFile(path, text.replace(/"version": \d+/, '"version": 99'));
-  refused(await run(['up', '--detach']), 6, /has format 99; this program reads up to \d/);
+  refused(await run('up', '--detach'), 6, /has format 99; this program reads up to \d/);
   await writeFile(path, text.slice(0, 200));
-  refused(await run(['up', '--detach']), 6, /cluster\.json is not valid JSON; restore it from a backup/);
+  refused(await run('up', '--detach'), 6, /cluster\.json is not valid JSON; restore it from a backup/);
   await writeFile(path, text);
   const { doorPort } = JSON.parse(text) as { doorPort: number };
   await using _listener = await listenOn(doorPort);
-  refused(await run(['up', '--detach']), 4, new RegExp(`port ${doorPort} .* belongs to door, is in use`));
+  refused(await run('up', '--detach'), 4, new RegExp(`port ${doorPort} .* belongs to door, is in use`));
 });
 
 test('fewer nodes than the fewest copies: stored all the same, and said to be short', async () => {
   const small = join(home, 'small');
-  const up = await run([
+  const up = await run(
     'up',
     '--detach',
     '--nodes',
@@ -266,72 +264,30 @@ test('fewer nodes than the fewest copies: stored all the same, and said to be sh
     '--no-docs',
     '--data',
     small,
-  ]);
+  );
   assert.equal(up.status, 0, up.err);
-  const put = await run(['put', `${root}/alone.txt`, '-', '--data', small], { input: 'Alone.\n' });
+  const put = await fed('Alone.\n').run('put', `${root}/alone.txt`, '-', '--data', small);
   assert.equal(put.status, 0, put.err);
   assert.match(put.out, /^short: 1 of 3 copies for now; healing makes the rest when more nodes are there$/m);
-  assert.equal((await run(['get', `${root}/alone.txt`, '--data', small])).out, 'Alone.\n');
+  assert.equal((await run('get', `${root}/alone.txt`, '--data', small)).out, 'Alone.\n');
   const status = await untilStatus(0, small, /· 1 short ·/);
   assert.match(status.out, /^Cannot +short: ucxl:\/\/cli:author@shell:run\/\S+alone\.txt: .+/m);
-  const down = await run(['down', '--data', small]);
+  const down = await run('down', '--data', small);
   assert.match(down.out, /is stopped; `npx holdfast up` goes on where it was/);
 });
 
 // Helpers
 
-interface Finished {
-  readonly status: number | null;
-  readonly bytes: Buffer;
-  readonly out: string;
-  readonly err: string;
-}
-
 interface Supervisor {
   readonly supervisor: { readonly pid: number };
 }
 
-/** Runs the program in a directory of its own, so that a relative default is none of ours. */
-function run(words: readonly string[], { input = '' }: { input?: string } = {}): Promise<Finished> {
-  return finished(process.execPath, [main, ...words], input);
-}
-
 function shell(line: string): Promise<Finished> {
-  return finished('/bin/bash', ['-o', 'pipefail', '-c', line], '');
-}
-
-async function finished(program: string, words: readonly string[], input: string): Promise<Finished> {
-  // The sources are compiled once and not by each of the two hundred processes of this file.
-  const env = { ...process.env, HOLDFAST_DATA: dir };
-  const child = spawn(program, words, { cwd: home, env });
-  const [out, err]: [Buffer[], Buffer[]] = [[], []];
-  child.stdout.on('data', (chunk: Buffer) => out.push(chunk));
-  child.stderr.on('data', (chunk: Buffer) => err.push(chunk));
-  child.stdin.on('error', () => undefined); // it need not read what it does not want
-  child.stdin.end(input);
-  const [status] = (await once(child, 'close')) as [number | null];
-  const bytes = Buffer.concat(out);
-  return { status, bytes, out: bytes.toString(), err: Buffer.concat(err).toString() };
-}
-
-async function ok(...words: string[]): Promise<Finished> {
-  const done = await run(words);
-  assert.equal(done.status, 0, `holdfast ${words.join(' ')}: ${done.err}${done.out}`);
-  return done;
+  return finished('/bin/bash', ['-o', 'pipefail', '-c', line], { dir, home });
 }
 
 async function lines(...words: string[]): Promise<Record<string, unknown>[]> {
-  const { out } = await ok(...words, '--json');
-  return out
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as Record<string, unknown>);
-}
-
-async function json(...words: string[]): Promise<Record<string, unknown>> {
-  const [value, ...more] = await lines(...words);
-  assert.ok(value !== undefined && more.length === 0);
-  return value;
+  return jsonLines((await ok(...words, '--json')).out);
 }
 
 /** One line that says what is wrong, on standard error only, with this exit status. */
@@ -345,7 +301,7 @@ function refused({ status, out, err }: Finished, exit: number, says: RegExp): vo
 }
 
 async function refusal(words: readonly string[], exit: number, says: RegExp): Promise<void> {
-  refused(await run(words), exit, says);
+  refused(await run(...words), exit, says);
 }
 
 function errorCode({ out, err }: Finished): string {
@@ -424,7 +380,7 @@ function isRunning(pid: number): boolean {
 async function untilStatus(exit: number, data = dir, page = /objects/): Promise<Finished> {
   const startedMs = performance.now();
   for (;;) {
-    const last = await run(['status', '--data', data]);
+    const last = await run('status', '--data', data);
     if (last.status === exit && page.test(last.out)) return last;
     assert.ok(performance.now() - startedMs < 30_000, `exit ${last.status}:\n${last.out}${last.err}`);
     await sleep(250);
@@ -451,7 +407,7 @@ async function blocksHeld(): Promise<number> {
 }
 
 async function statusJson(): Promise<unknown> {
-  return JSON.parse((await run(['status', '--json'])).out);
+  return JSON.parse((await run('status', '--json')).out);
 }
 
 interface ClusterFacts {
@@ -490,7 +446,7 @@ async function allThere(known: unknown[]): Promise<void> {
     ok('get', `${root}/decision.bin`),
     ok('get', `${root}/minutes.txt`),
     ok('get', `${root.replace('*^', '*~1')}/minutes.txt`),
-    run(['get', `${root}/mistake.txt`]),
+    run('get', `${root}/mistake.txt`),
   ]);
   await sameFiles(docs, join(back, 'docs'));
   await sameFiles(join(home, 'tree'), join(back, 'tree'));

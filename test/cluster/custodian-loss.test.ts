@@ -9,7 +9,6 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import type { CustodyStatus } from '../../src/api/types.ts';
 import { custodianKeys, openWriter } from '../../src/cli/connect.ts';
 import { openProvider } from '../../src/cli/custody-provider.ts';
 import { HoldfastClient, type KekProvider } from '../../src/client/index.ts';
@@ -17,6 +16,7 @@ import { mapInOrder } from '../../src/core/concurrency.ts';
 import { parseReceipts } from '../../src/custody/receipts.ts';
 import { layoutPaths } from '../../src/local/layout.ts';
 import { TestCluster } from '../helpers/cluster.ts';
+import { custodyAnswered, untilCustody } from '../helpers/custody.ts';
 
 const readsCount = Number(process.env['HOLDFAST_LOSS_READS'] ?? 800);
 const parallel = 12;
@@ -184,15 +184,12 @@ async function openings(): Promise<{ readonly client: number; readonly door: num
 }
 
 /** Until the group has its key and all five hold their shares and know the time. */
-async function untilAllServe(): Promise<void> {
-  const deadline = AbortSignal.timeout(120_000);
-  for (;;) {
-    const response = await cluster.fetch('/v1/custody/status');
-    const answer = (await response.json()) as { readonly response: { readonly data: CustodyStatus } };
-    const { custodians, key } = answer.response.data;
-    const serve = custodians.filter(({ state, text }) => state === 'ready' && text === '');
-    if (key !== null && serve.length === 5) return;
-    assert.ok(!deadline.aborted, JSON.stringify(answer));
-    await new Promise((resolve) => setTimeout(resolve, 300));
-  }
+function untilAllServe(): Promise<void> {
+  return untilCustody(
+    () => custodyAnswered(cluster),
+    'all five serve',
+    ({ custodians, key }) =>
+      key !== null && custodians.filter(({ state, text }) => state === 'ready' && text === '').length === 5,
+    { timeoutMs: 120_000 },
+  );
 }

@@ -6,13 +6,12 @@ import { once } from 'node:events';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { cosignaturesOf, openCheckpoint } from '../../src/custody/checkpoint.ts';
 import { layoutPaths, readLayout } from '../../src/local/layout.ts';
 import { publicKeyOfPeer } from '../../src/node/identity.ts';
 import { TestCluster } from '../helpers/cluster.ts';
+import { main } from '../helpers/command-line.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 let cluster: TestCluster;
 before(async () => {
   cluster = await TestCluster.start({ nodes: 1, custodians: 3, settings: { beatMs: 300 } });

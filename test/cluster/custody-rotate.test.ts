@@ -2,24 +2,24 @@
 // the middle: everything stays readable, no manifest changes, and the old key and its shares are gone at the end.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import type { CustodyStatus } from '../../src/api/types.ts';
 import { layoutPaths } from '../../src/local/layout.ts';
 import { TestCluster } from '../helpers/cluster.ts';
+import { commandLine } from '../helpers/command-line.ts';
+import { custodyTold, untilCustody } from '../helpers/custody.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 /** Objects of one project share a branch key. */
 const projects = 20;
 const objects = 200;
 const secret = 'ucxl://operator:ops@custody:test/*^/secret.txt';
 let cluster: TestCluster;
 let scratch: string;
+const commands = commandLine(() => cluster);
+const { ok, printed } = commands;
 
 before(async () => {
   scratch = await mkdtemp(join(tmpdir(), 'holdfast-rotate-'));
@@ -32,39 +32,11 @@ after(async () => {
   await rm(scratch, { recursive: true, force: true });
 });
 
-async function run(...words: string[]) {
-  const child = spawn(process.execPath, [main, ...words, '--data', cluster.dir], { stdio: 'pipe' });
-  let [stdout, stderr] = ['', ''];
-  child.stdout.on('data', (part) => (stdout += String(part)));
-  child.stderr.on('data', (part) => (stderr += String(part)));
-  await once(child, 'close');
-  return { status: child.exitCode ?? -1, stdout, stderr };
-}
-
-async function ok(...words: string[]): Promise<string> {
-  const { status, stdout, stderr } = await run(...words);
-  assert.equal(status, 0, `${words.join(' ')}:\n${stdout}${stderr}`);
-  return stdout;
-}
-
-async function custody(): Promise<CustodyStatus> {
-  const status: CustodyStatus = JSON.parse((await run('custody', 'status', '--json')).stdout);
-  return status;
-}
-
-async function until(
+const until = (
   what: string,
   holds: (status: CustodyStatus) => boolean,
-  meanwhile = async () => {},
-): Promise<void> {
-  const deadline = AbortSignal.timeout(300_000);
-  for (;;) {
-    const status = await custody();
-    if (holds(status)) return;
-    assert.ok(!deadline.aborted, `${what}:\n${JSON.stringify(status, null, 1)}`);
-    await meanwhile();
-  }
-}
+  meanwhile = () => Promise.resolve(),
+): Promise<void> => untilCustody(() => custodyTold(commands), what, holds, { timeoutMs: 300_000, meanwhile });
 
 function addressOf(object: number): string {
   return `ucxl://operator:ops@project${object % projects}:test/*^/object-${object}.txt`;
@@ -120,11 +92,11 @@ test('two hundred objects stay readable through a rotation that a crash of custo
   const before = await manifests();
   const held = await secrets();
 
-  assert.match(await ok('custody', 'rotate'), /used from beat/);
+  assert.match(await printed('custody', 'rotate'), /used from beat/);
   let next = objects;
   const work = async (): Promise<void> => {
     // A process of its own has no keys in memory: it asks the custodians.
-    assert.equal(await ok('get', secret), 'restricted\n');
+    assert.equal(await printed('get', secret), 'restricted\n');
     await put(next++);
     await get(next % objects);
   };

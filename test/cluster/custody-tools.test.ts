@@ -8,29 +8,29 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import type { DrillReport } from '../../src/custody/drill.ts';
 import { choosePorts } from '../../src/local/ports.ts';
 import { TestCluster } from '../helpers/cluster.ts';
+import { commandLine, main } from '../helpers/command-line.ts';
+import { custodyTold, untilCustody } from '../helpers/custody.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const address = 'ucxl://operator:ops@custody:test/*^/note.txt';
 const text = 'what only three of five can open\n';
 let cluster: TestCluster;
 let scratch: string;
+const commands = commandLine(() => cluster);
+const { run, ok, printed, json } = commands;
 
 before(async () => {
   scratch = await mkdtemp(join(tmpdir(), 'holdfast-custody-tools-'));
   cluster = await TestCluster.start({ nodes: 2, custodians: 5, settings: { beatMs: 1000, retiredMs: 2000 } });
   // A loaded machine makes the key after the cluster is ready.
-  const deadline = AbortSignal.timeout(180_000);
-  for (;;) {
-    const { stdout } = await run('custody', 'status', '--json');
-    const { key } = JSON.parse(stdout);
-    if (key !== null && key !== undefined) break;
-    assert.ok(!deadline.aborted, stdout);
-    await new Promise((resolve) => setTimeout(resolve, 500));
-  }
+  await untilCustody(
+    () => custodyTold(commands),
+    'the key is made',
+    ({ key }) => key !== null && key !== undefined,
+    { timeoutMs: 180_000 },
+  );
   await writeFile(file('note.txt'), text);
   await ok('put', address, file('note.txt'));
 });
@@ -38,27 +38,6 @@ after(async () => {
   await cluster[Symbol.asyncDispose]();
   await rm(scratch, { recursive: true, force: true });
 });
-
-interface Ran {
-  readonly status: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-async function run(...words: string[]): Promise<Ran> {
-  const child = spawn(process.execPath, [main, ...words, '--data', cluster.dir], { stdio: 'pipe' });
-  let [stdout, stderr] = ['', ''];
-  child.stdout.on('data', (part) => (stdout += String(part)));
-  child.stderr.on('data', (part) => (stderr += String(part)));
-  await once(child, 'close');
-  return { status: child.exitCode ?? -1, stdout, stderr };
-}
-
-async function ok(...words: string[]): Promise<string> {
-  const { status, stdout, stderr } = await run(...words);
-  assert.equal(status, 0, `${words.join(' ')}:\n${stdout}${stderr}`);
-  return stdout;
-}
 
 function file(name: string): string {
   return join(scratch, name);
@@ -71,11 +50,18 @@ async function secret(name: string, content: string): Promise<string> {
 
 async function drilled(
   ...words: string[]
-): Promise<{ readonly status: number; readonly report: DrillReport }> {
-  const { status, stdout, stderr } = await run('custody', 'drill', ...words, '--json');
-  assert.ok(stdout.startsWith('{"group"'), `${stdout}${stderr}`);
-  const report: DrillReport = JSON.parse(stdout);
+): Promise<{ readonly status: number | null; readonly report: DrillReport }> {
+  const { status, out, err } = await run('custody', 'drill', ...words, '--json');
+  assert.ok(out.startsWith('{"group"'), `${out}${err}`);
+  const report: DrillReport = JSON.parse(out);
   return { status, report };
+}
+
+/** An entry of a key agent's log. */
+interface Answered {
+  readonly decision: string;
+  readonly requester: string;
+  readonly reason: string;
 }
 
 /** A second identity beside the agent's: its configuration. */
@@ -98,17 +84,22 @@ async function exported(i: number, seal: readonly string[], out: string): Promis
 test('shares in the safe are tried in a drill; two do not suffice, and a past generation is told', async () => {
   const passphrase = await secret('passphrase', 'a long enough passphrase\n');
   await ok('custody', 'recovery', 'new-key', file('safe.key'));
-  const { publicKey } = JSON.parse(await ok('custody', 'recovery', 'new-key', file('other.key'), '--json'));
+  const { publicKey } = await json<{ publicKey: string }>(
+    'custody',
+    'recovery',
+    'new-key',
+    file('other.key'),
+  );
   const one = await exported(1, ['--passphrase-file', passphrase], '1.share');
   const two = await exported(2, ['--passphrase-file', passphrase], '2.share');
   const three = await exported(3, ['--recipient', publicKey], '3.share');
   const again = await run('custody', 'export', 'custodian-1', '--passphrase-file', passphrase, '--out', one);
-  assert.match(again.stderr, /exists/);
+  assert.match(again.err, /exists/);
   const words = [`${one}=${passphrase}`, two, `${three}=${file('other.key')}`, '--secret-file', passphrase];
 
   const good = await drilled(...words);
   assert.deepEqual([good.status, good.report.versions[0]?.opened], [0, true], JSON.stringify(good));
-  assert.match(await ok('custody', 'drill', ...words), /OPENED[^]*custodian-3 .*good/);
+  assert.match(await printed('custody', 'drill', ...words), /OPENED[^]*custodian-3 .*good/);
   const few = await drilled(one, two, '--secret-file', passphrase);
   assert.deepEqual([few.status, few.report.versions[0]?.opened], [5, false]);
   const wrong = await drilled(one, two, `${three}=${file('safe.key')}`, '--secret-file', passphrase);
@@ -123,7 +114,7 @@ test('shares in the safe are tried in a drill; two do not suffice, and a past ge
   assert.equal(stale.status, 5);
   assert.match(stale.report.versions[0]?.exports[0]?.text ?? '', /generation 1 is past: the group is at 2/);
   // Written down by the custodian, and the log still verifies.
-  assert.match(await ok('custody', 'audit', '--json'), /"logs"/);
+  assert.match(await printed('custody', 'audit', '--json'), /"logs"/);
   assert.ok(!(await readFile(one, 'utf8')).includes('passphrase'));
 });
 
@@ -131,37 +122,36 @@ test('another policy holds for what is stored already; who may not change it is 
   const tight = { classes: { internal: { ops: ['write', 'pin', 'prune', 'audit'] } } };
   await writeFile(file('tight.json'), JSON.stringify(tight));
   assert.match(
-    await ok('custody', 'policy', 'set', file('tight.json'), '--dry-run'),
+    await printed('custody', 'policy', 'set', file('tight.json'), '--dry-run'),
     /tightens +classes\.internal\.ops/,
   );
-  assert.equal(await ok('get', address), text);
+  assert.equal(await printed('get', address), text);
 
   await writeFile(file('wrong.json'), JSON.stringify({ classes: { internal: { ops: ['open'] } } }));
   const wrong = await run('custody', 'policy', 'set', file('wrong.json'));
   assert.deepEqual(
-    [wrong.status, /classes\.internal\.ops: some of read/.test(wrong.stderr)],
+    [wrong.status, /classes\.internal\.ops: some of read/.test(wrong.err)],
     [2, true],
-    wrong.stderr,
+    wrong.err,
   );
   const stranger = join(cluster.dir, 'custodian-1', 'identity.key');
   const refused = await run('custody', 'policy', 'set', file('tight.json'), '--as', stranger);
   assert.notEqual(refused.status, 0);
-  assert.match(refused.stderr, /neither operator nor authority/);
+  assert.match(refused.err, /neither operator nor authority/);
 
   await ok('custody', 'policy', 'set', file('tight.json'));
   const closed = await run('get', address);
-  assert.match(closed.stderr, /the policy allows no read of internal content/);
-  const shown: unknown = JSON.parse(await ok('custody', 'policy', 'show', '--json'));
-  assert.ok(typeof shown === 'object' && shown !== null && 'ver' in shown && shown.ver === 2);
+  assert.match(closed.err, /the policy allows no read of internal content/);
+  assert.equal((await json('custody', 'policy', 'show'))['ver'], 2);
   await writeFile(file('old.json'), JSON.stringify({ ver: 1, recovery: 'any' }));
-  assert.match((await run('custody', 'policy', 'set', file('old.json'))).stderr, /version 2 is in force/);
+  assert.match((await run('custody', 'policy', 'set', file('old.json'))).err, /version 2 is in force/);
   const open = { classes: { internal: { ops: ['read', 'write', 'pin', 'prune', 'audit'] } } };
   await writeFile(file('open.json'), JSON.stringify(open));
   assert.match(
-    await ok('custody', 'policy', 'set', file('open.json')),
+    await printed('custody', 'policy', 'set', file('open.json')),
     /widens[^]*version 3 of the policy is in force/,
   );
-  assert.equal(await ok('get', address), text);
+  assert.equal(await printed('get', address), text);
 });
 
 test('a key agent gives a reader without leave exactly its object, and the branch key to nobody', async () => {
@@ -185,7 +175,7 @@ test('a key agent gives a reader without leave exactly its object, and the branc
     dataDir: 'data',
   };
   await writeFile(config, JSON.stringify(written));
-  const { key } = JSON.parse(await ok('key-agent', '--config', config, '--init', '--json'));
+  const { key } = await json<{ key: string }>('key-agent', '--config', config, '--init');
   await ok('custody', 'grant', key, '--cls', 'confidential', '--out', join(folder, 'agent.cap'));
   const only = { keyAgents: [key], classes: { confidential: { keyAgentOnly: true } } };
   await writeFile(file('agent.policy'), JSON.stringify(only));
@@ -196,9 +186,8 @@ test('a key agent gives a reader without leave exactly its object, and the branc
     await ok('put', at(name), file('secret.txt'), '--class', 'confidential');
   }
   // A reader with an identity of its own, and leave for one path.
-  const { key: reader } = JSON.parse(
-    await ok('key-agent', '--config', await reading(folder, written), '--init', '--json'),
-  );
+  const own = await reading(folder, written);
+  const { key: reader } = await json<{ key: string }>('key-agent', '--config', own, '--init');
   await ok(
     'custody',
     'grant',
@@ -225,19 +214,14 @@ test('a key agent gives a reader without leave exactly its object, and the branc
     const { port } = JSON.parse(said);
     const agent = ['--agent', `http://127.0.0.1:${port}`, '--agent-key', key];
     const as = ['--as', join(folder, 'reader.key'), '--capability', join(folder, 'reader.cap')];
-    assert.match((await run('get', at('shared/plan.txt'))).stderr, /given to key agents only/);
-    assert.equal(await ok('get', at('shared/plan.txt'), ...agent, ...as), 'secret of shared/plan.txt\n');
-    assert.match(
-      (await run('get', at('private/list.txt'), ...agent, ...as)).stderr,
-      /for paths under shared\//,
-    );
-    const { entries } = JSON.parse(await ok('key-agent', 'audit', '--config', config, '--json'));
-    const granted = entries.filter((each: { decision: string }) => each.decision === 'granted');
+    assert.match((await run('get', at('shared/plan.txt'))).err, /given to key agents only/);
+    assert.equal(await printed('get', at('shared/plan.txt'), ...agent, ...as), 'secret of shared/plan.txt\n');
+    assert.match((await run('get', at('private/list.txt'), ...agent, ...as)).err, /for paths under shared\//);
+    const { entries } = await json<{ entries: Answered[] }>('key-agent', 'audit', '--config', config);
     assert.deepEqual(
-      granted.map((each: { requester: string; reason: string }) => [
-        each.requester,
-        /shared\/plan\.txt/.test(each.reason),
-      ]),
+      entries
+        .filter(({ decision }) => decision === 'granted')
+        .map(({ requester, reason }) => [requester, /shared\/plan\.txt/.test(reason)]),
       [[reader, true]],
     );
   } finally {
@@ -249,10 +233,10 @@ test('a key agent gives a reader without leave exactly its object, and the branc
 test('a custodian seals its shares anew while it runs, and starts with the new secret only', async () => {
   const place = join(cluster.dir, 'custodian-1', 'passphrase');
   const early = await run('custody', 'reseal', 'custodian-1', '--to', 'passphrase-file');
-  assert.match(early.stderr, /put the new passphrase into .*passphrase\.next/);
+  assert.match(early.err, /put the new passphrase into .*passphrase\.next/);
   await writeFile(`${place}.next`, 'what nobody guesses\n', { mode: 0o600 });
   assert.match(
-    await ok('custody', 'reseal', 'custodian-1', '--to', 'passphrase-file'),
+    await printed('custody', 'reseal', 'custodian-1', '--to', 'passphrase-file'),
     /sealed under the passphrase-file/,
   );
   const control = await cluster.control();
@@ -260,32 +244,37 @@ test('a custodian seals its shares anew while it runs, and starts with the new s
   await control.killNode('custodian-1');
   await control.startNode('custodian-1');
   await control.stopNode('custodian-3');
-  assert.equal(await ok('get', address), text);
+  assert.equal(await printed('get', address), text);
   await control.startNode('custodian-2');
   await control.startNode('custodian-3');
   await control.stopNode('custodian-1');
   await rm(place); // the old key file is still there, and of no use
   assert.match(
-    (await run('node', 'start', 'custodian-1')).stdout,
+    (await run('node', 'start', 'custodian-1')).out,
     /custodian-1 .* is (waiting|failed): the shares were sealed with a passphrase-file/,
   );
   await writeFile(place, 'what nobody guesses\n', { mode: 0o600 });
   assert.equal((await control.startNode('custodian-1')).status, 'ready');
 });
 
+interface Evicted {
+  readonly evicted: unknown;
+  readonly versionsLeft: number[];
+  readonly steps: string[];
+}
+
 test('who is suspected goes in one command, and no key is left that it had shares of', async () => {
   const control = await cluster.control();
   await control.startNode('custodian-1'); // should it be down still: the others all make the new key
   await control.stopNode('custodian-5'); // it does not listen
-  const out = JSON.parse(await ok('custody', 'evict', 'custodian-5', '--reason', 'suspect', '--json'));
+  const evict = ['custody', 'evict', 'custodian-5', '--reason', 'suspect'];
+  const out = await json<Evicted>(...evict);
   assert.deepEqual(out.versionsLeft, [1]);
   assert.match(out.steps.join('; '), /not sealed.*; evicted; rotation of key 1 ordered/);
   // Interrupted, and given again: it goes on to the end.
-  const rest = JSON.parse(
-    await ok('custody', 'evict', 'custodian-5', '--reason', 'suspect', '--wait', '--json'),
-  );
+  const rest = await json<Evicted>(...evict, '--wait');
   assert.deepEqual([rest.evicted, rest.versionsLeft], [null, []]);
-  assert.equal(await ok('get', address), text);
+  assert.equal(await printed('get', address), text);
   const unknown = await run('custody', 'evict', 'custodian-9', '--reason', 'suspect');
-  assert.match(unknown.stderr, /there is no custodian custodian-9/);
+  assert.match(unknown.err, /there is no custodian custodian-9/);
 });

@@ -1,22 +1,22 @@
 // A custody group of real processes: made at the start, refreshed and reshared under reads, killed, repaired, sealed.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import type { CustodyStatus } from '../../src/api/types.ts';
 import { layoutPaths } from '../../src/local/layout.ts';
 import { TestCluster } from '../helpers/cluster.ts';
+import { commandLine } from '../helpers/command-line.ts';
+import { custodyTold, untilCustody } from '../helpers/custody.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const address = 'ucxl://operator:ops@custody:test/*^/note.txt';
 const text = 'what only three of five can open\n';
 let cluster: TestCluster;
 let scratch: string;
+const commands = commandLine(() => cluster);
+const { run, ok, printed, json } = commands;
 
 before(async () => {
   scratch = await mkdtemp(join(tmpdir(), 'holdfast-custody-'));
@@ -27,52 +27,11 @@ after(async () => {
   await rm(scratch, { recursive: true, force: true });
 });
 
-interface Ran {
-  readonly status: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-async function run(...words: string[]): Promise<Ran> {
-  const child = spawn(process.execPath, [main, ...words, '--data', cluster.dir], { stdio: 'pipe' });
-  let [stdout, stderr] = ['', ''];
-  child.stdout.on('data', (part) => (stdout += String(part)));
-  child.stderr.on('data', (part) => (stderr += String(part)));
-  await once(child, 'close');
-  return { status: child.exitCode ?? -1, stdout, stderr };
-}
-
-async function ok(...words: string[]): Promise<string> {
-  const { status, stdout, stderr } = await run(...words);
-  assert.equal(status, 0, `${words.join(' ')}:\n${stdout}${stderr}`);
-  return stdout;
-}
-
-async function order(...words: string[]): Promise<Record<string, unknown>> {
-  const value: unknown = JSON.parse(await ok('custody', ...words, '--json'));
-  assert.ok(typeof value === 'object' && value !== null);
-  return { ...value };
-}
-
-async function custody(): Promise<CustodyStatus> {
-  const { stdout } = await run('custody', 'status', '--json');
-  const status: CustodyStatus = JSON.parse(stdout);
-  return status;
-}
+const order = (...words: string[]): Promise<Record<string, unknown>> => json('custody', ...words);
+const custody = (): Promise<CustodyStatus> => custodyTold(commands);
 
 async function checkRead(): Promise<void> {
-  assert.equal(await ok('get', address), text);
-}
-
-/** Waits until the custodians say so of themselves. */
-async function until(what: string, holds: (status: CustodyStatus) => boolean): Promise<void> {
-  const deadline = AbortSignal.timeout(60_000);
-  for (;;) {
-    const status = await custody();
-    if (holds(status)) return;
-    assert.ok(!deadline.aborted, `${what}:\n${JSON.stringify(status, null, 1)}`);
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
+  assert.equal(await printed('get', address), text);
 }
 
 test('the group has its key when the cluster is ready, and what is put is opened by its custodians', async () => {
@@ -92,7 +51,7 @@ test('an order refreshes the shares with one custodian dead, and it is repaired 
   assert.deepEqual([done['shareGen'], done['behind']], [2, ['custodian-2']]);
   await checkRead();
   await control.startNode('custodian-2');
-  await until('custodian-2 is repaired', ({ custodians }) =>
+  await untilCustody(custody, 'custodian-2 is repaired', ({ custodians }) =>
     custodians.every(({ shareGen, state }) => state === 'ready' && shareGen === 2),
   );
   await checkRead();
@@ -121,11 +80,11 @@ test('a seal stops every reader, says so, outlasts a restart, and is lifted', as
   await order('seal');
   const refused = await run('get', address);
   assert.notEqual(refused.status, 0);
-  assert.match(refused.stderr, /sealed/);
+  assert.match(refused.err, /sealed/);
   const control = await cluster.control();
   await control.killNode('custodian-3');
   await control.startNode('custodian-3');
-  assert.match((await run('get', address)).stderr, /sealed/);
+  assert.match((await run('get', address)).err, /sealed/);
   await order('unseal');
   await checkRead();
 });

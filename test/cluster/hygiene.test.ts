@@ -12,7 +12,6 @@ import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test, type TestContext } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { toHex } from '../../src/core/bytes.ts';
 import { preimage } from '../../src/core/hash.ts';
 import { openFolder } from '../../src/custody/disk.ts';
@@ -33,6 +32,7 @@ import { loadRistretto } from '../../src/threshold/group-sodium.ts';
 import { lagrange } from '../../src/threshold/polynomial.ts';
 import { branchKeyOf, combine } from '../../src/threshold/tdh2.ts';
 import { TestCluster } from '../helpers/cluster.ts';
+import { commandLine } from '../helpers/command-line.ts';
 import {
   cannotRead,
   formsOf,
@@ -43,11 +43,11 @@ import {
 } from '../support/process-memory.ts';
 import { the } from '../support/threshold.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const custodians = [1, 2, 3, 4, 5].map((i) => `custodian-${i}`);
 const groups = { kek: await loadRistretto(), frost: nobleEd25519() };
 const content = randomBytes(40_000);
 let cluster: TestCluster;
+const { ok, fed } = commandLine(() => cluster);
 let skip: string | undefined;
 
 before(async () => {
@@ -152,20 +152,6 @@ async function keysOf(address: string, { ver, x: { kek: x } }: Generation) {
   return { element, branchKey, wrapping, dek };
 }
 
-/** Runs the command line, as a person does, and gives what it printed. */
-async function holdfast(words: readonly string[], input?: Uint8Array): Promise<Buffer> {
-  const child = spawn(process.execPath, [main, ...words, '--data', cluster.dir], {
-    stdio: ['pipe', 'pipe', 'pipe'],
-  });
-  child.stdin.on('error', () => undefined);
-  child.stdin.end(input);
-  const said = Promise.all([child.stdout.toArray(), child.stderr.toArray()]);
-  const [code] = await once(child, 'exit');
-  const [out, err] = (await said).map((parts) => Buffer.concat(parts as Buffer[]));
-  assert.equal(code, 0, `${words.join(' ')}: ${String(err)}`);
-  return the(out);
-}
-
 /** Waits until the wrap of an object has been switched to that version. */
 async function switchedTo(address: string, generation: Generation) {
   const deadline = AbortSignal.timeout(120_000);
@@ -236,15 +222,15 @@ test('after a put, a read, a refresh, a reshare and a rotation nobody holds the 
     'ucxl://ann:author@hygiene:mine/*^/a.bin',
     'ucxl://ann:author@hygiene:door/*^/b.bin',
   ];
-  await holdfast(['put', mine, '-'], content);
-  assert.ok((await holdfast(['get', mine])).equals(content), 'it comes back');
+  await fed(content).ok('put', mine, '-');
+  assert.ok((await ok('get', mine)).bytes.equals(content), 'it comes back');
   const put = await cluster.fetch(`/ucxi/v1/put?address=${encodeURIComponent(doors)}`, {
     method: 'PUT',
     body: content,
   });
   assert.equal(put.status, 201, await put.text());
-  await holdfast(['custody', 'refresh']);
-  await holdfast(['custody', 'reshare', ...custodians, '-t', '4']);
+  await ok('custody', 'refresh');
+  await ok('custody', 'reshare', ...custodians, '-t', '4');
   const now = await sharesFrom(first.gen + 2);
   assert.equal(now.t, 4);
   assert.deepEqual(now.x, first.x, 'other shares of the same keys');
@@ -252,7 +238,7 @@ test('after a put, a read, a refresh, a reshare and a rotation nobody holds the 
 
   const client = the(await keysOf(mine, now));
   const door = the(await keysOf(doors, now));
-  await holdfast(['custody', 'rotate']);
+  await ok('custody', 'rotate');
   const rotated = await sharesFrom(1, 2);
   assert.notDeepEqual(rotated.x.kek, now.x.kek, 'another key');
   assert.deepEqual(

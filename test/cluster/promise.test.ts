@@ -10,12 +10,10 @@ import { createReadStream } from 'node:fs';
 import { open, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { systemClock } from '../../src/app/member.ts';
-import { HoldfastClient, openDevFile, type KekProvider } from '../../src/client/index.ts';
+import type { HoldfastClient } from '../../src/client/index.ts';
 import { mapInOrder } from '../../src/core/concurrency.ts';
-import { devKeyPath, layoutPaths } from '../../src/local/layout.ts';
-import { openIdentity } from '../../src/node/identity.ts';
 import { allHealthy, TestCluster } from '../helpers/cluster.ts';
+import { sealingClient } from '../helpers/sealing-client.ts';
 
 const objectsCount = 200;
 const largestBytes = 64 * 1024 * 1024;
@@ -29,26 +27,17 @@ interface Stored {
 
 let cluster: TestCluster;
 let client: HoldfastClient;
-let provider: KekProvider;
 const stored: Stored[] = [];
 let peers: Record<string, string>;
 
 before(async () => {
   cluster = await TestCluster.start({ settings: { graceMs: 2000, leaseMs: 3000, scrubMs: 10_000 } });
-  const paths = layoutPaths(cluster.dir);
-  provider = await openDevFile({
-    path: devKeyPath({ keysDir: paths.keys }),
-    clock: systemClock,
-    create: false,
-  });
-  const { signer } = await openIdentity(paths.writerKey);
-  client = new HoldfastClient({ url: cluster.url, token: await cluster.token(), signer, provider });
+  client = await sealingClient(cluster);
   peers = await peerIds();
 });
 
 after(async () => {
   await client[Symbol.asyncDispose]();
-  await provider[Symbol.asyncDispose]();
   await cluster[Symbol.asyncDispose]();
 });
 

@@ -2,22 +2,21 @@
 // custodians killed, with too few of them, without leave, and what an auditor sees of it afterwards.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import type { CustodyStatus } from '../../src/api/types.ts';
 import { layoutPaths } from '../../src/local/layout.ts';
 import { TestCluster } from '../helpers/cluster.ts';
+import { commandLine } from '../helpers/command-line.ts';
+import { custodyTold, untilCustody } from '../helpers/custody.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const secret = 'ucxl://operator:ops@custody:test/*^/secret.txt';
 const plain = 'ucxl://operator:ops@custody:test/*^/plain.txt';
 let cluster: TestCluster;
 let scratch: string;
+const commands = commandLine(() => cluster);
+const { run, ok, printed } = commands;
 
 before(async () => {
   scratch = await mkdtemp(join(tmpdir(), 'holdfast-requester-'));
@@ -28,31 +27,12 @@ after(async () => {
   await rm(scratch, { recursive: true, force: true });
 });
 
-async function run(...words: string[]) {
-  const child = spawn(process.execPath, [main, ...words, '--data', cluster.dir], { stdio: 'pipe' });
-  let [stdout, stderr] = ['', ''];
-  child.stdout.on('data', (part) => (stdout += String(part)));
-  child.stderr.on('data', (part) => (stderr += String(part)));
-  await once(child, 'close');
-  return { status: child.exitCode ?? -1, stdout, stderr };
-}
-
-async function ok(...words: string[]): Promise<string> {
-  const { status, stdout, stderr } = await run(...words);
-  assert.equal(status, 0, `${words.join(' ')}:\n${stdout}${stderr}`);
-  return stdout;
-}
-
-async function untilReady(count: number): Promise<void> {
-  const deadline = AbortSignal.timeout(60_000);
-  for (;;) {
-    const { stdout } = await run('custody', 'status', '--json');
-    const { custodians }: CustodyStatus = JSON.parse(stdout);
-    if (custodians.filter(({ state }) => state === 'ready').length === count) return;
-    assert.ok(!deadline.aborted, stdout);
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
-}
+const untilReady = (count: number): Promise<void> =>
+  untilCustody(
+    () => custodyTold(commands),
+    `${count} are ready`,
+    ({ custodians }) => custodians.filter(({ state }) => state === 'ready').length === count,
+  );
 
 const get = (address: string): Promise<Response> =>
   cluster.fetch(`/ucxi/v1/get?${new URLSearchParams({ address }).toString()}`);
@@ -62,7 +42,7 @@ test('restricted content is opened by the writer, through a door that may not op
   const file = join(scratch, 'secret.txt');
   await writeFile(file, 'restricted\n');
   await ok('put', secret, file, '--class', 'restricted');
-  assert.equal(await ok('get', secret), 'restricted\n');
+  assert.equal(await printed('get', secret), 'restricted\n');
   const refused = await get(secret);
   assert.equal(refused.status, 403);
   assert.match(await refused.text(), /custodians refuse: the capability reaches up to confidential/);
@@ -75,24 +55,24 @@ test('restricted content is opened by the writer, through a door that may not op
 test('two away: everything is read; a third away: who is missing is said', async () => {
   const control = await cluster.control();
   for (const name of ['custodian-1', 'custodian-4']) await control.stopNode(name);
-  for (let times = 0; times < 3; times++) assert.equal(await ok('get', secret), 'restricted\n');
+  for (let times = 0; times < 3; times++) assert.equal(await printed('get', secret), 'restricted\n');
   await control.stopNode('custodian-5');
-  const { status, stderr } = await run('get', secret);
+  const { status, err } = await run('get', secret);
   assert.equal(status, 5);
   assert.match(
-    stderr,
+    err,
     /2 of 3 partial decryptions: custodian-1 unreachable, custodian-4 unreachable, custodian-5 unreachable/,
   );
   const shown = await run('custody', 'status');
   assert.equal(shown.status, 5);
-  assert.match(shown.stdout, /margin -1: nothing can be opened until 1 more are back/);
+  assert.match(shown.out, /margin -1: nothing can be opened until 1 more are back/);
   for (const name of ['custodian-1', 'custodian-4', 'custodian-5']) await control.startNode(name);
   await untilReady(5);
-  assert.equal(await ok('get', secret), 'restricted\n');
+  assert.equal(await printed('get', secret), 'restricted\n');
 });
 
 test('an auditor sees who opened what, and a log that was cut since', async () => {
-  const told = await ok('custody', 'audit', '--all');
+  const told = await printed('custody', 'audit', '--all');
   assert.match(told, /custodian-3: \d+ entries, whole/);
   assert.match(told, /read +writer +[0-9a-f]{32} +custodian-/);
   assert.match(told, /read +door +[0-9a-f]{32} +custodian-/);
@@ -102,7 +82,7 @@ test('an auditor sees who opened what, and a log that was cut since', async () =
   await writeFile(join(seen, 'custodian-2.note'), await readFile(join(seen, 'custodian-3.note'), 'utf8'));
   const damaged = await run('custody', 'audit');
   assert.equal(damaged.status, 6);
-  assert.match(damaged.stdout, /custodian-2: /);
+  assert.match(damaged.out, /custodian-2: /);
   await rm(join(seen, 'custodian-2.note'));
 });
 
@@ -110,15 +90,15 @@ test('what is granted can be passed on narrower, and a revoked key opens nothing
   const key = 'ab'.repeat(32);
   const file = join(scratch, 'narrow.cap');
   const under = layoutPaths(cluster.dir).capability('writer');
-  const said = await ok('custody', 'grant', key, '--under', under, '--project', 'demo', '--out', file);
+  const said = await printed('custody', 'grant', key, '--under', under, '--project', 'demo', '--out', file);
   assert.match(said, /read of project demo up to internal/);
   await ok('custody', 'revoke', file);
   const writer = /for key ([0-9a-f]{64})/.exec(await readFile(under, 'utf8'))?.[1] ?? '';
   await ok('custody', 'revoke', writer);
   const deadline = AbortSignal.timeout(30_000);
   for (;;) {
-    const { status, stderr } = await run('get', secret);
-    if (status === 1) return assert.match(stderr, /custodians refuse: the key that asks was revoked/);
-    assert.ok(!deadline.aborted, `still opened: ${status} ${stderr}`);
+    const { status, err } = await run('get', secret);
+    if (status === 1) return assert.match(err, /custodians refuse: the key that asks was revoked/);
+    assert.ok(!deadline.aborted, `still opened: ${status} ${err}`);
   }
 });

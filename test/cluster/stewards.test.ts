@@ -6,34 +6,23 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { systemClock } from '../../src/app/member.ts';
-import { HoldfastClient, openDevFile, type KekProvider } from '../../src/client/index.ts';
+import type { HoldfastClient } from '../../src/client/index.ts';
 import { isHoldfastError } from '../../src/core/errors.ts';
-import { devKeyPath, layoutPaths } from '../../src/local/layout.ts';
-import { openIdentity } from '../../src/node/identity.ts';
 import type { StewardStatus } from '../../src/steward/status.ts';
 import { allHealthy, TestCluster } from '../helpers/cluster.ts';
+import { sealingClient } from '../helpers/sealing-client.ts';
 
 let cluster: TestCluster;
 let client: HoldfastClient;
-let provider: KekProvider;
 const stored = new Map<string, Buffer>();
 
 before(async () => {
   cluster = await TestCluster.start({ stewards: 2, settings: { graceMs: 2000 } });
-  const paths = layoutPaths(cluster.dir);
-  provider = await openDevFile({
-    path: devKeyPath({ keysDir: paths.keys }),
-    clock: systemClock,
-    create: false,
-  });
-  const { signer } = await openIdentity(paths.writerKey);
-  client = new HoldfastClient({ url: cluster.url, token: await cluster.token(), signer, provider });
+  client = await sealingClient(cluster);
 });
 
 after(async () => {
   await client[Symbol.asyncDispose]();
-  await provider[Symbol.asyncDispose]();
   await cluster[Symbol.asyncDispose]();
 });
 

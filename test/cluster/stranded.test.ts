@@ -2,58 +2,44 @@
 // exactly when it was planted, and gone after it was adopted, collected or repaired.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { open, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
-import { systemClock } from '../../src/app/member.ts';
 import type { StrandedFinding, StrandedResult } from '../../src/client/door-client.ts';
-import { HoldfastClient, openDevFile, type KekProvider } from '../../src/client/index.ts';
+import type { HoldfastClient } from '../../src/client/index.ts';
 import { type Block, type CID, parseCid, rawBlock } from '../../src/core/block.ts';
 import { concat } from '../../src/core/bytes.ts';
-import { devKeyPath, layoutPaths } from '../../src/local/layout.ts';
 import { carHeader, carSection, readCar } from '../../src/manifest/car.ts';
 import { type ManifestBody, parseManifest } from '../../src/manifest/manifest.ts';
 import { openRecord } from '../../src/manifest/record.ts';
-import { openIdentity } from '../../src/node/identity.ts';
 import { allHealthy, TestCluster } from '../helpers/cluster.ts';
+import { commandLine, jsonLines } from '../helpers/command-line.ts';
 import { NeverRegisters } from '../helpers/never-registers.ts';
+import { sealingClient } from '../helpers/sealing-client.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const nodes = ['node-1', 'node-2', 'node-3'];
 
 let cluster: TestCluster;
+const { run } = commandLine(() => cluster);
 let client: HoldfastClient;
 let dying: HoldfastClient;
 let liar: NeverRegisters;
-let provider: KekProvider;
 
 before(async () => {
   // What is stranded is deleted by order only: the planner must not be quicker than the audit.
   const settings = { graceMs: 2000, leaseMs: 1000, collects: false, scrubMs: 3000 };
   cluster = await TestCluster.start({ nodes: 3, zones: 3, settings });
   liar = await NeverRegisters.before(cluster.url);
-  const paths = layoutPaths(cluster.dir);
-  provider = await openDevFile({
-    path: devKeyPath({ keysDir: paths.keys }),
-    clock: systemClock,
-    create: false,
-  });
-  const { signer } = await openIdentity(paths.writerKey);
-  const token = await cluster.token();
-  client = new HoldfastClient({ url: cluster.url, token, signer, provider });
-  dying = new HoldfastClient({ url: liar.url, token, signer, provider });
+  client = await sealingClient(cluster);
+  dying = await sealingClient(cluster, liar.url);
 });
 
 after(async () => {
   await client[Symbol.asyncDispose]();
   await dying[Symbol.asyncDispose]();
   await liar[Symbol.asyncDispose]();
-  await provider[Symbol.asyncDispose]();
   await cluster[Symbol.asyncDispose]();
 });
 
@@ -231,19 +217,8 @@ async function auditNow(): Promise<{ findings: StrandedFinding[]; result: Strand
 type Line = { result?: StrandedResult; act?: { cid: string }; finding?: StrandedFinding };
 
 async function cli(...words: string[]): Promise<{ status: number | null; lines: Line[] }> {
-  const child = spawn(process.execPath, [main, ...words, '--json', '--data', cluster.dir]);
-  let out = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    out += text;
-  });
-  const [status] = (await once(child, 'close')) as [number | null];
-  return {
-    status,
-    lines: out
-      .split('\n')
-      .filter(Boolean)
-      .map((line) => JSON.parse(line) as Line),
-  };
+  const { status, out } = await run(...words, '--json');
+  return { status, lines: jsonLines(out) };
 }
 
 function last(lines: readonly Line[]): StrandedResult {

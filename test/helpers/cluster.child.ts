@@ -1,7 +1,6 @@
 // A supervisor over the real processes, on the directory given: what `holdfast up` runs, without its welcome.
 
 import { access } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
 import { systemClock } from '../../src/app/member.ts';
 import { openDevFile } from '../../src/custody/dev-file.ts';
 import { daemonCommand } from '../../src/local/child.ts';
@@ -9,9 +8,9 @@ import { createOrOpenLayout } from '../../src/local/layout-create.ts';
 import { devKeyPath, layoutPaths } from '../../src/local/layout.ts';
 import { stopOnSignals } from '../../src/local/signals.ts';
 import { startSupervisor } from '../../src/local/supervisor.ts';
+import { main } from './command-line.ts';
 
 const [dir = '', options = '{}'] = process.argv.slice(2);
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 using signals = stopOnSignals();
 // A test that is killed takes nothing down: the end of the pipe from it does.
 process.stdin

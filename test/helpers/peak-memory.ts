@@ -8,10 +8,9 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { fileURLToPath } from 'node:url';
 import type { ControlClient } from '../../src/local/control-types.ts';
+import { main } from './command-line.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const mebibyte = 1_048_576;
 
 /** Peak resident set of a process in MiB (VmHWM), and what it holds now; undefined when it is gone. */
