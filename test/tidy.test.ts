@@ -47,6 +47,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 
 /** Rooms that may know the types of another one, and nothing that runs: answers that come over HTTP. */
 const typesOnly: Readonly<Record<string, readonly string[]>> = {
+  beacon: ['api'],
   cli: ['steward', 'flows'],
 };
 

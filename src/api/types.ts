@@ -264,3 +264,56 @@ export interface CustodyLogAnswer {
   readonly cosigned: string | null;
   readonly leaves: readonly string[];
 }
+
+/** What may be done about what is stranded. */
+export type StrandedOrder = 'adopt' | 'collect';
+
+/** One stranded thing; what it is stands in `kind`. */
+export interface StrandedFinding {
+  readonly kind: 'unreached' | 'orphan' | 'missing' | 'keys' | 'chain';
+  /** False when somebody who could contradict did not answer. */
+  readonly sure: boolean;
+  readonly reason: string;
+  readonly cid?: string;
+  readonly chain?: string;
+  readonly version?: number;
+  readonly adoptable?: boolean;
+  readonly sizeBytes?: number;
+  readonly copies?: number;
+}
+
+export interface StrandedAct {
+  readonly act: 'adopt' | 'lease' | 'collect';
+  readonly cid: string;
+  readonly chain?: string;
+  readonly version?: number;
+  /** `done`, or why not; absent before it was tried. */
+  readonly outcome?: string;
+}
+
+/** What an audit has seen. */
+export interface StrandedReport {
+  /** Findings that are sure, by kind; and those that are not, because somebody could not be asked. */
+  readonly found: Readonly<Record<StrandedFinding['kind'], number>>;
+  readonly unsure: number;
+  /** Nodes that could not be listed to the end, and what else makes the report incomplete. */
+  readonly unasked: readonly { readonly who: string; readonly reason: string }[];
+  readonly revision: number;
+  readonly entries: number;
+  /** Distinct blocks that nodes list. */
+  readonly blocks: number;
+  /** Held, named by no entry, and leased: uploads under way, and what an audit gave a lease. */
+  readonly leased: number;
+  /** Held, and named only by what was removed: the planner collects it. */
+  readonly released: number;
+  /** Content of orphans that are not garbage. */
+  readonly ofOrphans: number;
+}
+
+export interface StrandedResult extends StrandedReport {
+  /** `hash` names a plan: who orders it has seen this one. */
+  readonly plans: Readonly<Record<StrandedOrder, { readonly acts: number; readonly hash: string }>>;
+  /** Acts carried out and refused; absent without a plan. */
+  readonly done?: number;
+  readonly refused?: number;
+}

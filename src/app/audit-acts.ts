@@ -7,26 +7,20 @@
 import { createHash } from 'node:crypto';
 import { open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { StrandedAct, StrandedOrder } from '../api/types.ts';
 import type { StrandedRows } from '../beacon/stranded-rows.ts';
 import { partNumber } from '../beacon/rows.ts';
 import { CID } from '../core/block.ts';
 import { errnoOf } from '../files/whole.ts';
 
-export interface AuditAct {
-  readonly act: 'adopt' | 'lease' | 'collect';
-  readonly cid: CID;
-  /** Of a record. */
-  readonly chain?: string;
-  readonly version?: number;
-}
-
-export type AuditOrder = 'adopt' | 'collect';
+/** As the door tells it, but not done yet; `chain` and `version` of a record. */
+export type AuditAct = Omit<StrandedAct, 'cid' | 'outcome'> & { readonly cid: CID };
 
 /** Adopting gives a lease to what cannot be adopted. */
 const actsOf = { adopt: ['adopt', 'lease'], collect: ['collect'] } as const;
 
 /** The acts of an order, in the order in which they are done. */
-export async function* plannedActs(rows: StrandedRows, order: AuditOrder): AsyncGenerator<AuditAct> {
+export async function* plannedActs(rows: StrandedRows, order: StrandedOrder): AsyncGenerator<AuditAct> {
   for (const act of actsOf[order]) {
     for await (const { parts } of rows.all('a', act)) {
       const cid = CID.parse(parts.at(-1) ?? '');
@@ -39,7 +33,7 @@ export async function* plannedActs(rows: StrandedRows, order: AuditOrder): Async
 /** How many acts a plan has, and 16 hex digits that name it. */
 export async function planOf(
   rows: StrandedRows,
-  order: AuditOrder,
+  order: StrandedOrder,
 ): Promise<{ readonly acts: number; readonly hash: string }> {
   const hash = createHash('sha256');
   let acts = 0;

@@ -3,6 +3,7 @@
 
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { StrandedOrder } from '../api/types.ts';
 import type { BeaconLog } from '../beacon/log.ts';
 import { openRegistryRecord, recordKey } from '../beacon/records.ts';
 import { StrandedAudit } from '../beacon/stranded.ts';
@@ -16,7 +17,7 @@ import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import type { NodePeer } from '../node/peer.ts';
 import { readCids, readListAnswer } from '../steward/wire.ts';
-import { ActJournal, type AuditAct, type AuditOrder, planOf, plannedActs } from './audit-acts.ts';
+import { ActJournal, type AuditAct, planOf, plannedActs } from './audit-acts.ts';
 import type { DoorBlocks } from './door-blocks.ts';
 import type { DoorRegistry } from './door-registry.ts';
 import { peersWithRole, systemClock } from './member.ts';
@@ -37,7 +38,7 @@ export interface DoorAuditPorts {
 
 /** What is to be done; `plan` names what the caller has seen, absent: only say what would be done. */
 export interface AuditRequest {
-  readonly order?: AuditOrder;
+  readonly order?: StrandedOrder;
   readonly plan?: string;
 }
 

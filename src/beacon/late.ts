@@ -11,11 +11,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';
 import { sameBytes } from '../core/bytes.ts';
-import { HoldfastError } from '../core/errors.ts';
+import type { HoldfastError } from '../core/errors.ts';
 import type { Kv, KvRow } from './kv.ts';
 import type { LogEntry } from './log.ts';
 import { Lru } from './lru.ts';
-import { type OpenedRecord, openRecords, openRegistryRecord } from './records.ts';
+import { openRecords, registryRecordOrUndefined } from './records.ts';
 import { type Head, rowKey } from './rows.ts';
 import { corrupt } from './seal.ts';
 
@@ -144,7 +144,7 @@ export class LateSignatures {
     const { version, cid, bytes } = row;
     if (cid === null) return; // a gap of a rebuild: there is no record to compare with
     const record = entry.records[row.index];
-    const claimed = record === undefined ? undefined : openedOrUndefined(record.bytes);
+    const claimed = record === undefined ? undefined : registryRecordOrUndefined(record.bytes);
     const isTrue =
       record !== undefined &&
       claimed?.chainId === chainId &&
@@ -210,15 +210,6 @@ export class LateSignatures {
 
 function rowName(chainId: string, version: number, cid: CID): string {
   return `${chainId} ${version} ${cid.toString()}`;
-}
-
-function openedOrUndefined(bytes: Uint8Array): OpenedRecord | undefined {
-  try {
-    return openRegistryRecord(bytes);
-  } catch (error) {
-    if (error instanceof HoldfastError) return undefined;
-    throw error;
-  }
 }
 
 /** Short enough that a request behind it does not notice. */

@@ -12,7 +12,7 @@ import { parseInstant } from '../ucxl/temporal.ts';
 import { missingVersionsMax, rebuildPrefix } from './fold.ts';
 import { type Kv, prefixRange } from './kv.ts';
 import { type Append, type BeaconLog, expectAny } from './log.ts';
-import { type OpenedRecord, openRegistryRecord, recordKey } from './records.ts';
+import { type OpenedRecord, openRegistryRecord, recordKey, registryRecordOrUndefined } from './records.ts';
 import { partNumber, rowKey } from './rows.ts';
 
 export interface RebuildReport {
@@ -87,7 +87,7 @@ async function sortInto(
   for await (const bytes of blocks) {
     signal?.throwIfAborted();
     counts.blocks++;
-    const record = openedOrUndefined(bytes);
+    const record = registryRecordOrUndefined(bytes);
     if (record === undefined) counts.invalid++;
     else batch.set(rowKey(record.chainId, record.version, record.cid.toString()), bytes);
     if (batch.size < sortedPerWrite) continue;
@@ -96,15 +96,6 @@ async function sortInto(
   }
   await scratch.write(batch);
   return counts;
-}
-
-function openedOrUndefined(bytes: Uint8Array): OpenedRecord | undefined {
-  try {
-    return openRegistryRecord(bytes);
-  } catch (error) {
-    if (error instanceof HoldfastError) return undefined;
-    throw error;
-  }
 }
 
 /** What is needed of a record to choose: its bytes stay on disk. */

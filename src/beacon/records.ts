@@ -36,6 +36,16 @@ export function openRegistryRecord(bytes: Uint8Array): OpenedRecord {
   return { kind: body.kind, chainId, version, cid: record.cid, bytes, body };
 }
 
+/** The same of bytes that need not be a record: undefined for those that are none. */
+export function registryRecordOrUndefined(bytes: Uint8Array): OpenedRecord | undefined {
+  try {
+    return openRegistryRecord(bytes);
+  } catch (error) {
+    if (error instanceof HoldfastError) return undefined;
+    throw error;
+  }
+}
+
 /**
  * As `openRegistryRecord` for bytes that came through a log whose writer opened them: neither signature nor form nor
  * fields are checked, which is nine tenths of the work. Whoever uses it opens the record properly later (view.ts).

@@ -13,6 +13,7 @@
 //
 // What an entry named and needs no more (after a removal) is garbage on its way out, not stranded: it is counted.
 
+import type { StrandedReport } from '../api/types.ts';
 import { CID, cidOf, codecDagCbor, codecRaw, decodeCbor } from '../core/block.ts';
 import { asBuffer } from '../core/bytes.ts';
 import { grouped } from '../core/concurrency.ts';
@@ -25,7 +26,7 @@ import { KeyChecks } from './stranded-keys.ts';
 import { judgeOrphans, type Orphan } from './stranded-orphans.ts';
 import { joined, sizeBytesOf, StrandedRows, togetherMax } from './stranded-rows.ts';
 import type { CatalogueEntry, ChainVersion } from './queries.ts';
-import { type OpenedRecord, openRegistryRecord } from './records.ts';
+import { registryRecordOrUndefined } from './records.ts';
 import type { BeaconView } from './view.ts';
 
 export interface StrandedPorts {
@@ -68,24 +69,6 @@ export type Finding = { readonly sure: boolean; readonly reason: string } & (
   | { readonly kind: 'missing'; readonly cid: CID; readonly chain: string; readonly version: number }
   | { readonly kind: 'keys' | 'chain'; readonly chain: string; readonly version: number }
 );
-
-export interface StrandedReport {
-  /** Findings that are sure, by kind; and those that are not, because somebody could not be asked. */
-  readonly found: Readonly<Record<Finding['kind'], number>>;
-  readonly unsure: number;
-  /** Nodes that could not be listed to the end, and what else makes the report incomplete. */
-  readonly unasked: readonly { readonly who: string; readonly reason: string }[];
-  readonly revision: number;
-  readonly entries: number;
-  /** Distinct blocks that nodes list. */
-  readonly blocks: number;
-  /** Held, named by no entry, and leased: uploads under way, and what an audit gave a lease. */
-  readonly leased: number;
-  /** Held, and named only by what was removed: the planner collects it. */
-  readonly released: number;
-  /** Content of orphans that are not garbage. */
-  readonly ofOrphans: number;
-}
 
 export type StrandedEvent = { readonly progress: string } | { readonly finding: Finding };
 
@@ -357,7 +340,8 @@ export class StrandedAudit {
   async #sortOne(cid: CID, value: Uint8Array): Promise<void> {
     const isRaw = cid.code === codecRaw;
     const bytes = isRaw ? undefined : await this.#ports.load(cid);
-    const record = bytes === undefined ? undefined : recordIn(bytes);
+    const record =
+      bytes === undefined || !isRecordBytes(bytes) ? undefined : registryRecordOrUndefined(bytes);
     if (record !== undefined)
       return this.rows.add('o', [record.chainId, record.version, cid.toString()], record.bytes);
     const what = isRaw ? 'content' : bytes !== undefined && isIndex(bytes) ? 'index' : 'unknown';
@@ -424,16 +408,6 @@ function chainProblem(each: ChainVersion, last: ChainVersion | undefined): strin
 
 function cidIn(parts: readonly string[]): CID {
   return CID.parse(parts[0] ?? '');
-}
-
-function recordIn(bytes: Uint8Array): OpenedRecord | undefined {
-  if (!isRecordBytes(bytes)) return undefined;
-  try {
-    return openRegistryRecord(bytes);
-  } catch (error) {
-    if (error instanceof HoldfastError) return undefined;
-    throw error;
-  }
 }
 
 function isIndex(bytes: Uint8Array): boolean {

@@ -19,6 +19,10 @@ import type {
   QueryAnswer,
   StatAnswer,
   StatusAnswer,
+  StrandedAct,
+  StrandedFinding,
+  StrandedOrder,
+  StrandedResult,
   VersionInfo,
   WrappedKeysAnswer,
 } from '../api/types.ts';
@@ -64,51 +68,12 @@ export interface VerifyReport {
 
 export interface AuditRequest extends WatchedRequest {
   /** What is to be done about it; without `plan` it is only said. */
-  readonly order?: 'adopt' | 'collect';
+  readonly order?: StrandedOrder;
   /** Hash of the plan of that order, as an audit before it said. */
   readonly plan?: string;
   /** Told each finding and each act as they come. Must not throw. */
   readonly onFinding?: (finding: StrandedFinding) => void;
   readonly onAct?: (act: StrandedAct) => void;
-}
-
-/** One stranded thing; what it is stands in `kind`. */
-export interface StrandedFinding {
-  readonly kind: 'unreached' | 'orphan' | 'missing' | 'keys' | 'chain';
-  /** False when somebody who could contradict did not answer. */
-  readonly sure: boolean;
-  readonly reason: string;
-  readonly cid?: string;
-  readonly chain?: string;
-  readonly version?: number;
-  readonly adoptable?: boolean;
-  readonly sizeBytes?: number;
-  readonly copies?: number;
-}
-
-export interface StrandedAct {
-  readonly act: 'adopt' | 'lease' | 'collect';
-  readonly cid: string;
-  readonly chain?: string;
-  readonly version?: number;
-  /** `done`, or why not; absent before it was tried. */
-  readonly outcome?: string;
-}
-
-export interface StrandedResult {
-  readonly found: Readonly<Record<StrandedFinding['kind'], number>>;
-  readonly unsure: number;
-  readonly unasked: readonly { readonly who: string; readonly reason: string }[];
-  readonly revision: number;
-  readonly entries: number;
-  readonly blocks: number;
-  readonly leased: number;
-  readonly released: number;
-  readonly ofOrphans: number;
-  readonly plans: Readonly<Record<'adopt' | 'collect', { readonly acts: number; readonly hash: string }>>;
-  /** Acts carried out and refused; absent without a plan. */
-  readonly done?: number;
-  readonly refused?: number;
 }
 
 export class DoorClient implements AsyncDisposable {

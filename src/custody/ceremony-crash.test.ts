@@ -34,12 +34,8 @@ type Place = Parameters<Kill>[0];
 
 /** A world in which `ceremony` can be ordered. */
 async function worldBefore(ceremony: Ceremony): Promise<CeremonyWorld> {
-  const world = await CeremonyWorld.start(dir, n + (ceremony === 'reshare' ? 1 : 0));
-  if (ceremony !== 'init') {
-    await world.coordinator().command(world.initOrder(t, n), quiet);
-    await world.tellAll();
-  }
-  return world;
+  if (ceremony === 'init') return CeremonyWorld.start(dir, n);
+  return CeremonyWorld.made(dir, t, n, ceremony === 'reshare' ? n + 1 : n);
 }
 
 /** The order for another one of the kind, given how the world is now. */

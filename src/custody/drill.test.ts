@@ -21,9 +21,7 @@ const quiet = (): void => undefined;
 
 before(async () => {
   dir = await mkdtemp(join(tmpdir(), 'holdfast-drill-'));
-  world = await CeremonyWorld.start(dir, 5);
-  await world.coordinator().command(world.initOrder(3, 5), quiet);
-  await world.tellAll();
+  world = await CeremonyWorld.made(dir, 3, 5);
 });
 after(async () => {
   await world[Symbol.asyncDispose]();

@@ -15,9 +15,7 @@ let dir = '';
 let world: CeremonyWorld;
 before(async () => {
   dir = await mkdtemp(join(tmpdir(), 'holdfast-policy-'));
-  world = await CeremonyWorld.start(dir, 5);
-  await world.coordinator().command(world.initOrder(3, 5), quiet);
-  await world.tellAll();
+  world = await CeremonyWorld.made(dir, 3, 5);
 });
 after(async () => {
   await world[Symbol.asyncDispose]();

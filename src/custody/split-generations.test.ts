@@ -131,9 +131,7 @@ async function goesOn(world: CeremonyWorld, signed: Signed): Promise<void> {
 }
 
 test('however the steward cuts, replays and keeps back: one record a place, held by enough, and an end', async () => {
-  await using world = await CeremonyWorld.start(dir, n);
-  await world.coordinator().command(world.initOrder(t, n), quiet);
-  await world.tellAll();
+  await using world = await CeremonyWorld.made(dir, t, n);
   await fc.assert(
     fc.asyncProperty(fc.array(attack, { minLength: 2, maxLength: 3 }), async (attacks) => {
       const signed = new Signed();
@@ -147,9 +145,7 @@ test('however the steward cuts, replays and keeps back: one record a place, held
 });
 
 test('a record that the steward keeps back, shown to some until their old shares are gone, is filed by the next', async () => {
-  await using world = await CeremonyWorld.start(dir, n);
-  await world.coordinator().command(world.initOrder(t, n), quiet);
-  await world.tellAll();
+  await using world = await CeremonyWorld.made(dir, t, n);
   const signed = new Signed();
   const reach = Array.from({ length: 6 }, () => Array.from({ length: n }, () => 5));
   const shown = [true, true, true, false, false];

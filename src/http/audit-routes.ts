@@ -1,5 +1,6 @@
 // What is stranded, and what is to become of it.
 
+import type { StrandedOrder } from '../api/types.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { jsonLines } from './beacon-routes.ts';
 import type { DoorPorts } from './door-ports.ts';
@@ -39,7 +40,7 @@ export function auditRoutes(ports: DoorPorts): Route[] {
   ];
 }
 
-function orderOf(value: string | undefined): 'adopt' | 'collect' | undefined {
+function orderOf(value: string | undefined): StrandedOrder | undefined {
   if (value === undefined || value === 'adopt' || value === 'collect') return value;
   throw new HoldfastError('ARGUMENT_INVALID', `order ${JSON.stringify(value)}: adopt or collect expected`);
 }

@@ -1,6 +1,13 @@
 // What the routes of a door need of the rest of the process; the app joins it to the real parts.
 
-import type { BeatAnswer, CustodyLogAnswer, CustodyStatus, HealthCheck, ProviderInfo } from '../api/types.ts';
+import type {
+  BeatAnswer,
+  CustodyLogAnswer,
+  CustodyStatus,
+  HealthCheck,
+  ProviderInfo,
+  StrandedOrder,
+} from '../api/types.ts';
 import type { BeaconQueries, CustodyCursor, CustodyPage } from '../beacon/queries.ts';
 import type { Block, CID } from '../core/block.ts';
 import type { Clock } from '../core/clock.ts';
@@ -52,7 +59,7 @@ export interface DoorPorts {
   readonly audit: {
     /** Yields progress, findings and acts, and ends with the result (app/door-audit.ts). */
     stranded(
-      request: { readonly order?: 'adopt' | 'collect'; readonly plan?: string },
+      request: { readonly order?: StrandedOrder; readonly plan?: string },
       signal: AbortSignal,
     ): AsyncIterable<unknown>;
   };

@@ -7,7 +7,7 @@ import { open, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { StrandedFinding, StrandedResult } from '../../src/client/door-client.ts';
+import type { StrandedFinding, StrandedResult } from '../../src/api/types.ts';
 import type { HoldfastClient } from '../../src/client/index.ts';
 import { type Block, type CID, parseCid, rawBlock } from '../../src/core/block.ts';
 import { concat } from '../../src/core/bytes.ts';

@@ -191,6 +191,14 @@ export class CeremonyWorld implements AsyncDisposable {
     return world;
   }
 
+  /** The first `n` of `count` custodians have made the key, and all know it. */
+  static async made(dir: string, t: number, n: number, count = n): Promise<CeremonyWorld> {
+    const world = await CeremonyWorld.start(dir, count);
+    await world.coordinator().command(world.initOrder(t, n), () => undefined);
+    await world.tellAll();
+    return world;
+  }
+
   keyOf(peer: string): Uint8Array {
     const site = this.sites.find((each) => each.peer === peer);
     if (site === undefined) throw new HoldfastError('FORBIDDEN', `${peer} is no custodian`);

@@ -79,9 +79,7 @@ export class RotationWorld implements AsyncDisposable {
   }
 
   static async start(dir: string, t: number, n: number): Promise<RotationWorld> {
-    const custodians = await CeremonyWorld.start(dir, n);
-    await custodians.coordinator().command(custodians.initOrder(t, n), () => undefined);
-    await custodians.tellAll();
+    const custodians = await CeremonyWorld.made(dir, t, n);
     const world = new RotationWorld(custodians, await BeaconView.open(new MemoryKv()));
     await world.#append({
       subject: 'init',

@@ -1,4 +1,4 @@
-import type { StrandedAct, StrandedFinding, StrandedResult } from '../../client/door-client.ts';
+import type { StrandedAct, StrandedFinding, StrandedOrder, StrandedResult } from '../../api/types.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { Command, Context } from '../command.ts';
 import { openDoor } from '../connect.ts';
@@ -67,7 +67,7 @@ class Watch implements Disposable {
   }
 }
 
-function orderOf(context: Context): 'adopt' | 'collect' | undefined {
+function orderOf(context: Context): StrandedOrder | undefined {
   const [adopt, collect] = [context.flag('adopt'), context.flag('collect')];
   if (adopt && collect)
     throw new HoldfastError(
@@ -115,7 +115,7 @@ function actLine({ act, cid, chain, version, outcome }: StrandedAct): string {
 
 function resultLines(
   result: StrandedResult,
-  order: 'adopt' | 'collect' | undefined,
+  order: StrandedOrder | undefined,
   plan: string | undefined,
 ): string[] {
   const { found, unsure, unasked, entries, blocks, leased, released, ofOrphans, plans } = result;
