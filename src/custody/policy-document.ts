@@ -4,24 +4,12 @@
 import { sameBytes, toHex } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { isMap } from '../core/shape.ts';
-import type { ContentClass } from '../envelope/aad.ts';
-import { type ClassRule, type PolicyBody, parsePolicy } from './policy.ts';
+import { type ContentClass, contentClasses } from '../envelope/aad.ts';
+import { type ClassRule, classRules, type PolicyBody, parsePolicy, policyRules } from './policy.ts';
 import type { PolicyHead, ProposedPolicy } from './policy-change.ts';
 
 /** Fields of a document that say what it was made from; when they are there, they must fit. */
 const origin = ['cg', 'family', 'ver', 'signedByGroup'] as const;
-const own = [
-  'projects',
-  'authorities',
-  'keyAgents',
-  'classes',
-  'maxItemsPerBar',
-  'recovery',
-  'refreshEveryBars',
-  'rotateEveryBars',
-] as const;
-const classNames = ['public', 'internal', 'confidential', 'restricted'] as const;
-const ruleNames = ['ops', 'maxItemsPerBar', 'approvals', 'keyAgentOnly', 'notBefore', 'notAfter'] as const;
 
 /**
  * The next version of a policy: `head` with what `document` says. `writer`: who orders it.
@@ -30,13 +18,13 @@ const ruleNames = ['ops', 'maxItemsPerBar', 'approvals', 'keyAgentOnly', 'notBef
  * another version
  */
 export function changedPolicy(head: PolicyHead, document: unknown, writer: Uint8Array): ProposedPolicy {
-  const given = mapAt(document, 'policy', [...origin, ...own]);
+  const given = mapAt(document, 'policy', [...origin, ...policyRules]);
   requireOrigin(head.body, given);
   const { body, cid } = head;
   const { classes } = given;
   const next = {
     ...body,
-    ...pick(given, ['projects', 'maxItemsPerBar', 'recovery', 'refreshEveryBars', 'rotateEveryBars']),
+    ...pick(given, policyRules),
     ...keysAt(given, 'policy', 'authorities'),
     ...keysAt(given, 'policy', 'keyAgents'),
     classes: classes === undefined ? body.classes : mergedClasses(body.classes, classes),
@@ -84,7 +72,7 @@ function requireOrigin({ cg, family, ver }: PolicyBody, given: Readonly<Record<s
 }
 
 function mergedClasses(before: PolicyBody['classes'], given: unknown): Record<ContentClass, unknown> {
-  const classes = mapAt(given, 'policy.classes', classNames);
+  const classes = mapAt(given, 'policy.classes', contentClasses);
   const merged = (name: ContentClass): unknown =>
     classes[name] === undefined
       ? before[name]
@@ -98,12 +86,12 @@ function mergedClasses(before: PolicyBody['classes'], given: unknown): Record<Co
 }
 
 function mergedRule(before: ClassRule, value: unknown, where: string): unknown {
-  const given = mapAt(value, where, ruleNames);
+  const given = mapAt(value, where, classRules);
   const approvals =
     given['approvals'] === undefined ? {} : mapAt(given['approvals'], `${where}.approvals`, ['k', 'of']);
   return {
     ...before,
-    ...pick(given, ['ops', 'maxItemsPerBar', 'keyAgentOnly', 'notBefore', 'notAfter']),
+    ...pick(given, classRules),
     approvals: {
       ...before.approvals,
       ...pick(approvals, ['k']),

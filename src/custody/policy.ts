@@ -66,14 +66,8 @@ export const policyFamilyBytes = 16;
 const authoritiesMax = 16;
 const keyAgentsMax = 64;
 const approversMax = 16;
-const names = [
-  'kind',
-  'v',
-  'writer',
-  'prev',
-  'cg',
-  'family',
-  'ver',
+/** Fields that say what is allowed; all others say which version of which policy it is. */
+export const policyRules = [
   'projects',
   'authorities',
   'keyAgents',
@@ -82,8 +76,17 @@ const names = [
   'recovery',
   'refreshEveryBars',
   'rotateEveryBars',
-  'frostSig',
-];
+] as const;
+const names = ['kind', 'v', 'writer', 'prev', 'cg', 'family', 'ver', ...policyRules, 'frostSig'];
+/** The same of one class. */
+export const classRules = [
+  'ops',
+  'maxItemsPerBar',
+  'approvals',
+  'keyAgentOnly',
+  'notBefore',
+  'notAfter',
+] as const;
 
 /** Checks the body of a policy record. Throws RECORD_INVALID naming the field. */
 export function parsePolicy(body: unknown): PolicyBody {
@@ -142,8 +145,7 @@ function readClasses(fields: Fields): PolicyBody['classes'] {
 }
 
 function readRule(classes: Fields, name: ContentClass): ClassRule {
-  const ruleNames = ['ops', 'maxItemsPerBar', 'approvals', 'keyAgentOnly', 'notBefore', 'notAfter'];
-  const fields = classes.map(name, ruleNames);
+  const fields = classes.map(name, classRules);
   return {
     ops: readOperations(fields, 'ops'),
     maxItemsPerBar: fields.integer('maxItemsPerBar', 0),
