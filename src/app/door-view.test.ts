@@ -5,7 +5,13 @@ import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { someAppend } from '../../test/suites/beacon-log.suite.ts';
-import { putAppend, someAddress, someId, someManifest } from '../../test/suites/beacon-records.ts';
+import {
+  putAppend,
+  someAddress,
+  someId,
+  someManifest,
+  withFalseSignature,
+} from '../../test/suites/beacon-records.ts';
 import { Loopback } from '../../test/support/loopback-rpc.ts';
 import { namedLog } from '../../test/support/named-log.ts';
 import { lineageOf } from '../beacon/lineage.ts';
@@ -253,14 +259,6 @@ test('a view with a row that its log does not give is given up once it has to pr
 async function untilDiverged(copy: DoorView, reason: RegExp, signal: AbortSignal): Promise<void> {
   while (copy.view.health().state !== 'diverged') await sleep(5, undefined, { signal });
   assert.match(copy.view.health().reason, reason);
-}
-
-function withFalseSignature(append: Append): Append {
-  const [record, ...others] = append.records;
-  if (record === undefined) throw new RangeError('an append without records');
-  const bytes = record.bytes.slice();
-  bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
-  return { ...append, records: [{ key: record.key, bytes }, ...others] };
 }
 
 async function directory(t: TestContext): Promise<string> {

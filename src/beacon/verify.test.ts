@@ -13,6 +13,7 @@ import {
   someBranchKey,
   someId,
   someManifest,
+  withFalseSignature,
 } from '../../test/suites/beacon-records.ts';
 import type { CID } from '../core/block.ts';
 import type { Append } from './log.ts';
@@ -169,12 +170,4 @@ async function spoilRow(path: string, key: string): Promise<void> {
   value[40] = (value[40] ?? 0) ^ 4;
   await db.put(key, value);
   await db.close();
-}
-
-function withFalseSignature(append: Append): Append {
-  const [record, ...others] = append.records;
-  if (record === undefined) throw new RangeError('an append without records');
-  const bytes = record.bytes.slice();
-  bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
-  return { ...append, records: [{ key: record.key, bytes }, ...others] };
 }

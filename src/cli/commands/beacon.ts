@@ -36,13 +36,11 @@ export const beaconRebuild: Command = {
     'Returns when steward and door have started again on the new log. The old one stays beside it.',
   ].join('\n'),
   async run(context) {
-    const before = await stewardStart(context);
     const without = context
       .text('without')
       ?.split(',')
       .map((name) => name.trim());
-    await follow(context, (door, request) => door.beaconRebuild(without, request));
-    await untilStartedAgain(context, before);
+    await replaceLog(context, (door, request) => door.beaconRebuild(without, request));
   },
 };
 
@@ -56,9 +54,7 @@ export const beaconReseed: Command = {
     'new log; the old one stays beside it. Refused when two views tell different histories: see `beacon rebuild`.',
   ].join('\n'),
   async run(context) {
-    const before = await stewardStart(context);
-    await follow(context, (door, request) => door.beaconReseed(request));
-    await untilStartedAgain(context, before);
+    await replaceLog(context, (door, request) => door.beaconReseed(request));
   },
 };
 
@@ -188,6 +184,16 @@ async function follow<Report>(
   if (json) screen.value(report);
   else for (const line of reportLines(report)) screen.line(line);
   return report;
+}
+
+/** The same of what puts another log into force: returns when steward and door have started again on it. */
+async function replaceLog(
+  context: Context,
+  start: (door: DoorClient, request: WatchedRequest) => Promise<unknown>,
+): Promise<void> {
+  const before = await stewardStart(context);
+  await follow(context, start);
+  await untilStartedAgain(context, before);
 }
 
 /** When the present steward started, ms since 1970; undefined when it does not answer. */
