@@ -7,6 +7,7 @@
 
 import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
+import { entryOf } from '../custody/audit-leaf.ts';
 import { type ExportPorts, exportShares } from '../custody/export-shares.ts';
 import type { Resealing } from '../custody/open-shares.ts';
 import { sealingSources } from '../custody/sealing-key.ts';
@@ -47,23 +48,8 @@ async function resealed({ resealing, log, beat, now }: HostPorts, body: unknown)
   const to = sealingSources.find((each) => each === fieldOf(body, 'to'));
   if (to === undefined)
     throw new HoldfastError('ARGUMENT_INVALID', `one of ${sealingSources.join(', ')} expected`);
-  const empty = new Uint8Array(0);
-  await log.append({
-    op: 'reseal',
-    beat: beat().beat,
-    at: now(),
-    cg: '-',
-    kekVer: 0,
-    shareGen: 0,
-    reqHash: empty,
-    requester: empty,
-    capRoot: empty,
-    labels: empty,
-    purpose: '-',
-    items: [],
-    decision: 'granted',
-    reason: `from ${resealing.sealing.source} to ${to}`,
-  });
+  const reason = `from ${resealing.sealing.source} to ${to}`;
+  await log.append(entryOf({ op: 'reseal', beat: beat().beat, at: now(), reason }));
   return resealing.to(to);
 }
 

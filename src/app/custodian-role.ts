@@ -4,6 +4,7 @@ import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import { Activation } from '../custody/activation.ts';
+import { entryOf } from '../custody/audit-leaf.ts';
 import { AuditLog } from '../custody/audit-log.ts';
 import { CeremonyDesk } from '../custody/ceremony-desk.ts';
 import { CeremonySteps, serveCeremonies } from '../custody/ceremony-steps.ts';
@@ -341,23 +342,8 @@ class CustodianProcess implements AsyncDisposable {
 
   /** A start is an event like any other: shares become usable by it. */
   async #noteStart(): Promise<void> {
-    const none = new Uint8Array(0);
-    await this.#log.append({
-      op: 'start',
-      beat: this.#shares.mark(beatMark),
-      at: systemClock.now(),
-      cg: '-',
-      kekVer: 0,
-      shareGen: 0,
-      reqHash: none,
-      requester: none,
-      capRoot: none,
-      labels: none,
-      purpose: '-',
-      items: [],
-      decision: 'granted',
-      reason: '-',
-    });
+    const beat = this.#shares.mark(beatMark);
+    await this.#log.append(entryOf({ op: 'start', beat, at: systemClock.now() }));
   }
 
   /** What a beat brings. One round at a time: a slow one skips beats, it does not pile up. */

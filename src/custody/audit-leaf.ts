@@ -67,6 +67,25 @@ export interface AuditEntry {
   readonly reason: string;
 }
 
+/** An entry in which everything that is not said is none: of what a custodian does and nobody has requested. */
+export function entryOf(said: Pick<AuditEntry, 'op' | 'beat' | 'at'> & Partial<AuditEntry>): AuditEntry {
+  const none = new Uint8Array(0);
+  return {
+    cg: '-',
+    kekVer: 0,
+    shareGen: 0,
+    reqHash: none,
+    requester: none,
+    capRoot: none,
+    labels: none,
+    purpose: '-',
+    items: [],
+    decision: 'granted',
+    reason: '-',
+    ...said,
+  };
+}
+
 export interface AuditLeaf extends AuditEntry {
   readonly v: 1;
   /** Its index in the log, from 0. */

@@ -10,7 +10,7 @@ import { openRecord } from '../manifest/record.ts';
 import type { RandomBytes } from '../threshold/group.ts';
 import { generateKeyPair } from '../threshold/hpke.ts';
 import type { KeySet } from '../threshold/key-set.ts';
-import type { AuditOp } from './audit-leaf.ts';
+import { type AuditOp, entryOf } from './audit-leaf.ts';
 import type { AuditLog } from './audit-log.ts';
 import { birthProblem } from './birth.ts';
 import type { CustodyBooks } from './books.ts';
@@ -207,22 +207,11 @@ export class CeremonyDesk {
     reason: string,
     order?: OpenedOrder,
   ): Promise<void> {
-    const empty = new Uint8Array(0);
+    const { beat, now, log } = this.ports;
+    const by = order === undefined ? {} : { reqHash: order.hash, requester: order.order.by };
+    const said = { ...about, ...by, purpose: 'ceremony', reason };
     try {
-      await this.ports.log.append({
-        op,
-        beat: this.ports.beat().beat,
-        at: this.ports.now(),
-        ...about,
-        reqHash: order?.hash ?? empty,
-        requester: order?.order.by ?? empty,
-        capRoot: empty,
-        labels: empty,
-        purpose: 'ceremony',
-        items: [],
-        decision: 'granted',
-        reason,
-      });
+      await log.append(entryOf({ op, beat: beat().beat, at: now(), ...said }));
     } catch (cause) {
       throw new HoldfastError('KEY_UNAVAILABLE', 'no ceremony goes on that is not written down', { cause });
     }

@@ -6,7 +6,7 @@
 import { sameBytes } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
-import type { AuditDecision } from './audit-leaf.ts';
+import { type AuditDecision, entryOf } from './audit-leaf.ts';
 import type { CustodianPorts } from './custodian.ts';
 import { setSealed } from './custodian.ts';
 import { checkOrder, type OpenedOrder, openOrder, type OrderOp } from './order.ts';
@@ -113,24 +113,10 @@ export class CustodianOrders {
 
   async #note({ order, hash }: OpenedOrder, decision: AuditDecision, reason: string): Promise<void> {
     const { log, now, beat } = this.#ports;
-    const empty = new Uint8Array(0);
+    const { op, cg, by: requester } = order;
+    const about = { cg, reqHash: hash, requester, purpose: 'order', decision, reason };
     try {
-      await log.append({
-        op: order.op,
-        beat: beat().beat,
-        at: now(),
-        cg: order.cg,
-        kekVer: 0,
-        shareGen: 0,
-        reqHash: hash,
-        requester: order.by,
-        capRoot: empty,
-        labels: empty,
-        purpose: 'order',
-        items: [],
-        decision,
-        reason,
-      });
+      await log.append(entryOf({ op, beat: beat().beat, at: now(), ...about }));
     } catch (cause) {
       throw new HoldfastError('KEY_UNAVAILABLE', 'no order is followed that is not written down', { cause });
     }

@@ -4,6 +4,7 @@
 import { concat } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
+import { entryOf } from './audit-leaf.ts';
 import type { AuditLog } from './audit-log.ts';
 import type { BeatNow } from './freshness.ts';
 import { exportShare, type ShareRecipient } from './share-export.ts';
@@ -59,24 +60,10 @@ async function note(
   { cg, kekVer, gen }: ShareEntry,
   to: ShareRecipient,
 ): Promise<void> {
-  const empty = new Uint8Array(0);
+  const about = { cg, kekVer, shareGen: gen, purpose: 'backup' };
+  const reason = 'passphrase' in to ? 'sealed to a passphrase' : 'sealed to a key';
   try {
-    await log.append({
-      op: 'export',
-      beat: beat().beat,
-      at: now(),
-      cg,
-      kekVer,
-      shareGen: gen,
-      reqHash: empty,
-      requester: empty,
-      capRoot: empty,
-      labels: empty,
-      purpose: 'backup',
-      items: [],
-      decision: 'granted',
-      reason: 'passphrase' in to ? 'sealed to a passphrase' : 'sealed to a key',
-    });
+    await log.append(entryOf({ op: 'export', beat: beat().beat, at: now(), ...about, reason }));
   } catch (cause) {
     throw new HoldfastError('KEY_UNAVAILABLE', 'no share leaves that is not written down', { cause });
   }
