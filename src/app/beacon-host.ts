@@ -7,7 +7,7 @@
 
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setAside } from '../beacon/birth.ts';
+import { isStoreDamage, setAside } from '../beacon/birth.ts';
 import { proveRows } from '../beacon/copied.ts';
 import { serveCustody } from '../beacon/custody-rpc.ts';
 import { bringsCustody, checkEntitled, type Entitled } from '../beacon/entitled.ts';
@@ -17,8 +17,8 @@ import { serveBeacon } from '../beacon/serve.ts';
 import { verifyBeacon } from '../beacon/verify.ts';
 import { BeaconView, checkAppend } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
-import { describeError, HoldfastError } from '../core/errors.ts';
-import type { PeerName } from '../core/rpc.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { type PeerName, refuseMethods } from '../core/rpc.ts';
 import { groupNameOf } from '../custody/directory.ts';
 import { publicKeyOfPeer } from '../node/identity.ts';
 import { hasRole } from '../node/membership.ts';
@@ -30,15 +30,19 @@ import { beaconDirectory, type Generation, readGeneration } from './beacon-gener
 import { type HostedLog, openLog } from './beacon-logs.ts';
 import { BeaconSuccessor, type InForce } from './beacon-successor.ts';
 import { HeldBlocks } from './held-blocks.ts';
-import { type Member, peersWithRole } from './member.ts';
+import { ViewCatalogue } from './catalogue.ts';
+import { type Member, peersWithRole, systemClock } from './member.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
 import { ViewRoots } from './view-roots.ts';
 
-interface OpenBeacon extends InForce {
-  readonly log: HostedLog;
-}
+type OpenBeacon = InForce & HostedLog;
 
 const problemsMax = 1000;
+/** What only a log that is open answers. */
+const ofTheLog = {
+  calls: ['beacon.head', 'beacon.append', 'beacon.custody', 'beacon.verify'],
+  streams: ['beacon.read', 'beacon.watch', 'beacon.snapshot'],
+};
 /** Entries of a copy that are folded in one batch. */
 const settledAtOnce = 256;
 
@@ -112,20 +116,19 @@ export class BeaconHost implements AsyncDisposable {
   }
 
   text(): string {
-    return this.#open instanceof HoldfastError
-      ? `damaged: ${this.#open.message}`
-      : this.#open.log.report().text;
+    return this.#open instanceof HoldfastError ? `damaged: ${this.#open.message}` : this.#open.report().text;
   }
 
   report(): BeaconReport {
-    if (!(this.#open instanceof HoldfastError)) return this.#open.log.report();
+    if (!(this.#open instanceof HoldfastError)) return this.#open.report();
     const { engine } = this.#generation.kept;
     const reason = this.#open.message;
     return { engine, text: 'the log', state: 'damaged', reason, durable: false, problems: [] };
   }
 
-  /** What the steward has while there is no Beacon: nothing, and not fresh, so nothing is collected. */
-  emptyCatalogue(): Catalogue {
+  /** What ought to exist. Without a Beacon: nothing, and not fresh, so nothing is collected. */
+  catalogue(): Catalogue {
+    if (this.view !== undefined) return new ViewCatalogue(this.view, systemClock);
     const reason = this.text();
     return {
       state: () => ({ revision: 0, fresh: false, reason }),
@@ -150,18 +153,8 @@ export class BeaconHost implements AsyncDisposable {
     const isDoor = (peer: PeerName): boolean => hasRole(own.membership(), peer, 'door');
     const open = this.#open;
     if (open instanceof HoldfastError) {
-      const refuse = (): never => {
-        throw new HoldfastError('BEACON_UNAVAILABLE', 'the Beacon is damaged; run: holdfast beacon rebuild', {
-          cause: open,
-        });
-      };
-      for (const method of ['beacon.head', 'beacon.append', 'beacon.custody', 'beacon.verify'])
-        rpc.handle(method, async () => refuse());
-      for (const method of ['beacon.read', 'beacon.watch'])
-        rpc.handleStream(method, async function* () {
-          refuse();
-          yield* [];
-        });
+      const text = 'the Beacon is damaged; run: holdfast beacon rebuild';
+      refuseMethods(rpc, ofTheLog, () => new HoldfastError('BEACON_UNAVAILABLE', text, { cause: open }));
     } else {
       const { log, gate, view } = open;
       const gated = { ...readingOf(log), append: gate.append.bind(gate) };
@@ -237,8 +230,7 @@ async function openOrDamage(
   try {
     return await openGeneration(member, generation, successor);
   } catch (error) {
-    const damage = ['DATA_DIR_DAMAGED', 'RECORD_CORRUPT', 'FILE_UNREADABLE'];
-    if (error instanceof HoldfastError && damage.includes(error.code)) return error;
+    if (isStoreDamage(error) || isHoldfastError(error, 'FILE_UNREADABLE')) return error;
     throw error;
   }
 }
@@ -252,18 +244,17 @@ async function openGeneration(
   const open = (): Promise<BeaconView> => openView(beaconDirectory(member, generation.number));
   // The view of a stream is there before its log, which may hold more; a log on this disk must be sound first.
   const early = generation.kept.engine === 'jetstream' ? stack.use(await open()) : undefined;
-  const log = stack.use(
-    await openLog(member, generation, {
-      settle: async (copy) => {
-        if (early !== undefined) await settle(early, copy);
-      },
-      lookAround: (work) => successor.lookAround(work),
-      onReplaced: () => successor.replaced(),
-    }),
-  );
+  const hosted = await openLog(member, generation, {
+    settle: async (copy) => {
+      if (early !== undefined) await settle(early, copy);
+    },
+    lookAround: (work) => successor.lookAround(work),
+    onReplaced: () => successor.replaced(),
+  });
+  stack.use(hosted.log);
   const view = early ?? stack.use(await open());
   stack.move();
-  return { log, gate: new BeaconGate(log), view };
+  return { ...hosted, gate: new BeaconGate(hosted.log), view };
 }
 
 /** Folds in what `copy` holds beyond the view, if it tells the same history. */
@@ -297,8 +288,7 @@ async function openView(parent: string): Promise<BeaconView> {
   try {
     return await BeaconView.open(await LevelKv.open(directory));
   } catch (error) {
-    const damage = ['DATA_DIR_DAMAGED', 'RECORD_CORRUPT'];
-    if (!(error instanceof HoldfastError) || !damage.includes(error.code)) throw error;
+    if (!isStoreDamage(error)) throw error;
     const aside = await setAside(directory, Date.now());
     console.error(`the view is damaged, now at ${aside}, and folded again: ${error.message}`);
     await mkdir(directory, { recursive: true });

@@ -11,7 +11,8 @@ import { birthName, type Generation, logDirectory, openLineage } from './beacon-
 import { openStream, type StreamPorts } from './beacon-stream.ts';
 import type { Member } from './member.ts';
 
-export interface HostedLog extends BeaconLog {
+export interface HostedLog {
+  readonly log: BeaconLog;
   /** What a person is told about it. */
   report(): BeaconReport;
 }
@@ -40,19 +41,10 @@ export async function openLog(
     await log[Symbol.asyncDispose]();
     throw error;
   }
-  return hostedLevel(log);
+  return { log, report: () => reportOf(log) };
 }
 
-function hostedLevel(log: LevelLog): HostedLog {
-  return {
-    append: (append, options) => log.append(append, options),
-    read: (from, options) => log.read(from, options),
-    watch: (from, options) => log.watch(from, options),
-    head: () => log.head(),
-    report: () => {
-      const { state, reason } = log.health();
-      return { engine: 'leveldb', text: 'embedded LevelDB log', state, reason, durable: true, problems: [] };
-    },
-    [Symbol.asyncDispose]: () => log[Symbol.asyncDispose](),
-  };
+function reportOf(log: LevelLog): BeaconReport {
+  const { state, reason } = log.health();
+  return { engine: 'leveldb', text: 'embedded LevelDB log', state, reason, durable: true, problems: [] };
 }

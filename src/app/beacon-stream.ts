@@ -9,13 +9,13 @@
 
 import { mkdir } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { isBorn, setAside } from '../beacon/birth.ts';
+import { isBorn, isStoreDamage, setAside } from '../beacon/birth.ts';
 import type { JetStreamLog, JetStreamLogOptions } from '../beacon/jetstream.ts';
 import type { StreamWord } from '../beacon/jetstream-message.ts';
 import { LevelLog } from '../beacon/level.ts';
 import type { BeaconLog } from '../beacon/log.ts';
 import { isSettings, PatientLog } from '../beacon/patient-log.ts';
-import { describeError, isHoldfastError } from '../core/errors.ts';
+import { describeError } from '../core/errors.ts';
 import type { JetStreamSettings } from '../local/beacon-settings.ts';
 import type { BeaconReport } from '../steward/status.ts';
 import {
@@ -79,14 +79,7 @@ export async function openStream(
       },
     },
   );
-  return {
-    append: (append, options) => log.append(append, options),
-    read: (from, options) => log.read(from, options),
-    watch: (from, options) => log.watch(from, options),
-    head: () => log.head(),
-    report: () => reportOf(log, generation.kept),
-    [Symbol.asyncDispose]: () => log[Symbol.asyncDispose](),
-  };
+  return { log, report: () => reportOf(log, generation.kept) };
 }
 
 /** Opens a stream, or begins it, with a copy in `directory`; throws as `JetStreamLog.open`. */
@@ -180,7 +173,7 @@ async function settleCopy(directory: string, { settle }: StreamPorts): Promise<v
     await using copy = await LevelLog.open(directory);
     await settle(copy);
   } catch (error) {
-    if (!isDamage(error)) throw error; // a damaged copy is fetched again
+    if (!isStoreDamage(error)) throw error; // a damaged copy is fetched again
   }
 }
 
@@ -189,17 +182,13 @@ async function openedCopy(directory: string, open: () => Promise<JetStreamLog>):
   try {
     return await open();
   } catch (error) {
-    if (!isDamage(error)) throw error;
+    if (!isStoreDamage(error)) throw error;
     const aside = await setAside(directory, Date.now());
     console.error(
       `the copy of the log is damaged, now at ${aside}, and fetched again: ${describeError(error)}`,
     );
     return open();
   }
-}
-
-function isDamage(error: unknown): boolean {
-  return isHoldfastError(error, 'DATA_DIR_DAMAGED') || isHoldfastError(error, 'RECORD_CORRUPT');
 }
 
 /** Where the servers are: what the settings of the cluster say now, for what they do not say what they said before. */

@@ -25,7 +25,7 @@ import type { BeaconGate } from './beacon-gate.ts';
 import type { Generation } from './beacon-generations.ts';
 import { beginNext, continueNext, type NextLog, nextOfSame } from './beacon-next.ts';
 import { sayInStream } from './beacon-stream.ts';
-import type { Member } from './member.ts';
+import { answeredMs, type Member } from './member.ts';
 import { nodesToAsk, recordBlocks } from './record-blocks.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
 
@@ -35,9 +35,6 @@ export interface InForce {
   readonly gate: BeaconGate;
   readonly view: BeaconView;
 }
-
-/** So that the answer is out before the process ends. */
-const replaceAfterMs = 200;
 
 export class BeaconSuccessor implements AsyncDisposable {
   /** Resolves once another log is in force. */
@@ -69,7 +66,7 @@ export class BeaconSuccessor implements AsyncDisposable {
   /** Another log is in force: the process is to start again on it, and makes or looks for none until then. */
   replaced(): void {
     this.#isReplaced = true;
-    setTimeout(this.#replace, replaceAfterMs);
+    setTimeout(this.#replace, answeredMs);
   }
 
   get #isTaken(): boolean {

@@ -19,11 +19,11 @@ import { layoutPaths } from '../local/layout.ts';
 import { createExchange, type Exchange } from '../node/exchange.ts';
 import { publicKeyOfPeer } from '../node/identity.ts';
 import { hasRole, memberOf } from '../node/membership.ts';
-import { rankMembers } from '../steward/place.ts';
 import { nobleEd25519 } from '../threshold/group-noble.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
 import type { BeaconHost } from './beacon-host.ts';
 import { type Member, peersWithRole, random, systemClock } from './member.ts';
+import { rankedNodes } from './node-blocks.ts';
 import { BeaconRotationRegistry } from './rotation-registry.ts';
 
 /** A step is arithmetic of some milliseconds and a few flushed writes. */
@@ -347,16 +347,10 @@ export class CustodyCoordinator implements AsyncDisposable {
 
   async #store(block: Block): Promise<void> {
     const { peer } = this.#member;
-    const up = new Set(peer.connected());
-    const nodes = peer
-      .membership()
-      .members.filter((each) => each.roles.includes('node') && up.has(each.peer));
-    const ranked = rankMembers(
-      block.cid.multihash.digest,
-      nodes.map((each) => ({ peer: each.peer, zone: each.zone, host: each.host, freeBytes: 1 })),
-    );
     const done = await Promise.allSettled(
-      ranked.slice(0, recordCopies).map((node) => this.#exchange.pushBlock(node.peer, block, {})),
+      rankedNodes(peer, block.cid)
+        .slice(0, recordCopies)
+        .map((node) => this.#exchange.pushBlock(node.peer, block, {})),
     );
     const copies = done.filter(({ status }) => status === 'fulfilled').length;
     if (copies >= Math.min(2, peersWithRole(peer.membership(), 'node').length)) return;

@@ -9,18 +9,21 @@ import { openRegistryRecord, recordKey } from '../beacon/records.ts';
 import { StrandedAudit } from '../beacon/stranded.ts';
 import type { BeaconView } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
-import { type CID, matchesCid } from '../core/block.ts';
+import type { CID } from '../core/block.ts';
 import { day, second } from '../core/clock.ts';
 import { grouped } from '../core/concurrency.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
+import { keyCopies } from '../flows/rewrap.ts';
+import { createExchange, type Exchange } from '../node/exchange.ts';
 import type { NodePeer } from '../node/peer.ts';
 import { readCids, readListAnswer } from '../steward/wire.ts';
 import { ActJournal, type AuditAct, planOf, plannedActs } from './audit-acts.ts';
 import type { DoorBlocks } from './door-blocks.ts';
 import type { DoorRegistry } from './door-registry.ts';
 import { peersWithRole, systemClock } from './member.ts';
+import { copiesOn, reachableNodes } from './node-blocks.ts';
 import type { Pins } from './pins.ts';
 import type { StewardClient } from './steward-client.ts';
 
@@ -51,16 +54,16 @@ const askedCidsMax = 1024;
 const pinnedMs = 7 * day;
 /** Acts of one kind done together: an order to the steward takes no more. */
 const actsAtOnce = 256;
-/** Key records get as many copies as there may be. */
-const recordCopies = { min: 2, max: 5, zones: 3 } as const;
 
 export class DoorAudit {
   readonly #ports: DoorAuditPorts;
   readonly #journal: ActJournal;
+  readonly #exchange: Exchange;
   #busy = false;
 
   constructor(ports: DoorAuditPorts) {
     this.#ports = ports;
+    this.#exchange = createExchange(ports.peer.rpc, { requestMs: askMs });
     this.#journal = new ActJournal(ports.dataDir);
     ports.peer.rpc.handle('door.leased', async ({ head }) => ({
       head: { leased: this.#leasedHere(readCids(head, askedCidsMax)) },
@@ -150,7 +153,7 @@ export class DoorAudit {
     const { body } = openRegistryRecord(bytes);
     if (body.kind !== 'manifest') {
       const key = recordKey(body);
-      await blocks.storeRecord({ cid, bytes }, recordCopies);
+      await blocks.storeRecord({ cid, bytes }, keyCopies);
       const expected = await view.subjectRevision(key);
       const at = systemClock.now();
       const { revision } = await log.append({ subject: key, expected, at, records: [{ key, bytes }] });
@@ -191,16 +194,9 @@ export class DoorAudit {
   }
 
   async #held(cids: readonly CID[], signal: AbortSignal) {
-    const found = new Set<number>();
-    const answers = await Promise.all(
-      this.#nodes().map(({ peer }) => this.#flags(peer, 'block.has', 'have', cids, signal)),
-    );
-    for (const flags of answers)
-      for (const [index, flag] of flags?.entries() ?? []) if (flag) found.add(index);
-    return {
-      held: cids.map((_, index) => found.has(index)),
-      all: answers.every((flags) => flags !== undefined),
-    };
+    const nodes = this.#nodes().map(({ peer }) => peer);
+    const { copies, all } = await copiesOn(this.#exchange, nodes, cids, { timeoutMs: askMs, signal });
+    return { held: copies.map((count) => count > 0), all };
   }
 
   /** Doors know their uploads; stewards what they were asked to lease. Every door must answer, and one steward. */
@@ -209,7 +205,7 @@ export class DoorAudit {
     const ask = async (peer: PeerName, role: 'door' | 'steward') =>
       peer === this.#ports.peer.name
         ? this.#leasedHere(cids)
-        : this.#flags(peer, `${role}.leased`, 'leased', cids, signal);
+        : this.#leasedAt(peer, `${role}.leased`, cids, signal);
     const [doors, stewards] = await Promise.all([
       Promise.all(peersWithRole(membership, 'door').map((peer) => ask(peer, 'door'))),
       Promise.all(peersWithRole(membership, 'steward').map((peer) => ask(peer, 'steward'))),
@@ -225,17 +221,16 @@ export class DoorAudit {
   }
 
   /** One answer of true and false for each block; undefined when the peer does not give it. */
-  async #flags(
+  async #leasedAt(
     peer: PeerName,
     method: string,
-    field: string,
     cids: readonly CID[],
     signal: AbortSignal,
   ): Promise<readonly boolean[] | undefined> {
     try {
       const { rpc } = this.#ports.peer;
       const { head } = await rpc.call(peer, method, { head: { cids } }, { timeoutMs: askMs, signal });
-      const flags = fieldOf(head, field);
+      const flags = fieldOf(head, 'leased');
       if (!Array.isArray(flags) || flags.length !== cids.length) return undefined;
       return flags.map((flag: unknown) => flag === true);
     } catch {
@@ -245,19 +240,8 @@ export class DoorAudit {
   }
 
   async #load(cid: CID, signal: AbortSignal): Promise<Uint8Array | undefined> {
-    const { peer: own } = this.#ports;
-    const up = new Set(own.connected());
-    for (const { peer } of this.#nodes()) {
-      if (!up.has(peer)) continue;
-      try {
-        const options = { timeoutMs: askMs, signal, lane: 'bulk' } as const;
-        const { head, body } = await own.rpc.call(peer, 'block.get', { head: { cid } }, options);
-        if (fieldOf(head, 'found') === true && matchesCid(cid, body)) return new Uint8Array(body);
-      } catch {
-        signal.throwIfAborted(); // the next one may have it
-      }
-    }
-    return undefined;
+    const block = await this.#exchange.fetchBlock(cid, reachableNodes(this.#ports.peer), { signal });
+    return block?.bytes;
   }
 
   async #caughtUp(): Promise<string> {

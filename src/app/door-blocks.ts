@@ -1,6 +1,6 @@
 // The door's way to blocks: where they go, where they are found, and how many nodes vouch for them.
 
-import { CID, type Block } from '../core/block.ts';
+import { type Block, CID, codecRaw } from '../core/block.ts';
 import type { ProviderInfo } from '../api/types.ts';
 import { second } from '../core/clock.ts';
 import { Gate } from '../core/concurrency.ts';
@@ -13,9 +13,10 @@ import type { ReplicationPolicy } from '../manifest/manifest.ts';
 import { createExchange, type Exchange } from '../node/exchange.ts';
 import type { NodePeer } from '../node/peer.ts';
 import { findProviders } from '../node/providers.ts';
-import { type PlacementMember, rankMembers } from '../steward/place.ts';
+import type { PlacementMember } from '../steward/place.ts';
 import { Leases } from './leases.ts';
 import { peersWithRole, systemClock } from './member.ts';
+import { copiesOn, rankedNodes } from './node-blocks.ts';
 import { Receipts } from './receipts.ts';
 import type { StewardClient } from './steward-client.ts';
 
@@ -26,8 +27,6 @@ const fetchesUnderway = 16;
 const exchangeWindowBytes = 16 * 1024 * 1024;
 const hedgeAfterMs = 1 * second;
 const callMs = 5 * second;
-/** Codec of content blocks (raw); index and record blocks are DAG-CBOR. */
-const codecRaw = 0x55;
 
 export class DoorBlocks {
   readonly #peer: NodePeer;
@@ -120,27 +119,9 @@ export class DoorBlocks {
   /** On how many nodes each block is: as this door remembers, else as the nodes say, under a lease. */
   async copiesOf(cids: readonly CID[]): Promise<number[]> {
     const unknown = cids.filter((cid) => this.#receipts.copies(cid) === undefined);
-    const counts = new Map<string, number>();
     await this.#leases.lease(unknown); // first: what is counted must not be collected before it is registered
-    await Promise.all(
-      this.nodes().map(async (node) => {
-        if (unknown.length === 0) return;
-        try {
-          const { head } = await this.#peer.rpc.call(
-            node,
-            'block.has',
-            { head: { cids: unknown } },
-            { timeoutMs: callMs },
-          );
-          const have = fieldOf(head, 'have');
-          if (!Array.isArray(have)) return;
-          for (const [index, cid] of unknown.entries())
-            if (have[index] === true) counts.set(cid.toString(), (counts.get(cid.toString()) ?? 0) + 1);
-        } catch {
-          // A node that does not answer does not vouch for anything.
-        }
-      }),
-    );
+    const { copies } = await copiesOn(this.#exchange, this.nodes(), unknown, { timeoutMs: callMs });
+    const counts = new Map(unknown.map((cid, index) => [cid.toString(), copies[index] ?? 0] as const));
     return cids.map((cid) => this.#receipts.copies(cid) ?? counts.get(cid.toString()) ?? 0);
   }
 
@@ -179,12 +160,7 @@ export class DoorBlocks {
 
   /** Reachable nodes in placement order for a CID. */
   #ranked(cid: CID): PlacementMember[] {
-    const membership = this.#peer.membership();
-    const up = new Set(this.#peer.connected());
-    const members = membership.members
-      .filter(({ peer, roles }) => roles.includes('node') && up.has(peer))
-      .map(({ peer, zone, host }) => ({ peer, zone, host, freeBytes: this.#free.get(peer) ?? 1 }));
-    return rankMembers(cid.multihash.digest, members);
+    return rankedNodes(this.#peer, cid, (node) => this.#free.get(node) ?? 1);
   }
 
   async #refreshFree(): Promise<void> {

@@ -25,6 +25,7 @@ import { type CustodianStatus, parseStatus } from '../custody/wire.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { fileError, isThere, readIfThere, writeWhole } from '../files/whole.ts';
 import { readCapability } from '../local/grants.ts';
+import { keyCopies } from '../flows/rewrap.ts';
 import type { DoorPorts } from '../http/door-ports.ts';
 import type { DoorConfig } from '../local/layout.ts';
 import { openRecord } from '../manifest/record.ts';
@@ -185,7 +186,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
         'FORBIDDEN',
         `a revocation for ${this.group} by an authority of its policy expected`,
       );
-    await this.#ports.blocks.storeRecord(record.block, { min: 2, max: 5, zones: 3 });
+    await this.#ports.blocks.storeRecord(record.block, keyCopies);
     const key = `rev/${cg}/${n}`;
     const append = { subject: key, expected: 0, records: [{ key, bytes }], at: systemClock.now() };
     const { revision } = await this.#ports.log.append(append);

@@ -11,8 +11,9 @@
 //   view.damaged         the copy that was found damaged or false last
 
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isStoreDamage } from '../beacon/birth.ts';
 import { proveRows } from '../beacon/copied.ts';
 import { FollowedLog } from '../beacon/followed.ts';
 import type { LogLineage, LogPosition } from '../beacon/log.ts';
@@ -21,9 +22,10 @@ import { foldUpTo, lostIn } from '../beacon/successor.ts';
 import { BeaconView, diverged, type ViewOptions } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
 import { minute, second } from '../core/clock.ts';
-import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
-import { errnoOf, fileError, readIfThere, syncDirectory, writeWhole } from '../files/whole.ts';
+import { errnoOf, fileError, isThere, readIfThere, syncDirectory, writeWhole } from '../files/whole.ts';
+import { answeredMs } from './member.ts';
 import { ViewRoots } from './view-roots.ts';
 
 interface ViewLog {
@@ -45,8 +47,6 @@ interface Refused {
 const stallMs = 10 * second;
 /** One that lost something, and has grown since, is looked at again after so long. */
 const againMs = minute;
-/** Whoever ordered something is told that it is done before the process ends. */
-const answerMs = 200;
 
 export class DoorView implements AsyncDisposable {
   readonly view: BeaconView;
@@ -117,7 +117,7 @@ export class DoorView implements AsyncDisposable {
       );
     console.error(`log ${id} takes the place of the one that this view follows, as ordered:`, refused.error);
     await this.#remember({ ...this.#log, next: id, left: true });
-    setTimeout(this.#replace, answerMs);
+    setTimeout(this.#replace, answeredMs);
   }
 
   /** For comparing this view with others (view-roots.ts), until `signal` aborts. */
@@ -138,7 +138,7 @@ export class DoorView implements AsyncDisposable {
       if (isSame || performance.now() - before.atMs < againMs) throw before.error;
     }
     const directory = nextPath(this.#dataDir, id);
-    await removeSiblings(this.#dataDir, 'view.next-', (name) => directory.endsWith(name));
+    await removeSiblings(this.#dataDir, 'view.next-', (name) => name === basename(directory));
     const problem = await this.#problemOf(directory, head, log, signal);
     if (problem === undefined) return;
     const error = diverged(`log ${id} says that it replaces the log of this view, and ${problem}`);
@@ -248,7 +248,7 @@ async function openView(
   try {
     return await BeaconView.open(await LevelKv.open(directory), options);
   } catch (error) {
-    if (!isHoldfastError(error) || !['DATA_DIR_DAMAGED', 'RECORD_CORRUPT'].includes(error.code)) throw error;
+    if (!isStoreDamage(error)) throw error;
     const aside = `${directory}.damaged`;
     console.error(`the Beacon view is damaged, now at ${aside}, and fetched again: ${error.message}`);
     await rm(aside, { recursive: true, force: true });
@@ -264,11 +264,6 @@ async function moveIfThere(from: string, to: string): Promise<void> {
   } catch (cause) {
     if (errnoOf(cause) !== 'ENOENT') throw fileError(from, 'cannot be set aside', cause);
   }
-}
-
-async function isThere(path: string): Promise<boolean> {
-  const parent = await readdir(join(path, '..'));
-  return parent.some((name) => path.endsWith(`/${name}`));
 }
 
 /** Removes what begins with `prefix` below `directory`, but for what `isKept`. */

@@ -5,24 +5,23 @@ import type { CID } from '../core/block.ts';
 import { grouped, mapInOrder } from '../core/concurrency.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
-import { fieldOf } from '../core/shape.ts';
 import { indexBlocks, segmentsOf } from '../manifest/segments.ts';
-import type { NodePeer } from '../node/peer.ts';
-import { type Member, peersWithRole } from './member.ts';
+import { createExchange, type Exchange } from '../node/exchange.ts';
+import type { Member } from './member.ts';
+import { copiesOn, reachableNodes } from './node-blocks.ts';
 
 /** CIDs in one question. */
 const askedAtOnce = 512;
 const problemsMax = 1000;
 
 export class HeldBlocks {
-  readonly #peer: NodePeer;
+  readonly #exchange: Exchange;
   readonly #nodes: readonly PeerName[];
   readonly #signal: AbortSignal;
 
   constructor(member: Member, signal: AbortSignal) {
-    const up = new Set(member.peer.connected());
-    this.#peer = member.peer;
-    this.#nodes = peersWithRole(member.peer.membership(), 'node').filter((node) => up.has(node));
+    this.#exchange = createExchange(member.peer.rpc);
+    this.#nodes = reachableNodes(member.peer);
     this.#signal = signal;
   }
 
@@ -62,37 +61,13 @@ export class HeldBlocks {
   }
 
   async #missing(cids: readonly CID[]): Promise<CID[]> {
-    const found = new Set<number>();
-    await Promise.all(
-      this.#nodes.map(async (node) => {
-        try {
-          const options = { signal: this.#signal };
-          const { head } = await this.#peer.rpc.call(node, 'block.has', { head: { cids } }, options);
-          const have = fieldOf(head, 'have');
-          if (Array.isArray(have))
-            for (const index of cids.keys()) if (have[index] === true) found.add(index);
-        } catch {
-          this.#signal.throwIfAborted(); // a node that cannot answer does not vouch for anything
-        }
-      }),
-    );
-    return cids.filter((_, index) => !found.has(index));
+    const { copies } = await copiesOn(this.#exchange, this.#nodes, cids, { signal: this.#signal });
+    return cids.filter((_, index) => copies[index] === 0);
   }
 
   async #index(cid: CID): Promise<Uint8Array> {
-    for (const node of this.#nodes) {
-      try {
-        const { head, body } = await this.#peer.rpc.call(
-          node,
-          'block.get',
-          { head: { cid } },
-          { signal: this.#signal },
-        );
-        if (fieldOf(head, 'found') === true) return body; // checked against the CID by whoever walks the index
-      } catch {
-        this.#signal.throwIfAborted();
-      }
-    }
+    const block = await this.#exchange.fetchBlock(cid, this.#nodes, { signal: this.#signal });
+    if (block !== undefined) return block.bytes;
     throw new HoldfastError('BLOCK_UNAVAILABLE', `no reachable node has index block ${cid.toString()}`);
   }
 }

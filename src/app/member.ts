@@ -20,6 +20,9 @@ export function random(bytes: number): Uint8Array {
   return new Uint8Array(randomBytes(bytes));
 }
 
+/** A process that ends because of an order waits so long, ms: whoever gave it is answered first. */
+export const answeredMs = 200;
+
 export interface RoleOptions {
   /** Sees the plain bytes of every message between processes: for tests that look for secrets. */
   readonly tap?: RpcTap;

@@ -3,11 +3,13 @@
 
 import { RemoteLog } from '../beacon/remote.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
-import type { PeerName, RpcServer } from '../core/rpc.ts';
+import { type PeerName, refuseMethods } from '../core/rpc.ts';
+import type { Catalogue } from '../steward/catalogue.ts';
 import type { BeaconReport } from '../steward/status.ts';
 import { serveCopy } from './beacon-copies.ts';
 import { DoorView } from './door-view.ts';
-import type { Member } from './member.ts';
+import { ViewCatalogue } from './catalogue.ts';
+import { type Member, systemClock } from './member.ts';
 import type { ViewRoots } from './view-roots.ts';
 
 export class BeaconFollower implements AsyncDisposable {
@@ -34,7 +36,8 @@ export class BeaconFollower implements AsyncDisposable {
     const follower = new BeaconFollower(view, new RemoteLog(peer.rpc, () => host.peer), host.name);
     const { signal } = follower.#stop;
     follower.#following = view.view.follow(view.over(follower.#log, signal), signal);
-    refuseAppends(peer.rpc, host.name);
+    const text = `the log is kept by ${host.name}, which does not answer`;
+    refuseMethods(peer.rpc, ofTheHost, () => new HoldfastError('BEACON_UNAVAILABLE', text));
     serveCopy(peer, follower.view, follower.#roots);
     return follower;
   }
@@ -51,6 +54,10 @@ export class BeaconFollower implements AsyncDisposable {
   /** Resolves once another log has been put in force: the process is to start again on it. */
   get replaced(): Promise<void> {
     return this.#view.replaced;
+  }
+
+  catalogue(): Catalogue {
+    return new ViewCatalogue(this.view, systemClock);
   }
 
   text(): string {
@@ -78,18 +85,27 @@ export class BeaconFollower implements AsyncDisposable {
   }
 }
 
-function refuseAppends(rpc: RpcServer, host: string): void {
-  const refuse = (): never => {
-    throw new HoldfastError('BEACON_UNAVAILABLE', `the log is kept by ${host}, which does not answer`);
-  };
-  for (const method of ['beacon.head', 'beacon.append', 'beacon.custody', 'beacon.verify'])
-    rpc.handle(method, async () => refuse());
-  for (const method of ['beacon.read', 'beacon.watch', 'beacon.rebuild', 'custody.command'])
-    rpc.handleStream(method, async function* () {
-      refuse();
-      yield* [];
-    });
-}
+/** What only the host of the log answers. */
+const ofTheHost = {
+  calls: [
+    'beacon.head',
+    'beacon.append',
+    'beacon.custody',
+    'beacon.verify',
+    'beacon.importBegin',
+    'beacon.import',
+    'beacon.importEnd',
+  ],
+  streams: [
+    'beacon.read',
+    'beacon.watch',
+    'beacon.snapshot',
+    'beacon.rebuild',
+    'beacon.reseed',
+    'beacon.migrate',
+    'custody.command',
+  ],
+};
 
 /** Takes beats from the steward whose Pulse leads where there is no NATS. */
 export function hearBeats(

@@ -6,7 +6,6 @@ import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import type { Membership } from '../node/membership.ts';
-import type { Catalogue } from '../steward/catalogue.ts';
 import { LevelLedgerStore } from '../steward/ledger-level.ts';
 import type { StewardMember } from '../steward/node-watch.ts';
 import { defaultStewardSettings, type StewardSettings } from '../steward/settings.ts';
@@ -16,7 +15,6 @@ import { startBackbeat, startVoices } from './backbeat.ts';
 import { membersWithViews } from './beacon-copies.ts';
 import { BeaconHost } from './beacon-host.ts';
 import { CustodyCoordinator } from './custody-coordinator.ts';
-import { ViewCatalogue } from './catalogue.ts';
 import type { RunningRole } from './daemon.ts';
 import { BeaconFollower, hearBeats } from './steward-follower.ts';
 import { type Member, peersWithRole, random, type RoleOptions, startMember, systemClock } from './member.ts';
@@ -60,7 +58,7 @@ export async function startStewardRole(
           const views = comparer?.report();
           return { ...beacon.report(), ...(views === undefined ? {} : { views }) };
         },
-        catalogue: catalogueOf(beacon),
+        catalogue: beacon.catalogue(),
         store: ledger,
         clock: systemClock,
         random,
@@ -99,12 +97,6 @@ function compareViews({ peer, config }: Member, own: ViewRoots, tempo: Tempo): V
 function stewardSettings({ graceMs, leaseMs, collects }: ProcessConfig['settings']): StewardSettings {
   const { budget } = defaultStewardSettings;
   return { ...defaultStewardSettings, graceMs, budget: { ...budget, leaseMs, collects } };
-}
-
-function catalogueOf(beacon: BeaconHost | BeaconFollower): Catalogue {
-  if (beacon instanceof BeaconHost && beacon.view === undefined) return beacon.emptyCatalogue();
-  if (beacon.view === undefined) throw new TypeError('a steward that follows a log has a view');
-  return new ViewCatalogue(beacon.view, systemClock);
 }
 
 /** The slice whose owner coordinates custody where several stewards could. */

@@ -7,7 +7,7 @@
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { isErrnoException } from './errno.ts';
-import { HoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 
 /** What a directory holds, and in which edition of its layout. */
 export interface StoreFormat {
@@ -61,6 +61,11 @@ export async function setAside(directory: string, atMs: number): Promise<string>
   for (const name of byAge.slice(0, -asideMax))
     await rm(join(parent, name), { recursive: true, force: true });
   return aside;
+}
+
+/** True for what says that a store is damaged. One that is derivable is set aside then, and built anew. */
+export function isStoreDamage(error: unknown): error is HoldfastError {
+  return isHoldfastError(error, 'DATA_DIR_DAMAGED') || isHoldfastError(error, 'RECORD_CORRUPT');
 }
 
 const markName = 'born.json';

@@ -58,3 +58,16 @@ export interface RpcServer {
   handle(method: string, handler: RpcHandler, options?: { readonly borrows?: boolean }): void;
   handleStream(method: string, handler: RpcStreamHandler): void;
 }
+
+/** Answers every call of these methods, and of those that stream, with the error that `why` makes. */
+export function refuseMethods(
+  server: RpcServer,
+  { calls, streams }: { readonly calls: readonly string[]; readonly streams: readonly string[] },
+  why: () => Error,
+): void {
+  for (const method of calls) server.handle(method, () => Promise.reject(why()));
+  for (const method of streams)
+    server.handleStream(method, () => {
+      throw why();
+    });
+}

@@ -37,7 +37,7 @@ export interface RewrapPorts {
 }
 
 /** Key records get as many copies as there may be: without them content is noise. */
-const keyCopies: ReplicationPolicy = { min: 2, max: 5, zones: 3 };
+export const keyCopies: ReplicationPolicy = { min: 2, max: 5, zones: 3 };
 
 /**
  * Files 1…16 records together and resolves with the revision at which reads here see them; 0 when nothing was new.

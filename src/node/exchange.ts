@@ -12,7 +12,7 @@ import { type Block, type CID, verifiedBlock } from '../core/block.ts';
 import { servedItsPurpose, unlessAborted } from '../core/concurrency.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { blockBytesMax } from '../core/limits.ts';
-import type { PeerName, RpcClient } from '../core/rpc.ts';
+import type { PeerName, RpcCallOptions, RpcClient } from '../core/rpc.ts';
 import { PushBatches, pushTogetherBytesMax } from './push-batch.ts';
 
 export interface ExchangeOptions {
@@ -38,6 +38,8 @@ export interface FetchOptions {
   readonly sizeBytes?: number;
 }
 
+export type CallOptions = Pick<RpcCallOptions, 'signal' | 'timeoutMs'>;
+
 export interface Exchange {
   /**
    * Asks `sources` in order. Two calls for one CID share one transfer, and the sources of both.
@@ -52,11 +54,7 @@ export interface Exchange {
     options?: { readonly signal?: AbortSignal },
   ): Promise<'stored' | 'present'>;
   /** Which of `cids` (at most 1,024) `peer` has, in their order. */
-  hasBlocks(
-    peer: PeerName,
-    cids: readonly CID[],
-    options?: { readonly signal?: AbortSignal },
-  ): Promise<boolean[]>;
+  hasBlocks(peer: PeerName, cids: readonly CID[], options?: CallOptions): Promise<boolean[]>;
   status(): ExchangeStatus;
 }
 
@@ -153,13 +151,8 @@ class BlockExchange implements Exchange {
     }
   }
 
-  async hasBlocks(
-    peer: PeerName,
-    cids: readonly CID[],
-    options: { readonly signal?: AbortSignal } = {},
-  ): Promise<boolean[]> {
-    const call = options.signal === undefined ? {} : { signal: options.signal };
-    const answer = await this.#rpc.call(peer, 'block.has', { head: { cids: [...cids] } }, call);
+  async hasBlocks(peer: PeerName, cids: readonly CID[], options: CallOptions = {}): Promise<boolean[]> {
+    const answer = await this.#rpc.call(peer, 'block.has', { head: { cids: [...cids] } }, options);
     const have = field(answer.head, 'have');
     if (!Array.isArray(have) || have.length !== cids.length) throw badAnswer(peer, 'block.has');
     return have.map((each) => each === true);

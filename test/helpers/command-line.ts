@@ -24,16 +24,17 @@ export interface Place {
   readonly home?: string;
 }
 
+/** A value so that a test can take apart what it needs: nothing in it is bound to the rest. */
 export interface CommandLine {
-  run(...words: string[]): Promise<Finished>;
+  readonly run: (...words: string[]) => Promise<Finished>;
   /** The same of what must end with 0. */
-  ok(...words: string[]): Promise<Finished>;
+  readonly ok: (...words: string[]) => Promise<Finished>;
   /** What it printed; it must end with 0. */
-  printed(...words: string[]): Promise<string>;
+  readonly printed: (...words: string[]) => Promise<string>;
   /** With `--json`: the one value that it printed; it must end with 0. */
-  json<T = Record<string, unknown>>(...words: string[]): Promise<T>;
+  readonly json: <T = Record<string, unknown>>(...words: string[]) => Promise<T>;
   /** The same commands with this on their standard input. */
-  fed(input: string | Uint8Array): CommandLine;
+  readonly fed: (input: string | Uint8Array) => CommandLine;
 }
 
 /** Commands for the cluster of a place, which is asked for as each begins: most clusters start after their test is read. */
