@@ -6,11 +6,10 @@
 
 import { parseBeat } from '../backbeat/beat.ts';
 import { type Clock, minute } from '../core/clock.ts';
+import { BarLength, beatsPerBarAssumed } from '../custody/bar-length.ts';
 import { type BeatNow, beatAt, type HeardBeat, laterBeat } from '../custody/freshness.ts';
 
-/** Used until two downbeats have shown how long a bar is; and the bar in which the tempo may rise once. */
-const beatsPerBarAssumed = 60;
-/** Pulse changes its tempo by no more than this at once. */
+/** Pulse changes its tempo by no more than this at once, and here it is believed once in a bar as it is assumed. */
 const tempoRiseMax = 1.1;
 /**
  * Beats by which time may jump all the same, until the next anchor: a Pulse that crashed goes on behind the indexes it
@@ -39,8 +38,7 @@ export class CustodianTempo {
   #bpm: number;
   #tempoBeat: number | undefined;
   #beatMs = minute;
-  #beatsPerBar = beatsPerBarAssumed;
-  #downbeat: number | undefined;
+  readonly #bar = new BarLength();
 
   /** `settingsMs`: from one beat to the next by this custodian's own settings; 0 where they say nothing. */
   constructor(clock: Clock, memory: TempoMemory, settingsMs = 0) {
@@ -63,7 +61,7 @@ export class CustodianTempo {
     if (heard === this.#heard) return false;
     this.#heard = heard;
     this.#takeTempo(frame.tempo_bpm, heard);
-    if (frame.downbeat) this.#beginBar(beat);
+    if (frame.downbeat) this.#bar.begin(beat);
     return true;
   }
 
@@ -73,13 +71,13 @@ export class CustodianTempo {
   }
 
   now(): BeatNow {
-    const tempo = { beatMs: this.#beatMs, beatsPerBar: this.#beatsPerBar };
+    const tempo = { beatMs: this.#beatMs, beatsPerBar: this.#bar.beats };
     return beatAt(this.#heard, this.#clock.monotonic(), tempo);
   }
 
   /** As last heard. */
   get beatsPerBar(): number {
-    return this.#beatsPerBar;
+    return this.#bar.beats;
   }
 
   /** The latest beat that it can be. */
@@ -109,12 +107,5 @@ export class CustodianTempo {
     if (isNewBar) this.#tempoBeat = heard.beat;
     if (this.#anchor === undefined || heard.beat >= this.#anchor.beat + anchorBeats)
       this.#anchor = { ...heard, wallMs: this.#clock.now() };
-  }
-
-  #beginBar(beat: number): void {
-    const length = beat - (this.#downbeat ?? beat);
-    // A longer distance has a downbeat in it that was not heard.
-    if (length > 0 && length < 2 * this.#beatsPerBar) this.#beatsPerBar = length;
-    this.#downbeat = beat;
   }
 }

@@ -7,7 +7,7 @@ import { second } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcMessage } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
-import type { CoordinatorPorts, FiledAs, FiledKek } from '../custody/coordinator.ts';
+import type { CoordinatorPorts, FiledAs, NewestKek } from '../custody/coordinator.ts';
 import { Coordinator } from '../custody/coordinator-run.ts';
 import { groupNameOf } from '../custody/directory.ts';
 import type { BeatNow } from '../custody/freshness.ts';
@@ -300,13 +300,13 @@ export class CustodyCoordinator implements AsyncDisposable {
     throw new HoldfastError('FORBIDDEN', `${peer} is no custodian of this cluster`);
   }
 
-  async #kek(cg: string): Promise<FiledKek | undefined> {
+  async #kek(cg: string): Promise<NewestKek | undefined> {
     const found = (await this.#view().kek(cg))?.record.body;
     return found?.provider === 'tdec' ? this.#version(cg, found.ver) : undefined;
   }
 
-  async #versions(cg: string): Promise<readonly FiledKek[]> {
-    const found: FiledKek[] = [];
+  async #versions(cg: string): Promise<readonly NewestKek[]> {
+    const found: NewestKek[] = [];
     for (let ver = 1; ; ver++) {
       const filed = await this.#version(cg, ver);
       if (filed === undefined) return found;
@@ -314,7 +314,7 @@ export class CustodyCoordinator implements AsyncDisposable {
     }
   }
 
-  async #version(cg: string, ver: number): Promise<FiledKek | undefined> {
+  async #version(cg: string, ver: number): Promise<NewestKek | undefined> {
     const view = this.#view();
     // In this order: what comes in between makes the append fail, never the record wrong.
     const revision = await view.subjectRevision(`kek/${cg}/${ver}`);

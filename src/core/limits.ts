@@ -78,3 +78,6 @@ export const policyFamiliesMax = 64;
 export const highWaterMarksMax = 65_536;
 /** Blocks that a node is asked to prove in one call: it reads them all before it answers. */
 export const challengeBlocksMax = 256;
+
+/** One message of a ceremony: hellos, dealings and complaints of the most custodians there may be. */
+export const ceremonyMessageBytesMax = 65_536;

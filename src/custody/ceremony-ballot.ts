@@ -45,7 +45,7 @@ import type { CeremonyDesk, OwnShares, Session } from './ceremony-desk.ts';
 import { committed, keySetOfEntry, Signing } from './ceremony-signing.ts';
 import { readDealArgs } from './ceremony-plan.ts';
 import type { OpenedOrder } from './order.ts';
-import { decodeProposal, messagesOf, type Proposal, proposalBytesMax, valueOf } from './proposal.ts';
+import { decodeProposal, messagesOf, type Proposal, readDecision, valueOf } from './proposal.ts';
 import { versionsOf } from './rotation-marks.ts';
 
 /** What a poll is about. */
@@ -76,7 +76,7 @@ export class Poll {
   constructor(desk: CeremonyDesk, terms: PollTerms) {
     this.#desk = desk;
     this.#terms = terms;
-    this.#attempt = this.#ballot(desk.ports.shares.ballot(terms.active.cg)).attempt;
+    this.#attempt = this.#now().attempt;
   }
 
   /** What shares are dealt for: with those that are dealt for another attempt nothing is made. */
@@ -108,7 +108,7 @@ export class Poll {
       stored,
       shown,
       beside = null,
-    } = this.#ballot(this.#desk.ports.shares.ballot(this.#terms.active.cg));
+    } = this.#now();
     const isUsed = round > 1 || lock !== null || vote !== null || stored !== null;
     return { place: this.purpose.place, attempt, round, isUsed, end, lock, shown, beside };
   }
@@ -120,11 +120,7 @@ export class Poll {
 
   /** Before shares are put by: throws VERSION_CONFLICT when others are kept here. */
   requireRoom(transcript: Uint8Array): void {
-    withStored(
-      this.#ballot(this.#desk.ports.shares.ballot(this.#terms.active.cg)),
-      this.#attempt,
-      transcript,
-    );
+    withStored(this.#now(), this.#attempt, transcript);
   }
 
   /** Our vote in round 1 for what we have computed ourselves. Throws VERSION_CONFLICT when that round is over here. */
@@ -145,7 +141,7 @@ export class Poll {
 
   /** Throws VERSION_CONFLICT unless we still vouch for the shares of that transcript. */
   requireKept(transcript: Uint8Array): void {
-    requireStored(this.#ballot(this.#desk.ports.shares.ballot(this.#terms.active.cg)), transcript);
+    requireStored(this.#now(), transcript);
   }
 
   close(): void {
@@ -182,7 +178,7 @@ export class Poll {
   }
 
   async #lock(payload: unknown): Promise<unknown> {
-    const { certificate, contents } = readDecision(payload);
+    const { certificate, contents } = readDecision(payload, 'ballot.decide');
     if (!sameBytes(certificate.value, nothing)) decodeProposal(contents);
     await this.#move((ballot) => locked(ballot, this.#electorate(), certificate, contents));
     return this.#signed('lock', certificate);
@@ -190,7 +186,7 @@ export class Poll {
 
   /** Nothing is signed that a quorum is not locked on: so there is one such record, whoever asks. */
   async #decide(payload: unknown): Promise<unknown> {
-    const { certificate, contents } = readDecision(payload);
+    const { certificate, contents } = readDecision(payload, 'ballot.decide');
     requireContents(certificate, contents);
     const proposal = decodeProposal(contents);
     if (!isCertificate(this.#electorate(), 'lock', certificate))
@@ -237,6 +233,11 @@ export class Poll {
     return this.#desk.ports.shares.vote(this.#terms.active.cg, (before) => step(this.#ballot(before)));
   }
 
+  /** Throws VERSION_CONFLICT when the place is over here. */
+  #now(): Ballot {
+    return this.#ballot(this.#desk.ports.shares.ballot(this.#terms.active.cg));
+  }
+
   #ballot(before: Ballot | undefined): Ballot {
     const ballot = ballotAt(before, this.#terms.heads);
     const leftOut = Math.max(ballot.leftOut, this.#terms.leftOut);
@@ -245,7 +246,7 @@ export class Poll {
 
   #electorate(): Electorate {
     const { active, heads } = this.#terms;
-    return electorateOf(active, heads, this.#ballot(this.#desk.ports.shares.ballot(active.cg)).leftOut);
+    return electorateOf(active, heads, this.#now().leftOut);
   }
 
   /** The registry may have gone on since the session began. */
@@ -302,17 +303,6 @@ export function leftOutBy(
   const { ver, gen, members } = readDealArgs(order.order);
   if (ver !== active.ver || gen !== active.shareGen) return 0;
   return active.custodians.filter(({ peer }) => !members.some((each) => each.peer === peer)).length;
-}
-
-function readDecision(payload: unknown): {
-  readonly certificate: BallotCertificate;
-  readonly contents: Uint8Array;
-} {
-  const fields = fieldsOf(payload, 'ballot.decide', ['certificate', 'contents']);
-  const contents = fields.any('contents');
-  if (!(contents instanceof Uint8Array) || contents.length > proposalBytesMax)
-    return fields.refuse('contents', `at most ${proposalBytesMax} bytes expected`);
-  return { certificate: readBallotCertificate(fields.any('certificate'), 'ballot.certificate'), contents };
 }
 
 function there<T>(value: T | undefined): T {

@@ -17,7 +17,7 @@ import { encodeCbor } from '../core/block.ts';
 import { second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha512 } from '../core/hash.ts';
-import { custodyOrderBytesMax } from '../core/limits.ts';
+import { ceremonyMessageBytesMax, custodyOrderBytesMax } from '../core/limits.ts';
 import { type Fields, fieldsOf } from '../envelope/fields.ts';
 import { kekPreimage, type TdecKek, type UnsignedKek } from '../envelope/kek.ts';
 import { deal, type Dealing, openDealt, readDealings } from '../threshold/dealing.ts';
@@ -58,7 +58,6 @@ import type { EpochCertificate } from './certificate.ts';
 import { openOrder, type OpenedOrder } from './order.ts';
 import { refreshBars } from './policy.ts';
 
-const messageBytesMax = 65_536;
 /** Shortest time between two refreshes that nobody ordered: a fast pulse does not wear the disks out. */
 const refreshFloorMs = 10 * second;
 const keyNames = ['kek', 'frost'] as const;
@@ -125,7 +124,7 @@ export async function beginDealing(desk: CeremonyDesk, payload: unknown): Promis
 
 /** The newest record of every version, newest version first, each signed by the group. */
 function readRecords(desk: CeremonyDesk, fields: Fields, claimed: Uint8Array | undefined): BaseKek[] {
-  const list = readByteList(fields, 'records', messageBytesMax);
+  const list = readByteList(fields, 'records', ceremonyMessageBytesMax);
   const records = list.map((record) => desk.base(record, claimed));
   const [newest] = records;
   const isWhole =
@@ -213,7 +212,7 @@ class DealingPart {
   }
 
   async #deal(payload: unknown): Promise<unknown> {
-    const messages = readMessages(payload, 'hellos', messageBytesMax);
+    const messages = readMessages(payload, 'hellos', ceremonyMessageBytesMax);
     const { base, plan, attempt } = this.#task;
     const dealing = openBoth(this.#groups, base.kek, plan, attempt, messages);
     this.#dealing = dealing;
@@ -347,7 +346,7 @@ class DealingPart {
       const share = await this.#open(key, own);
       try {
         const dealer = { index: own.kek.index, share, signer };
-        const log = readByteList(fields, key, messageBytesMax);
+        const log = readByteList(fields, key, ceremonyMessageBytesMax);
         const session = there(this.#dealing).sessions[key];
         return answer(this.#groups[key], session, dealer, there(this.#seeds)[key], log) ?? null;
       } finally {
@@ -500,8 +499,8 @@ export function epochCertificate(
 function readLogs(payload: unknown): DealingLogs {
   const fields = fieldsOf(payload, 'certify', ['dealings', 'complaints', 'answers']);
   const both = (of: Fields): Both<readonly Uint8Array[]> => ({
-    kek: readByteList(of, 'kek', messageBytesMax),
-    frost: readByteList(of, 'frost', messageBytesMax),
+    kek: readByteList(of, 'kek', ceremonyMessageBytesMax),
+    frost: readByteList(of, 'frost', ceremonyMessageBytesMax),
   });
   return {
     dealings: both(fields.map('dealings', keyNames)),

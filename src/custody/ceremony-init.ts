@@ -16,7 +16,7 @@
 import { decodeCbor, encodeCbor } from '../core/block.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha512 } from '../core/hash.ts';
-import { custodiansMax, custodyOrderBytesMax } from '../core/limits.ts';
+import { ceremonyMessageBytesMax, custodiansMax, custodyOrderBytesMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import type { UnsignedKek } from '../envelope/kek.ts';
 import { begin, conclude, dkgContext, type DkgCertifying, type DkgDealt, receive } from '../threshold/dkg.ts';
@@ -61,8 +61,6 @@ export interface MadeKeys {
   /** Hash of both transcripts. */
   readonly dkgCert: Uint8Array;
 }
-
-const messageBytesMax = 65_536;
 
 /** Begins our part; the answer is our hello. Throws FORBIDDEN for an order that is not the operator's, or too late. */
 export async function beginInit(desk: CeremonyDesk, payload: unknown): Promise<Session> {
@@ -196,7 +194,7 @@ class InitPart {
   }
 
   async #deal(payload: unknown): Promise<unknown> {
-    const messages = readMessages(payload, 'hellos', messageBytesMax);
+    const messages = readMessages(payload, 'hellos', ceremonyMessageBytesMax);
     const { session, hellos, sid } = openInit(this.#groups, this.#session, messages);
     this.#dkg = session;
     this.#hellos = hellos;
@@ -219,7 +217,7 @@ class InitPart {
     const session = there(this.#dkg);
     const dealt = there(this.#dealt);
     const keys = this.#session.participants.map(({ sigPk }) => sigPk);
-    const messages = readMessages(payload, 'messages', messageBytesMax);
+    const messages = readMessages(payload, 'messages', ceremonyMessageBytesMax);
     const { kek, frost } = readDkgMessages(keys, this.#sid, messages);
     const suites = suitesOf(this.#groups);
     const secret = await this.#desk.ports.shares.openKeyPair('dkg');
@@ -332,8 +330,8 @@ export function readDkgMessages(
   const read = steps.map(({ body }) => {
     const fields = fieldsOf(decodeCbor(body, 'dkg'), 'dkg', ['kek', 'frost']);
     return {
-      kek: fields.bytesUpTo('kek', messageBytesMax),
-      frost: fields.bytesUpTo('frost', messageBytesMax),
+      kek: fields.bytesUpTo('kek', ceremonyMessageBytesMax),
+      frost: fields.bytesUpTo('frost', ceremonyMessageBytesMax),
     };
   });
   return { kek: read.map(({ kek }) => kek), frost: read.map(({ frost }) => frost) };

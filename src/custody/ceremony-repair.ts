@@ -9,7 +9,7 @@
 // by a record that the group has signed, and it takes part only when a share of that generation is missing there.
 
 import { HoldfastError } from '../core/errors.ts';
-import { recordBytesMax } from '../core/limits.ts';
+import { ceremonyMessageBytesMax, recordBytesMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import type { KeySet } from '../threshold/key-set.ts';
@@ -30,7 +30,6 @@ import {
 import { type CeremonyDesk, factsOf, type OwnShares, type Session } from './ceremony-desk.ts';
 import { readByteList, readMessages } from './ceremony-wire.ts';
 
-const messageBytesMax = 65_536;
 const keyNames = ['kek', 'frost'] as const;
 
 /** Both repairs with the keys that they are of. */
@@ -99,7 +98,7 @@ class RepairPart {
 
   async #split(payload: unknown): Promise<unknown> {
     const { base, lost, attempt, own, index } = this.#task;
-    const messages = readMessages(payload, 'hellos', messageBytesMax);
+    const messages = readMessages(payload, 'hellos', ceremonyMessageBytesMax);
     this.#opened = openRepairs(this.#groups, base.kek, lost, attempt, messages);
     if (own === undefined || !this.#helps) return { kek: null, frost: null };
     const { cg, ver: kekVer, shareGen } = base.kek;
@@ -125,7 +124,7 @@ class RepairPart {
     try {
       const one = (key: 'kek' | 'frost'): Uint8Array => {
         const own = { index: this.#task.index, signer, prekey };
-        const log = readByteList(fields, key, messageBytesMax);
+        const log = readByteList(fields, key, ceremonyMessageBytesMax);
         const done = pass(this.#groups[key], this.#session(key), own, log, random);
         if (done.ok) return done.value;
         throw broken('pass', done.faults);
@@ -147,7 +146,9 @@ class RepairPart {
     const prekey = await this.#desk.openPrekey(this.#prekey);
     try {
       for (const key of keyNames) {
-        const [first, second] = [splits, passes].map((each) => readByteList(each, key, messageBytesMax));
+        const [first, second] = [splits, passes].map((each) =>
+          readByteList(each, key, ceremonyMessageBytesMax),
+        );
         const done = restore(this.#groups[key], this.#session(key), prekey, first ?? [], second ?? []);
         if (!done.ok) throw broken('restore', done.faults);
         const facts = factsOf(index, there(this.#opened).keys[key]);

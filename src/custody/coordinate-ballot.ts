@@ -29,7 +29,14 @@ import {
   voteBytes,
 } from './ballot.ts';
 import { readBase, unsigned } from './ceremony.ts';
-import { decodeProposal, encodeProposal, messagesOf, type Proposal, proposalBytesMax } from './proposal.ts';
+import {
+  type Decision,
+  decodeProposal,
+  encodeProposal,
+  messagesOf,
+  type Proposal,
+  readDecision,
+} from './proposal.ts';
 import { groupSignatures, type Signatory } from './rotation-signing.ts';
 
 /** A custodian of the active version, in a session. */
@@ -97,12 +104,6 @@ export async function settlePlace(
     return { attempt: attempt + 1, end: decision.certificate };
   }
   return { agreed: await signDecided(group, active, seen.voters, decision), beside };
-}
-
-/** What a quorum is locked on. */
-export interface Decision {
-  readonly certificate: BallotCertificate;
-  readonly contents: Uint8Array;
 }
 
 /**
@@ -177,7 +178,7 @@ function readLook(voter: Voter, electorate: Electorate, answer: unknown): Look {
   if (!sameBytes(fields.bytes('place', 32), electorate.place))
     throw new HoldfastError('VERSION_CONFLICT', 'it has read other records of the key');
   const attempt = fields.integer('attempt', 1);
-  const [end, lock] = [readEnd(fields.any('end')), readLockOf(fields.any('lock'))];
+  const [end, lock] = [readEnd(fields.any('end')), readLock(fields.any('lock'))];
   const isEnd = end === null ? attempt === 1 : end.attempt === attempt - 1;
   if (!isEnd || (end !== null && !isEndOf(electorate, end)))
     throw new HoldfastError('RECORD_INVALID', `that attempt ${attempt} has begun is not proven`);
@@ -204,17 +205,12 @@ function isEndOf(electorate: Electorate, end: BallotCertificate): boolean {
   return sameBytes(end.value, nothing) && isCertificate(electorate, 'lock', end);
 }
 
-function readEnd(value: unknown): BallotCertificate | null {
-  return value === null ? null : readBallotCertificate(value, 'look.end');
+function readLock(value: unknown): Decision | null {
+  return value === null ? null : readDecision(value, 'look.lock');
 }
 
-function readLockOf(value: unknown): Decision | null {
-  if (value === null) return null;
-  const fields = fieldsOf(value, 'look.lock', ['certificate', 'contents']);
-  const contents = fields.any('contents');
-  if (!(contents instanceof Uint8Array) || contents.length > proposalBytesMax)
-    return fields.refuse('contents', `at most ${proposalBytesMax} bytes expected`);
-  return { certificate: readBallotCertificate(fields.any('certificate'), 'look.lock'), contents };
+function readEnd(value: unknown): BallotCertificate | null {
+  return value === null ? null : readBallotCertificate(value, 'look.end');
 }
 
 /** Rounds above all that were begun, until one is decided. */

@@ -1,6 +1,7 @@
 // The coordinator's part in a refresh or a reshare.
 
 import { HoldfastError } from '../core/errors.ts';
+import { ceremonyMessageBytesMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { attemptId, attestedBy, type Both, epochPreimage, readHellos } from './ceremony.ts';
@@ -33,7 +34,6 @@ import {
 } from './coordinator.ts';
 import { openOrder } from './order.ts';
 
-const messageBytesMax = 65_536;
 type Messages = Both<readonly Uint8Array[]>;
 
 /**
@@ -112,7 +112,7 @@ async function begin(
   const records = standing.versions.toReversed().slice(0, headsMax);
   const payload = { attempt: round.session, records: records.map(({ bytes }) => bytes), order };
   const asked = await round.ask(places, 'hello', payload, (answer) =>
-    fieldsOf(answer, 'hello', ['hello']).bytesUpTo('hello', messageBytesMax),
+    fieldsOf(answer, 'hello', ['hello']).bytesUpTo('hello', ceremonyMessageBytesMax),
   );
   const messages = [...requireAnswers(asked, kek.t, plan.kind).values()];
   const hellos = readHellos(plan.participants, attempt, messages);
@@ -233,7 +233,7 @@ async function finish(
 function readPair(answer: unknown): Both<Uint8Array> | undefined {
   const fields = fieldsOf(answer, 'step', ['kek', 'frost']);
   const one = (key: 'kek' | 'frost'): Uint8Array | undefined =>
-    fields.any(key) === null ? undefined : fields.bytesUpTo(key, messageBytesMax);
+    fields.any(key) === null ? undefined : fields.bytesUpTo(key, ceremonyMessageBytesMax);
   const [kek, frost] = [one('kek'), one('frost')];
   if (kek === undefined && frost === undefined) return undefined;
   const empty = new Uint8Array(0);

@@ -12,6 +12,7 @@ import type { DkgSession } from '../threshold/dkg-message.ts';
 import { schnorrVerify } from '../threshold/dkg-suite.ts';
 import { transcriptOf } from '../threshold/dkg-transcript.ts';
 import { sha512 } from '../core/hash.ts';
+import { ceremonyMessageBytesMax } from '../core/limits.ts';
 import { keySetOf } from '../threshold/key-set.ts';
 import { readMessage, sumCommitments } from '../threshold/dkg-message.ts';
 import { agreedRecords } from './agreed-records.ts';
@@ -48,8 +49,6 @@ import {
 } from './coordinator.ts';
 import { type OpenedOrder, openOrder } from './order.ts';
 import { parsePolicy } from './policy.ts';
-
-const messageBytesMax = 65_536;
 
 /**
  * Makes the keys of the group that `order` names, or finishes what another coordinator has begun.
@@ -215,5 +214,5 @@ function publicKeys(
 }
 
 function messageOf(name: string): (answer: unknown) => Uint8Array {
-  return (answer) => fieldsOf(answer, name, [name]).bytesUpTo(name, messageBytesMax);
+  return (answer) => fieldsOf(answer, name, [name]).bytesUpTo(name, ceremonyMessageBytesMax);
 }

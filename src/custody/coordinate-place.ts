@@ -2,17 +2,24 @@
 // what others have begun there, and the filing of what was agreed.
 
 import { HoldfastError } from '../core/errors.ts';
+import type { TdecKek } from '../envelope/kek.ts';
 import { agreedRecords } from './agreed-records.ts';
 import { type BallotCertificate, headsOf, type Seats } from './ballot.ts';
 import { activeOf, leftOutBy } from './ceremony-ballot.ts';
 import { type Agreed, type BallotPlace, type Settled, settlePlace, type Voter } from './coordinate-ballot.ts';
-import { activateAll, type CoordinatorPorts, type FiledKek, type Say } from './coordinator.ts';
+import {
+  activateAll,
+  type CoordinatorPorts,
+  type FiledKek,
+  type NewestKek,
+  type Say,
+} from './coordinator.ts';
 import type { OpenedOrder } from './order.ts';
 
 /** Where the registry stands. */
 export interface Standing {
-  readonly versions: readonly FiledKek[];
-  readonly active: FiledKek;
+  readonly versions: readonly NewestKek[];
+  readonly active: NewestKek;
   readonly place: BallotPlace;
 }
 
@@ -30,11 +37,20 @@ export async function standingOf(
 ): Promise<Standing> {
   const versions = await ports.registry.versions(cg);
   if (versions.length === 0) throw new HoldfastError('NOT_FOUND', `custody group ${cg} has no key yet`);
-  const active = activeOf(versions.map(({ kek }) => kek));
-  const filed = versions.find(({ kek }) => kek === active);
-  if (filed === undefined) throw new HoldfastError('INTERNAL', 'the active version is one of all');
-  const heads = headsOf(versions.map(({ kek }) => kek));
-  return { versions, active: filed, place: { active, heads, leftOut: leftOutBy(order, active) } };
+  const place = placeOf(versions, order);
+  const active = versions.find(({ kek }) => kek === place.active);
+  if (active === undefined) throw new HoldfastError('INTERNAL', 'the active version is one of all');
+  return { versions, active, place };
+}
+
+/** The place behind the newest records of all versions. Throws KEY_UNAVAILABLE when no version is in use. */
+export function placeOf(
+  versions: readonly FiledKek[],
+  order?: OpenedOrder,
+): BallotPlace & { readonly active: TdecKek } {
+  const keks = versions.map(({ kek }) => kek);
+  const active = activeOf(keks);
+  return { active, heads: headsOf(keks), leftOut: leftOutBy(order, active) };
 }
 
 /** The custodians of a version, all in one session. */
@@ -84,7 +100,7 @@ export async function fileAgreed(
   agreed: Agreed,
 ): Promise<{ readonly active: readonly string[]; readonly behind: readonly string[] }> {
   const { cg } = active.kek;
-  const filed = (ver: number): FiledKek | undefined => versions.find(({ kek }) => kek.ver === ver);
+  const filed = (ver: number): NewestKek | undefined => versions.find(({ kek }) => kek.ver === ver);
   const records = await agreedRecords(ports.signer, agreed, {
     kek: (ver) => filed(ver)?.cid,
     certificate: (ver) => ports.registry.lastCertificate(cg, ver),

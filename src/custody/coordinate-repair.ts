@@ -1,6 +1,7 @@
 // The coordinator's part in giving a custodian its shares again.
 
 import { HoldfastError } from '../core/errors.ts';
+import { ceremonyMessageBytesMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import type { Both } from './ceremony.ts';
@@ -11,8 +12,6 @@ import {
   Round,
   type Say,
 } from './coordinator.ts';
-
-const messageBytesMax = 65_536;
 
 /**
  * Restores the shares of custodian `lost` (its index) in the present generation.
@@ -42,7 +41,7 @@ export async function coordinateRepair(
   say(`asking ${kek.t} custodians to help ${name}`);
   const payload = { attempt: round.session, kek: base.bytes, lost, birth };
   const asked = await round.ask(places, 'hello', payload, (answer) =>
-    fieldsOf(answer, 'hello', ['hello']).bytesUpTo('hello', messageBytesMax),
+    fieldsOf(answer, 'hello', ['hello']).bytesUpTo('hello', ceremonyMessageBytesMax),
   );
   if (!asked.given.has(lost))
     throw new HoldfastError('KEY_UNAVAILABLE', asked.missing.get(lost) ?? `${name} does not answer`);
@@ -83,8 +82,8 @@ function readPair(answer: unknown): Both<Uint8Array> | undefined {
   const fields = fieldsOf(answer, 'repair', ['kek', 'frost']);
   if (fields.any('kek') === null) return undefined;
   return {
-    kek: fields.bytesUpTo('kek', messageBytesMax),
-    frost: fields.bytesUpTo('frost', messageBytesMax),
+    kek: fields.bytesUpTo('kek', ceremonyMessageBytesMax),
+    frost: fields.bytesUpTo('frost', ceremonyMessageBytesMax),
   };
 }
 

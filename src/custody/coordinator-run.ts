@@ -11,6 +11,7 @@
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { second } from '../core/clock.ts';
 import type { TdecKek } from '../envelope/kek.ts';
+import { BarLength } from './bar-length.ts';
 import { coordinateDealing } from './coordinate-dealing.ts';
 import { coordinateInit } from './coordinate-init.ts';
 import { coordinatePolicy, type PolicyResult } from './coordinate-policy.ts';
@@ -56,7 +57,6 @@ export interface BeatHeard {
   readonly downbeat: boolean;
 }
 
-const beatsPerBarAssumed = 60;
 /** Custodians are looked after once in so many beats; a stale one is no danger to the others. */
 const careBeats = 10;
 /** After a failure: as long as it takes a custodian to start again. Also the shortest time between two by itself. */
@@ -68,8 +68,7 @@ export class Coordinator {
   readonly #rotation: RotationDriver | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #waiting = 0;
-  #downbeat: number | undefined;
-  #beatsPerBar = beatsPerBarAssumed;
+  readonly #bar = new BarLength();
   #beats = 0;
   #resumeMs = Number.NEGATIVE_INFINITY;
   #trouble: string | undefined;
@@ -87,7 +86,7 @@ export class Coordinator {
 
   /** As the downbeats show it. */
   get beatsPerBar(): number {
-    return this.#beatsPerBar;
+    return this.#bar.beats;
   }
 
   /** Carries out a signed order. Whether it may be given is for each custodian to say. Throws as the ceremonies do. */
@@ -126,7 +125,7 @@ export class Coordinator {
 
   /** What is due at this beat; never rejects. Beats that come while something is under way are only counted. */
   async onBeat({ beat, downbeat }: BeatHeard, say: Say): Promise<void> {
-    if (downbeat) this.#beginBar(beat);
+    if (downbeat) this.#bar.begin(beat);
     this.#beats++;
     if (this.#waiting > 0 || this.#ports.now() < this.#resumeMs) return;
     await this.#alone(() => this.#care(beat, say));
@@ -157,7 +156,7 @@ export class Coordinator {
     const bars = refreshBars(kek, await this.#ports.registry.policy(kek.policyRoot));
     if (bars === 0 || kek.state === 'retired' || kek.state === 'destroyed') return false;
     const last = await this.#ports.registry.lastCertificate(kek.cg, kek.ver);
-    return beat >= (last?.beat ?? kek.activateBeat) + bars * this.#beatsPerBar;
+    return beat >= (last?.beat ?? kek.activateBeat) + bars * this.#bar.beats;
   }
 
   async #mend(kek: TdecKek, record: Uint8Array, say: Say): Promise<void> {
@@ -258,13 +257,6 @@ export class Coordinator {
       obeyed: done.filter(({ why }) => why === undefined).map(({ name }) => name),
       failed: done.flatMap(({ why }) => why ?? []),
     };
-  }
-
-  #beginBar(beat: number): void {
-    const length = beat - (this.#downbeat ?? beat);
-    // A longer distance has a downbeat in it that was not heard.
-    if (length > 0 && length < 2 * this.#beatsPerBar) this.#beatsPerBar = length;
-    this.#downbeat = beat;
   }
 
   #alone<T>(work: () => Promise<T>): Promise<T> {

@@ -26,6 +26,9 @@ export interface FiledKek {
   readonly cid: CID;
   readonly bytes: Uint8Array;
   readonly kek: TdecKek;
+}
+
+export interface NewestKek extends FiledKek {
   /** For compare-and-set of what follows it. */
   readonly revision: number;
 }
@@ -50,9 +53,9 @@ export interface CoordinatorPorts {
   };
   readonly registry: {
     /** Of the active key; undefined while the group has none. */
-    kek(cg: string): Promise<FiledKek | undefined>;
+    kek(cg: string): Promise<NewestKek | undefined>;
     /** The newest record of each version, oldest version first. */
-    versions(cg: string): Promise<readonly FiledKek[]>;
+    versions(cg: string): Promise<readonly NewestKek[]>;
     /** The newest version of the policy that begins with `root`. */
     policy(root: CID | null): Promise<Pick<PolicyBody, 'refreshEveryBars'> | undefined>;
     /** First record and certificate of birth. */

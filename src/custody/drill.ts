@@ -2,7 +2,7 @@
 // canary is made, every export is tried alone in a process of its own (cold-share.ts), and t partials are combined.
 // No two shares meet, and nothing but canaries is opened.
 
-import { sameBytes } from '../core/bytes.ts';
+import { sameBytes, toHex } from '../core/bytes.ts';
 import { describeError } from '../core/errors.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { encodeLabel } from '../envelope/label.ts';
@@ -232,7 +232,7 @@ function aboutExport(
   const seat = kek?.custodians.find(({ sigPk }) => sameBytes(sigPk, by));
   return {
     from,
-    custodian: seat === undefined ? Buffer.from(by).toString('hex') : nameOf(seat.peer),
+    custodian: seat === undefined ? toHex(by) : nameOf(seat.peer),
     version: kekVer,
     generation: shareGen,
     age: kek === undefined ? 'stale' : shareAge(shareGen, kek.shareGen),

@@ -4,7 +4,7 @@
 // Both are signed messages (signed-map.ts). The answer's seal is bound to the request and to the agent.
 
 import type { CID } from '../core/block.ts';
-import { concat } from '../core/bytes.ts';
+import { concat, sameBytes } from '../core/bytes.ts';
 import { type Signer, sha512 } from '../core/hash.ts';
 import { addressBytesMax, capabilityBytesMax, capabilityLinksMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
@@ -109,8 +109,7 @@ export function openObjectKey(
   verifyMessage(answerDomain, 'object-key.answer', signed, agent);
   const fields = fieldsOf(signed.body, 'object-key.answer', ['v', 'reqHash', 'enc', 'ct']);
   fields.oneOf('v', [1]);
-  if (!Buffer.from(fields.bytes('reqHash', 64)).equals(hash))
-    fields.refuse('reqHash', 'that of the request expected');
+  if (!sameBytes(fields.bytes('reqHash', 64), hash)) fields.refuse('reqHash', 'that of the request expected');
   const key = openWith(
     secretKey,
     fields.bytes('enc', 32),

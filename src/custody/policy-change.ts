@@ -3,6 +3,7 @@
 
 import type { CID } from '../core/block.ts';
 import { sameBytes, toHex } from '../core/bytes.ts';
+import { contentClasses } from '../envelope/aad.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import { canonical } from './signed-map.ts';
 import { type PolicyBody, parsePolicy } from './policy.ts';
@@ -65,7 +66,7 @@ export function policySteps(before: Rules, after: Rules): readonly PolicyStep[] 
     listStep('authorities', hex(before.authorities), hex(after.authorities), 'widens'),
     listStep('keyAgents', hex(before.keyAgents), hex(after.keyAgents), 'widens'),
   ];
-  for (const cls of ['public', 'internal', 'confidential', 'restricted'] as const) {
+  for (const cls of contentClasses) {
     const [a, b] = [before.classes[cls], after.classes[cls]];
     const at = (name: string): string => `classes.${cls}.${name}`;
     steps.push(

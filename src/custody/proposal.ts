@@ -7,6 +7,7 @@ import { sha256 } from '../core/hash.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import { kekPreimage, kekSignedFields, type UnsignedKek } from '../envelope/kek.ts';
 import { parseKek } from '../envelope/records.ts';
+import { type BallotCertificate, readBallotCertificate } from './ballot.ts';
 import {
   certificatePreimage,
   certificateSignedFields,
@@ -21,7 +22,7 @@ export interface Proposal {
 }
 
 /** Both versions of a key that can change at once, of the most custodians there may be. */
-export const proposalBytesMax = 131_072;
+const proposalBytesMax = 131_072;
 const recordsMax = 4;
 
 export function encodeProposal({ keks, certificates }: Proposal): Uint8Array {
@@ -29,6 +30,22 @@ export function encodeProposal({ keks, certificates }: Proposal): Uint8Array {
     keks: keks.map(kekSignedFields),
     certificates: certificates.map(certificateSignedFields),
   });
+}
+
+/** What votes are about, with them: what a custodian is locked on, or a quorum. */
+export interface Decision {
+  readonly certificate: BallotCertificate;
+  /** The proposal; empty when it is decided that nothing comes of an attempt. */
+  readonly contents: Uint8Array;
+}
+
+/** Reads a decision; what its votes prove is for the caller to see. Throws RECORD_INVALID. */
+export function readDecision(value: unknown, name: string): Decision {
+  const fields = fieldsOf(value, name, ['certificate', 'contents']);
+  const contents = fields.any('contents');
+  if (!(contents instanceof Uint8Array) || contents.length > proposalBytesMax)
+    return fields.refuse('contents', `at most ${proposalBytesMax} bytes expected`);
+  return { certificate: readBallotCertificate(fields.any('certificate'), `${name}.certificate`), contents };
 }
 
 /** What is voted about. */

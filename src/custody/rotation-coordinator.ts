@@ -4,6 +4,7 @@
 import type { CID } from '../core/block.ts';
 import { sameBytes } from '../core/bytes.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
+import { ceremonyMessageBytesMax } from '../core/limits.ts';
 import type { Signer } from '../core/hash.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldsOf } from '../envelope/fields.ts';
@@ -12,17 +13,11 @@ import { type KekBody, parseKek } from '../envelope/records.ts';
 import type { RecordBody, SignedRecord } from '../manifest/record.ts';
 import type { RandomBytes } from '../threshold/group.ts';
 import { agreedRecords } from './agreed-records.ts';
-import { electorateOf, headsOf, type Seats, type Vote } from './ballot.ts';
+import { electorateOf, type Seats, type Vote } from './ballot.ts';
 import type { CustodyGroups } from './ceremony.ts';
-import { activeOf } from './ceremony-ballot.ts';
-import {
-  type Agreed,
-  agreeOn,
-  type BallotPlace,
-  readVoteOf,
-  settlePlace,
-  type Voter,
-} from './coordinate-ballot.ts';
+import { type Agreed, agreeOn, readVoteOf, settlePlace, type Voter } from './coordinate-ballot.ts';
+import { placeOf } from './coordinate-place.ts';
+import type { Answers, FiledKek } from './coordinator.ts';
 import type { BeatNow } from './freshness.ts';
 import { openOrder } from './order.ts';
 import type { Proposal } from './proposal.ts';
@@ -41,13 +36,6 @@ import {
   stepText,
 } from './rotation-plan.ts';
 import type { Signatory } from './rotation-signing.ts';
-
-/** A record as the registry has it. */
-export interface FiledKek {
-  readonly cid: CID;
-  readonly bytes: Uint8Array;
-  readonly kek: TdecKek;
-}
 
 /** The registry, as far as a rotation needs it. */
 export interface RotationRegistry {
@@ -256,14 +244,13 @@ export class RotationCoordinator {
     versions: readonly FiledKek[],
     signal: AbortSignal,
   ): Promise<string | undefined> {
-    const { kek: active } = activeFiled(versions);
+    const place = placeOf(versions);
     const attempt = await this.#clear(versions, signal);
     if (attempt === undefined) return undefined;
     if (change === 'activate') await this.#remind(versions, signal);
     const { cg } = this.#ports;
-    const { place } = placeOf(versions);
-    const { quorum } = electorateOf(active, place.heads, 0);
-    const there = await greeted(this.#session(active, 'change', signal), { cg, change, ver }, quorum);
+    const { quorum } = electorateOf(place.active, place.heads, 0);
+    const there = await greeted(this.#session(place.active, 'change', signal), { cg, change, ver }, quorum);
     if (typeof there === 'string') return there;
     const keks = changedKeks(
       change,
@@ -278,7 +265,7 @@ export class RotationCoordinator {
   /** Finishes or ends what others have begun; the attempt that is free, or undefined when the registry has gone on. */
   async #clear(versions: readonly FiledKek[], signal: AbortSignal): Promise<number | undefined> {
     const { frost } = await this.#ports.groups();
-    const { place } = placeOf(versions);
+    const place = placeOf(versions);
     const voters = this.#session(place.active, 'ballot', signal);
     const settled = await settlePlace(frost, place, voters, { order: null, onlyLocked: false });
     if (settled === undefined || 'attempt' in settled) return settled?.attempt;
@@ -291,11 +278,11 @@ export class RotationCoordinator {
     members: readonly Voter[],
     attempt: number,
     proposal: Proposal,
-    voted: Voted<Vote>,
+    voted: Answers<Vote>,
     signal: AbortSignal,
   ): Promise<void> {
     const { frost } = await this.#ports.groups();
-    const { place } = placeOf(versions);
+    const place = placeOf(versions);
     const agreed = await agreeOn(frost, place, members, attempt, proposal, voted);
     await this.#fileAgreed(versions, agreed, signal);
   }
@@ -366,7 +353,7 @@ async function everyone(
   const done = await Promise.allSettled(members.map(({ ask }) => ask(step, payload)));
   return done.map((outcome, at) => {
     if (outcome.status === 'fulfilled')
-      return fieldsOf(outcome.value, step, [field]).bytesUpTo(field, 65_536);
+      return fieldsOf(outcome.value, step, [field]).bytesUpTo(field, ceremonyMessageBytesMax);
     throw new HoldfastError(
       'KEY_UNAVAILABLE',
       `all ${members.length} custodians make a new key together; ${members[at]?.name ?? '?'}: ${describeError(outcome.reason)}`,
@@ -375,18 +362,13 @@ async function everyone(
   });
 }
 
-interface Voted<T> {
-  readonly given: ReadonlyMap<number, T>;
-  readonly missing: ReadonlyMap<number, string>;
-}
-
 /** What each answers to a step, by its index, and why others do not. */
 async function votesOf<T>(
   members: readonly Voter[],
   step: string,
   payload: Readonly<Record<string, unknown>>,
   read: (answer: unknown) => T,
-): Promise<Voted<T>> {
+): Promise<Answers<T>> {
   const given = new Map<number, T>();
   const missing = new Map<number, string>();
   await Promise.all(
@@ -406,16 +388,6 @@ function noVotes(step: string, missing: ReadonlyMap<number, string>): HoldfastEr
     'KEY_UNAVAILABLE',
     `nobody does the step ${step}: ${[...missing.values()].join('; ')}`,
   );
-}
-
-/** What the next record is behind. */
-function placeOf(versions: readonly FiledKek[]): { readonly place: BallotPlace } {
-  const keks = versions.map(({ kek }) => kek);
-  return { place: { active: activeOf(keks), heads: headsOf(keks), leftOut: 0 } };
-}
-
-function activeFiled(versions: readonly FiledKek[]): FiledKek {
-  return of(versions, activeOf(versions.map(({ kek }) => kek)).ver);
 }
 
 /** Those that take part; or, when that takes only time, until when they wait. Throws KEY_UNAVAILABLE when they are fewer than `needed`. */

@@ -12,7 +12,12 @@
 import { decodeCbor, encodeCbor } from '../core/block.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha512 } from '../core/hash.ts';
-import { custodiansMax, custodyOrderBytesMax, recordBytesMax } from '../core/limits.ts';
+import {
+  ceremonyMessageBytesMax,
+  custodiansMax,
+  custodyOrderBytesMax,
+  recordBytesMax,
+} from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import type { UnsignedKek } from '../envelope/kek.ts';
 import { begin, conclude, dkgContext, type DkgCertifying, type DkgDealt, receive } from '../threshold/dkg.ts';
@@ -40,7 +45,6 @@ import type { OpenedOrder } from './order.ts';
 import { noteOrdered, versionsOf } from './rotation-marks.ts';
 import { isRotationDue, orderedVersion } from './rotation-plan.ts';
 
-const messageBytesMax = 65_536;
 /** How far ahead of now the first use may lie, bars: time to hear of the new key, and not for ever. */
 const noticeBarsMax = 4;
 /** How near it may lie, bars: a past one would put the end of the old key into the past too. Half of what is proposed, because our beat may be ahead of the proposer's. */
@@ -160,7 +164,7 @@ class RotatePart {
   }
 
   async #deal(payload: unknown): Promise<unknown> {
-    const messages = readMessages(payload, 'hellos', messageBytesMax);
+    const messages = readMessages(payload, 'hellos', ceremonyMessageBytesMax);
     const { t, n, cg, frostPk } = this.#base.kek;
     const hellos = readHellos(this.#participants, this.#attempt, messages);
     const statics = this.#participants.flatMap((_, at) => hellos.get(at + 1)?.dkgPk ?? []);
@@ -187,7 +191,7 @@ class RotatePart {
   }
 
   async #receive(payload: unknown): Promise<unknown> {
-    const messages = readMessages(payload, 'messages', messageBytesMax);
+    const messages = readMessages(payload, 'messages', ceremonyMessageBytesMax);
     const keys = this.#participants.map(({ sigPk }) => sigPk);
     const { steps, faults } = collectSteps(keys, this.#sid, 'dkg', messages);
     if (faults.length > 0) throw broken('dkg', faults);
