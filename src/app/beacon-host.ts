@@ -17,6 +17,7 @@ import { serveBeacon } from '../beacon/serve.ts';
 import { verifyBeacon } from '../beacon/verify.ts';
 import { BeaconView, checkAppend } from '../beacon/view.ts';
 import { LevelKv } from '../beacon/view-level.ts';
+import { grouped } from '../core/concurrency.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { type PeerName, refuseMethods } from '../core/rpc.ts';
 import { groupNameOf } from '../custody/directory.ts';
@@ -262,14 +263,7 @@ async function settle(view: BeaconView, copy: BeaconLog): Promise<void> {
   const position = view.position();
   const { revision } = await copy.head();
   if (revision <= position.revision || !(await holds(copy, position))) return;
-  let group: LogEntry[] = [];
-  for await (const entry of copy.read(position.revision + 1)) {
-    group.push(entry);
-    if (group.length < settledAtOnce) continue;
-    await view.apply(group);
-    group = [];
-  }
-  if (group.length > 0) await view.apply(group);
+  for await (const group of grouped(copy.read(position.revision + 1), settledAtOnce)) await view.apply(group);
 }
 
 function readingOf(log: BeaconLog): Omit<BeaconLog, 'append'> {

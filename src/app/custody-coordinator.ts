@@ -2,7 +2,8 @@
 
 import { readFile } from 'node:fs/promises';
 import type { Tempo } from '../backbeat/tempo.ts';
-import { type CID, decodeCbor, encodeCbor, type Block } from '../core/block.ts';
+import { policyFrom } from '../beacon/entitled.ts';
+import { decodeCbor, encodeCbor, type Block } from '../core/block.ts';
 import { second } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcMessage } from '../core/rpc.ts';
@@ -235,7 +236,7 @@ export class CustodyCoordinator implements AsyncDisposable {
       registry: {
         kek: (cg) => this.#kek(cg),
         versions: (cg) => this.#versions(cg),
-        policy: async (root) => (root === null ? undefined : this.#policyOf(root)),
+        policy: async (root) => (root === null ? undefined : policyFrom(this.#view(), root)),
         birth: (cg) => this.#birth(cg),
         lastCertificate: async (cg, ver) => {
           const found = await this.#view().certificate(cg, ver);
@@ -261,7 +262,7 @@ export class CustodyCoordinator implements AsyncDisposable {
           await Promise.all(records.map(({ block }) => this.#store(block)));
         },
         append: (append, signal) => this.#beacon.append(append, { signal }),
-        policyOf: (root) => this.#policyOf(root),
+        policyOf: (root) => policyFrom(this.#view(), root),
         now: () => systemClock.now(),
         random,
       }),
@@ -284,15 +285,6 @@ export class CustodyCoordinator implements AsyncDisposable {
     const index = beat?.frame.beat_index ?? 0;
     const lost = beat?.source === 'pulse' ? undefined : 'the pulse is silent';
     return { beat: index, bar: Math.floor(index / this.#coordinator.beatsPerBar), silentBeats: 0, lost };
-  }
-
-  async #policyOf(root: CID) {
-    const view = this.#view();
-    const { items } = await view.byCid(root);
-    const family = items.find(({ as }) => as === 'policy')?.id;
-    return family === undefined
-      ? undefined
-      : (await view.policy(new Uint8Array(Buffer.from(family, 'hex'))))?.record.body;
   }
 
   #keyOf(peer: PeerName): Uint8Array {

@@ -6,6 +6,7 @@
 // the reading of both begins: from there on each shows the rows of that moment, and the two are compared.
 
 import { setTimeout as delay } from 'node:timers/promises';
+import { grouped } from '../core/concurrency.ts';
 import { type Kv, startedRows } from './kv.ts';
 import type { LogEntry } from './log.ts';
 import { compareRows, Problems } from './verify.ts';
@@ -39,14 +40,8 @@ export async function proveRows(view: BeaconView, scratch: Kv, signal: AbortSign
 }
 
 async function foldSome(view: BeaconView, again: BeaconView, signal: AbortSignal): Promise<void> {
-  let group: LogEntry[] = [];
-  for await (const entry of view.entriesSince(again.position().revision + 1, { signal })) {
-    group.push(entry);
-    if (group.length < groupEntriesMax) continue;
-    await foldPaced(again, group, signal);
-    group = [];
-  }
-  if (group.length > 0) await again.apply(group);
+  const entries = view.entriesSince(again.position().revision + 1, { signal });
+  for await (const group of grouped(entries, groupEntriesMax)) await foldPaced(again, group, signal);
 }
 
 /** With a pause as long as the work took. */

@@ -98,7 +98,14 @@ function rootOf(body: OpenedRecord['body'] | undefined): CID | null | undefined 
 
 async function policyOf(view: BeaconQueries, cg: string): Promise<PolicyBody | undefined> {
   const root = rootOf((await view.kek(cg))?.record.body);
-  if (root === undefined || root === null) return undefined;
+  return root === undefined || root === null ? undefined : policyFrom(view, root);
+}
+
+/** The newest version of the policy whose first one is `root`. */
+export async function policyFrom(
+  view: Pick<BeaconQueries, 'byCid' | 'policy'>,
+  root: CID,
+): Promise<PolicyBody | undefined> {
   const family = (await view.byCid(root)).items.find(({ as }) => as === 'policy')?.id;
   return family === undefined
     ? undefined

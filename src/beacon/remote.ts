@@ -96,7 +96,7 @@ export class RemoteLog implements BeaconLog {
     const { timeoutMs } = this.#options;
     const pages = this.#rpc.stream(
       this.#peer(),
-      'beacon.snapshot',
+      `${this.#options.name}.snapshot`,
       { head: {} },
       { signal, timeoutMs, lane: 'bulk' },
     );

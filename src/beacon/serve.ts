@@ -8,7 +8,7 @@
 //
 // Chains are not sent with each entry: the reader computes them, and so has checked them.
 
-import { concat } from '../core/bytes.ts';
+import { concat, toHex } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { rpcBodyBytesMax } from '../core/limits.ts';
 import { second } from '../core/clock.ts';
@@ -208,7 +208,7 @@ async function positionBefore(
   for await (const { revision, chain } of log.read(from - 1, { signal })) return { revision, chain };
   const { revision, chain } = await log.head();
   throw new HoldfastError('NOT_FOUND', `the log ends at revision ${revision}, before ${from}`, {
-    details: { revision, chain: Buffer.from(chain).toString('hex') },
+    details: { revision, chain: toHex(chain) },
   });
 }
 

@@ -537,11 +537,8 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   /** Every version of every chain, chain by chain, versions ascending, in bounded memory. */
   async *chains(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<ChainVersion> {
-    const prefix = rowPrefix('vers');
-    for await (const [key, value] of this.#rows.range(prefixRange(prefix))) {
+    for await (const [chainId, pointer] of this.#versionRows()) {
       options.signal?.throwIfAborted();
-      const [chainId = ''] = key.slice(prefix.length).split('\0');
-      const pointer = decodeHead(value);
       await this.#open([[chainId, pointer]]);
       const { version, type, cid } = pointer;
       const prev = cid === null ? null : trustedBody(await this.#bytesAt(pointer)).prev;
@@ -568,11 +565,9 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   async *#blocksOf(prefixes: readonly string[]): AsyncGenerator<CID> {
     for (const prefix of prefixes) {
-      const versions = rowPrefix('vers');
-      for await (const [key, value] of this.#rows.range(prefixRange(versions + prefix))) {
-        const pointer = decodeHead(value);
-        const { cid } = pointer;
-        await this.#open([[key.slice(versions.length).split('\0')[0] ?? '', pointer]]);
+      for await (const row of this.#versionRows(prefix)) {
+        await this.#open([row]);
+        const [, { cid }] = row;
         if (cid !== null) yield cid;
       }
     }
@@ -580,12 +575,18 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
 
   /** Every version of every chain that there is a record of, in key order. */
   async *heldVersions(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<HeldVersion> {
-    const prefix = rowPrefix('vers');
-    for await (const [key, value] of this.#rows.range(prefixRange(prefix))) {
+    for await (const [chainId, { cid, version }] of this.#versionRows()) {
       options.signal?.throwIfAborted();
-      const { cid, version } = decodeHead(value);
-      const [chainId = ''] = key.slice(prefix.length).split('\0');
       if (cid !== null) yield { chainId, version, cid };
+    }
+  }
+
+  /** The rows of all versions of the chains whose id begins with `prefix`, in key order. */
+  async *#versionRows(prefix = ''): AsyncGenerator<NamedRow> {
+    const base = rowPrefix('vers');
+    for await (const [key, value] of this.#rows.range(prefixRange(base + prefix))) {
+      const [chainId = ''] = key.slice(base.length).split('\0');
+      yield [chainId, decodeHead(value)];
     }
   }
 
