@@ -2,6 +2,7 @@
 // other process, gets its task over its channel, gives back a partial decryption, and ends: that wipes it.
 
 import { randomBytes } from 'node:crypto';
+import { asBuffer, keyOfHex } from '../core/bytes.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import { type ColdTask, useColdShare } from '../custody/cold-share.ts';
@@ -51,10 +52,9 @@ async function openerFrom(message: Uint8Array, path: string): Promise<ShareOpene
     return { passphrase: await readSecretFile(path, 'passphrase') };
   const text = await readSecretFile(path, 'key');
   try {
-    const digits = Buffer.from(text).toString('latin1');
-    if (!/^[0-9a-f]{64}$/.test(digits))
-      throw new HoldfastError('ARGUMENT_INVALID', `${path}: 64 hex digits of an X25519 key expected`);
-    return { secretKey: new Uint8Array(Buffer.from(digits, 'hex')) };
+    const secretKey = keyOfHex(asBuffer(text).toString('latin1'));
+    if (secretKey !== undefined) return { secretKey };
+    throw new HoldfastError('ARGUMENT_INVALID', `${path}: 64 hex digits of an X25519 key expected`);
   } finally {
     text.fill(0);
   }

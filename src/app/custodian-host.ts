@@ -5,6 +5,7 @@
 //
 // One at a time. A path is read by this process: no secret travels.
 
+import { keyOfHex } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import { entryOf } from '../custody/audit-leaf.ts';
@@ -57,8 +58,8 @@ async function recipientOf(body: unknown): Promise<ShareRecipient> {
   const [path, key] = [fieldOf(body, 'passphraseFile'), fieldOf(body, 'publicKey')];
   if (typeof path === 'string' && key === undefined)
     return { passphrase: await readSecretFile(path, 'passphrase') };
-  if (typeof key === 'string' && /^[0-9a-f]{64}$/.test(key) && path === undefined)
-    return { publicKey: new Uint8Array(Buffer.from(key, 'hex')) };
+  const publicKey = keyOfHex(key);
+  if (publicKey !== undefined && path === undefined) return { publicKey };
   throw new HoldfastError(
     'ARGUMENT_INVALID',
     'a passphrase file or the 64 hex digits of an X25519 key expected, and one of them only',

@@ -1,7 +1,7 @@
 // Words of a command line into capabilities and revocations.
 
 import { readFile } from 'node:fs/promises';
-import { sameBytes } from '../core/bytes.ts';
+import { keyOfHex, sameBytes } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import { capabilityLinksMax } from '../core/limits.ts';
@@ -101,12 +101,16 @@ export async function readRevoked(word: string): Promise<Revoked> {
 }
 
 function isKey(word: string): boolean {
-  return /^(?:[0-9a-f]{64}|12D3KooW\w{44})$/.test(word);
+  return keyOfHex(word) !== undefined || isPeerId(word);
+}
+
+function isPeerId(word: string): boolean {
+  return /^12D3KooW\w{44}$/.test(word);
 }
 
 async function readKey(word: string): Promise<Uint8Array> {
-  if (/^[0-9a-f]{64}$/.test(word)) return new Uint8Array(Buffer.from(word, 'hex'));
-  if (isKey(word)) return keyOfPeer(word);
+  const key = keyOfHex(word) ?? (isPeerId(word) ? await keyOfPeer(word) : undefined);
+  if (key !== undefined) return key;
   throw new HoldfastError(
     'ARGUMENT_INVALID',
     `${word.slice(0, 80)}: 64 hex digits of an Ed25519 key, or a peer id, expected`,

@@ -1,6 +1,7 @@
 // The key agent that a command was told to ask, as whom, and what it shows.
 
 import type { KeyAgentPort } from '../client/client.ts';
+import { keyOfHex } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { layoutPaths, readLayout } from '../local/layout.ts';
 import type { Context } from './command.ts';
@@ -15,7 +16,8 @@ export async function keyAgentOf(context: Context): Promise<KeyAgentPort | undef
     if (stray !== undefined) throw new HoldfastError('ARGUMENT_MISSING', `--${stray} goes with --agent URL`);
     return undefined;
   }
-  if (key === undefined || !/^[0-9a-f]{64}$/.test(key))
+  const agent = keyOfHex(key);
+  if (agent === undefined)
     throw new HoldfastError(
       'ARGUMENT_MISSING',
       '--agent needs --agent-key KEY, 64 hex digits: whose answers are taken',
@@ -37,7 +39,7 @@ export async function keyAgentOf(context: Context): Promise<KeyAgentPort | undef
     );
   return new KeyAgentClient({
     url,
-    agent: new Uint8Array(Buffer.from(key, 'hex')),
+    agent,
     group: groupNameOf(file.cluster),
     signer: await (as === undefined ? openWriter(data) : openKeyOf(as)),
     chain,

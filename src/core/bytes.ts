@@ -55,6 +55,12 @@ export function toHex(bytes: Uint8Array): string {
   return asBuffer(bytes).toString('hex');
 }
 
+/** The 32 bytes of a key that is written as 64 hex digits; undefined for anything else. */
+export function keyOfHex(text: unknown): Uint8Array | undefined {
+  if (typeof text !== 'string' || !/^[0-9a-f]{64}$/.test(text)) return undefined;
+  return new Uint8Array(Buffer.from(text, 'hex'));
+}
+
 /** True when both hold the same bytes. Not constant-time: for public values only. */
 export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return asBuffer(a).equals(b);

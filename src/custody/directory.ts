@@ -7,7 +7,7 @@
 // until it has caught up; one that tells of another key is refused for good.
 
 import type { CID } from '../core/block.ts';
-import { sameBytes, toHex } from '../core/bytes.ts';
+import { keyOfHex, toHex } from '../core/bytes.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { isMap } from '../core/shape.ts';
@@ -68,7 +68,7 @@ export class CustodyDirectory {
     const { cg, pin } = options;
     this.cg = cg;
     this.#options = options;
-    const pinned = pin?.cg === cg ? new Uint8Array(Buffer.from(pin.frostPk, 'hex')) : undefined;
+    const pinned = pin?.cg === cg ? keyOfHex(pin.frostPk) : undefined;
     this.#book = new CustodyBook(cg, pinned);
   }
 
@@ -224,7 +224,7 @@ export function parsePin(text: string): DirectoryPin {
       Number.isSafeInteger(entry[1]),
     );
     const whole = counts.length === Object.keys(marks).length;
-    if (typeof cg === 'string' && typeof frostPk === 'string' && /^[0-9a-f]{64}$/.test(frostPk) && whole)
+    if (typeof cg === 'string' && typeof frostPk === 'string' && keyOfHex(frostPk) !== undefined && whole)
       return { v: 1, cg, frostPk, marks: Object.fromEntries(counts) };
   }
   throw new HoldfastError('RECORD_INVALID', 'what was remembered of the custody group has another form');
@@ -233,7 +233,7 @@ export function parsePin(text: string): DirectoryPin {
 /** The pin that forgets nothing of either: two processes of one directory may have seen different moments. */
 export function mergePins(a: DirectoryPin | undefined, b: DirectoryPin): DirectoryPin {
   if (a === undefined || a.cg !== b.cg) return b;
-  if (!sameBytes(Buffer.from(a.frostPk, 'hex'), Buffer.from(b.frostPk, 'hex')))
+  if (a.frostPk !== b.frostPk)
     throw new HoldfastError('RECORD_INVALID', `custody group ${a.cg} was known by another signing key`);
   const keys = new Set([...Object.keys(a.marks), ...Object.keys(b.marks)]);
   const marks = [...keys].map((key) => [key, Math.max(a.marks[key] ?? 0, b.marks[key] ?? 0)] as const);

@@ -1,7 +1,7 @@
 // A policy as a person writes it: JSON, keys in hex, only what shall be another than it is now. What is wrong with it
 // is said by the name of the field and what may stand there.
 
-import { sameBytes, toHex } from '../core/bytes.ts';
+import { keyOfHex, sameBytes, toHex } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { isMap } from '../core/shape.ts';
 import { type ContentClass, contentClasses } from '../envelope/aad.ts';
@@ -111,7 +111,8 @@ function keysAt(
   const at = `${where}.${field}`;
   if (!Array.isArray(value)) throw refused(at, 'a list of Ed25519 keys, 64 hex digits each, expected');
   const keys = value.map((key: unknown, index) => {
-    if (typeof key === 'string' && /^[0-9a-f]{64}$/.test(key)) return new Uint8Array(Buffer.from(key, 'hex'));
+    const found = keyOfHex(key);
+    if (found !== undefined) return found;
     throw refused(`${at}[${index}]`, '64 hex digits of an Ed25519 key expected');
   });
   const twice = keys.findIndex((key, index) => keys.slice(0, index).some((other) => sameBytes(key, other)));

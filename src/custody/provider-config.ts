@@ -16,6 +16,7 @@
 // to the directory of the file. What reads a key is never chosen here: whoever wrapped it gives it back.
 
 import { dirname, resolve } from 'node:path';
+import { keyOfHex, toHex } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { isMap } from '../core/shape.ts';
 import type { VaultAuth } from './vault-auth.ts';
@@ -205,20 +206,13 @@ function readRecovery(top: Reader): Pick<ProviderConfig, 'recoveryKey' | 'recove
   const recovery = top.map('recovery');
   recovery.only(['publicKey', 'authorities']);
   const { authorities } = recovery.value;
-  const isKey = (hex: unknown): hex is string => typeof hex === 'string' && /^[0-9a-f]{64}$/.test(hex);
-  const keys = Array.isArray(authorities) ? authorities.filter(isKey) : [];
-  if (
-    authorities !== undefined &&
-    (new Set(keys).size < 2 || !Array.isArray(authorities) || keys.length !== authorities.length)
-  )
+  const listed: readonly unknown[] = Array.isArray(authorities) ? authorities : [];
+  const keys = listed.map(keyOfHex).filter((key) => key !== undefined);
+  if (authorities !== undefined && (new Set(keys.map(toHex)).size < 2 || keys.length !== listed.length))
     recovery.refuse('authorities', 'two or more Ed25519 public keys of 64 hex digits expected');
-  const hex = recovery.value['publicKey'];
-  const bytesOf = (key: string): Uint8Array => new Uint8Array(Buffer.from(key, 'hex'));
-  if (isKey(hex))
-    return {
-      recoveryKey: bytesOf(hex),
-      recoveryAuthorities: authorities === undefined ? undefined : keys.map(bytesOf),
-    };
+  const recoveryKey = keyOfHex(recovery.value['publicKey']);
+  if (recoveryKey !== undefined)
+    return { recoveryKey, recoveryAuthorities: authorities === undefined ? undefined : keys };
   return recovery.refuse('publicKey', 'an X25519 public key of 64 hex digits expected');
 }
 

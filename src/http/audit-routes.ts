@@ -2,8 +2,8 @@
 
 import type { StrandedOrder } from '../api/types.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { jsonLines } from './beacon-routes.ts';
 import type { DoorPorts } from './door-ports.ts';
+import { linesReply } from './json-lines.ts';
 import type { Route } from './server.ts';
 
 export function auditRoutes(ports: DoorPorts): Route[] {
@@ -30,11 +30,7 @@ export function auditRoutes(ports: DoorPorts): Route[] {
         const order = orderOf(request.query('order'));
         const plan = request.query('plan');
         const wanted = { ...(order === undefined ? {} : { order }), ...(plan === undefined ? {} : { plan }) };
-        return {
-          status: 200,
-          headers: { 'content-type': 'application/jsonl' },
-          bytes: jsonLines(ports.audit.stranded(wanted, request.signal), request),
-        };
+        return linesReply(ports.audit.stranded(wanted, request.signal), request);
       },
     },
   ];

@@ -1,11 +1,8 @@
 // Work on the registry as a whole: prove it, make it again from the blocks, copy it out and in.
 
-import { utf8 } from '../core/bytes.ts';
-import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import type { DoorPorts } from './door-ports.ts';
-import { plainJson } from './facts.ts';
-import { tellable } from './envelope.ts';
+import { linesReply } from './json-lines.ts';
 import { logParameter, withoutParameter } from './parameters.ts';
 import { schemas } from './schemas.ts';
 import type { Request, Route } from './server.ts';
@@ -107,33 +104,6 @@ function longWork(
     produces: 'application/jsonl',
     statuses: [200],
     ...more,
-    handle: async (request) => ({
-      status: 200,
-      headers: { 'content-type': 'application/jsonl' },
-      bytes: jsonLines(work(request), request),
-    }),
+    handle: async (request) => linesReply(work(request), request),
   };
-}
-
-/**
- * One JSON value a line. What goes wrong before the first one is thrown, and answered like any error. After it the last
- * line says what went wrong, as far as a caller is told of it (envelope.ts).
- */
-export async function* jsonLines(
-  items: AsyncIterable<unknown>,
-  request: Pick<Request, 'requestId' | 'onFault'>,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  let hasBegun = false;
-  try {
-    for await (const item of items) {
-      hasBegun = true;
-      yield utf8(`${JSON.stringify(plainJson(item))}\n`);
-    }
-  } catch (error) {
-    if (!hasBegun) throw error;
-    request.onFault(error);
-    const reason = error instanceof HoldfastError ? error.code : 'INTERNAL';
-    const told = { reason, message: tellable(error), request_id: request.requestId };
-    yield utf8(`${JSON.stringify({ error: told })}\n`);
-  }
 }

@@ -4,7 +4,7 @@ import type { CustodyRecordsAnswer } from '../api/types.ts';
 import { concat } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { custodyOrderBytesMax, custodyRequestBytesMax, recordBytesMax } from '../core/limits.ts';
-import { jsonLines } from './beacon-routes.ts';
+import { linesReply } from './json-lines.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { schemas } from './schemas.ts';
 import type { Request, Route } from './server.ts';
@@ -77,11 +77,7 @@ export function custodyRoutes(ports: DoorPorts): Route[] {
       statuses: [200],
       handle: async (request) => {
         const order = await wholeBody(request, custodyOrderBytesMax);
-        return {
-          status: 200,
-          headers: { 'content-type': 'application/jsonl' },
-          bytes: jsonLines(custodyOf(ports).order(order, request.signal), request),
-        };
+        return linesReply(custodyOf(ports).order(order, request.signal), request);
       },
     },
     {

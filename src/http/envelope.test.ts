@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { HoldfastError } from '../core/errors.ts';
-import { jsonLines } from './beacon-routes.ts';
+import { jsonLines } from './json-lines.ts';
 import { errorEnvelope, tellable, withoutPaths } from './envelope.ts';
 
 const inner = new Error('IO error: /srv/holdfast/door/view/db/000005.ldb: No such file or directory');

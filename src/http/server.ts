@@ -177,22 +177,20 @@ export class HttpDoor implements AsyncDisposable {
   async #serve(exchange: Exchange): Promise<string> {
     const { req, res, gone } = exchange;
     let operation = 'unknown';
+    const onFault = (error: unknown): void =>
+      this.#options.onFault(`${operation} ${exchange.facts.requestId}`, error);
     try {
       const url = parseUrl(req.url);
       const { route, path } = this.#route(req.method ?? 'GET', url.pathname);
       operation = route.operationId;
       if (route.token !== false) this.#checkToken(req.headers.authorization);
       using _place = this.#enter(route);
-      const { requestId } = exchange.facts;
-      const onFault = (error: unknown): void =>
-        this.#options.onFault(`${route.operationId} ${requestId}`, error);
       await sendReply(exchange, await route.handle(new IncomingRequest(exchange, url, path, onFault)));
     } catch (error) {
       const left = error instanceof CallerGone || gone.aborted;
       const midway = res.headersSent;
       await sendError(exchange, error).catch(() => res.destroy());
-      if (!left && (midway || res.statusCode >= 500))
-        this.#options.onFault(`${operation} ${exchange.facts.requestId}`, error);
+      if (!left && (midway || res.statusCode >= 500)) onFault(error);
     }
     return operation;
   }

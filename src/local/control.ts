@@ -5,6 +5,7 @@ import { minute } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { ClusterState, ControlClient, NodeAction, ProcessState } from './control-types.ts';
 import { errnoOf } from '../files/whole.ts';
+import { isMap } from '../core/shape.ts';
 import { layoutPaths } from './layout.ts';
 import { callLoopback } from './loopback.ts';
 import { readRunFile, type RunFile } from './run-file.ts';
@@ -73,20 +74,14 @@ function asProcessState(body: unknown): ProcessState {
 }
 
 function isClusterState(value: unknown): value is ClusterState {
-  if (!isObject(value) || typeof value['phase'] !== 'string' || typeof value['pid'] !== 'number')
-    return false;
+  if (!isMap(value) || typeof value['phase'] !== 'string' || typeof value['pid'] !== 'number') return false;
   return Array.isArray(value['processes']) && value['processes'].every(isProcessState);
 }
 
 function isProcessState(value: unknown): value is ProcessState {
   return (
-    isObject(value) &&
-    ['name', 'role', 'zone', 'status', 'text'].every((key) => typeof value[key] === 'string')
+    isMap(value) && ['name', 'role', 'zone', 'status', 'text'].every((key) => typeof value[key] === 'string')
   );
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function notRunning(root: string, cause?: unknown): HoldfastError {

@@ -49,21 +49,14 @@ export const custodyEvict: Command = {
       throw new HoldfastError('ARGUMENT_INVALID', `--reason takes ${reasons.join(' or ')}`);
     await using door = await openDoor(context);
     const peer = await peerNamed(context, door);
-    const done: Done = { reason, steps: [] };
-    const dealt = await takeOut(context, door, peer, reason === 'suspect', done);
-    const left = reason === 'suspect' ? await rotateAway(context, door, peer, done) : [];
-    if (context.json)
-      context.screen.value({ reason, evicted: dealt ?? null, steps: done.steps, versionsLeft: left });
+    const steps: string[] = []; // what was done now, in words
+    const dealt = await takeOut(context, door, peer, reason === 'suspect', steps);
+    const left = reason === 'suspect' ? await rotateAway(context, door, peer, steps) : [];
+    if (context.json) context.screen.value({ reason, evicted: dealt ?? null, steps, versionsLeft: left });
     else for (const line of linesOf(context, reason, dealt, left)) context.screen.line(line);
     return context.flag('wait') && left.length > 0 ? 1 : 0;
   },
 };
-
-interface Done {
-  readonly reason: (typeof reasons)[number];
-  /** What was done now, in words. */
-  readonly steps: string[];
-}
 
 async function peerNamed(context: Context, door: DoorClient): Promise<string> {
   const [name = ''] = context.positionals;
@@ -80,7 +73,7 @@ async function takeOut(
   door: DoorClient,
   peer: string,
   suspect: boolean,
-  done: Done,
+  steps: string[],
 ): Promise<OrderResult | undefined> {
   const directory = await believed(door, context.data);
   const kek = activeOf(directory);
@@ -92,13 +85,13 @@ async function takeOut(
       `${context.positionals[0]} is no custodian of the group, and never was`,
     );
   }
-  if (suspect) await sealOne(context, door, directory.cg, peer, done);
+  if (suspect) await sealOne(context, door, directory.cg, peer, steps);
   const t =
     context.whole('threshold', { min: 2, max: custodiansMax }) ??
     Math.max(2, Math.min(kek.t, rest.length - 1));
   const args = { ...dealArgs(kek, t, rest.map(seatOf)) };
   const dealt = await carry(context, door, await signed(context, door, kek.cg, 'evict', args));
-  done.steps.push('evicted');
+  steps.push('evicted');
   return dealt;
 }
 
@@ -108,15 +101,15 @@ async function sealOne(
   door: DoorClient,
   cg: string,
   peer: string,
-  done: Done,
+  steps: string[],
 ): Promise<void> {
   try {
     const result = await carry(context, door, await signed(context, door, cg, 'seal', { only: [peer] }));
     const isSealed = 'obeyed' in result && result.obeyed.length > 0;
-    done.steps.push(isSealed ? 'sealed' : 'not sealed: it does not listen');
+    steps.push(isSealed ? 'sealed' : 'not sealed: it does not listen');
   } catch (error) {
     if (!isHoldfastError(error)) throw error;
-    done.steps.push(`not sealed: ${describeError(error)}`);
+    steps.push(`not sealed: ${describeError(error)}`);
   }
 }
 
@@ -125,7 +118,7 @@ async function rotateAway(
   context: Context,
   door: DoorClient,
   peer: string,
-  done: Done,
+  steps: string[],
 ): Promise<readonly number[]> {
   let said = '';
   for (;;) {
@@ -136,7 +129,7 @@ async function rotateAway(
     const coming = directory.versions().some(({ state }) => state === 'pre-active');
     if (left.includes(active.ver) && !coming) {
       await carry(context, door, await signed(context, door, active.cg, 'rotate', { ver: active.ver }));
-      done.steps.push(`rotation of key ${active.ver} ordered`);
+      steps.push(`rotation of key ${active.ver} ordered`);
       if (!context.flag('wait')) return heldStill(await believed(door, context.data), peer);
     } else if (!context.flag('wait')) return left;
     const text = directory
@@ -164,7 +157,7 @@ function activeOf(directory: CustodyDirectory): NonNullable<ReturnType<CustodyDi
 
 function linesOf(
   { positionals: [name = ''] }: Context,
-  reason: Done['reason'],
+  reason: (typeof reasons)[number],
   dealt: OrderResult | undefined,
   left: readonly number[],
 ): string[] {

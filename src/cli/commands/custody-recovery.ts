@@ -2,7 +2,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { open } from 'node:fs/promises';
-import { toHex } from '../../core/bytes.ts';
+import { asBuffer, keyOfHex, toHex } from '../../core/bytes.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import { isMap } from '../../core/shape.ts';
 import { groupNameOf } from '../../custody/directory.ts';
@@ -198,8 +198,8 @@ async function groupOf({ data }: Context): Promise<string> {
 async function readSecretKey(path: string): Promise<Uint8Array> {
   const text = await readSecretFile(path, 'secret half of the recovery key');
   try {
-    const hex = Buffer.from(text).toString('latin1');
-    if (/^[0-9a-f]{64}$/.test(hex)) return new Uint8Array(Buffer.from(hex, 'hex'));
+    const key = keyOfHex(asBuffer(text).toString('latin1'));
+    if (key !== undefined) return key;
     throw new HoldfastError('ARGUMENT_INVALID', `${path}: 64 hex digits expected`);
   } finally {
     text.fill(0);

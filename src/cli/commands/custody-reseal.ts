@@ -2,11 +2,10 @@
 
 import { HoldfastError } from '../../core/errors.ts';
 import { fieldOf } from '../../core/shape.ts';
+import { sealingSources } from '../../custody/sealing-key.ts';
 import { callHost } from '../../local/host-commands.ts';
 import type { Command } from '../command.ts';
 import { custodianHere } from '../custodian-here.ts';
-
-const sources = ['credential', 'passphrase-file', 'key-file'];
 
 export const custodyReseal: Command = {
   name: 'custody reseal',
@@ -26,8 +25,8 @@ export const custodyReseal: Command = {
   ].join('\n'),
   async run(context) {
     const to = context.text('to');
-    if (to === undefined || !sources.includes(to))
-      throw new HoldfastError('ARGUMENT_INVALID', `--to takes ${sources.join(', ')}`);
+    if (!sealingSources.some((each) => each === to))
+      throw new HoldfastError('ARGUMENT_INVALID', `--to takes ${sealingSources.join(', ')}`);
     const { name, dataDir } = await custodianHere(context);
     const answer = await callHost(dataDir, name, '/reseal', { to });
     if (context.json) context.screen.value({ custodian: name, ...Object(answer) });
