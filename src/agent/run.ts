@@ -17,8 +17,8 @@ import { TdecProvider } from '../custody/tdec.ts';
 import { fileError, makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
 import { serveHostCommands } from '../local/host-commands.ts';
 import { superviseChild } from '../local/supervise-child.ts';
-import { type Identity, openIdentity, openOrCreateIdentity, publicKeyOfPeer } from '../node/identity.ts';
-import { openMembership } from '../node/membership.ts';
+import { custodianKeysOf, type Identity, openIdentity, openOrCreateIdentity } from '../node/identity.ts';
+import { memberOf, type Membership, openMembership } from '../node/membership.ts';
 import { openDataDir } from '../node/stores.ts';
 import { parseAddress, withVersion } from '../ucxl/address.ts';
 import { type AgentConfig, loadAgentConfig } from '../local/key-agent-config.ts';
@@ -110,12 +110,13 @@ async function startAgent(config: AgentConfig) {
 async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, stack: AsyncDisposableStack) {
   const token = (await textOf(config.tokenPath)).trim();
   const registry = stack.use(new DoorClient({ url: config.door, token }));
-  const custodians = await custodianKeys(config);
+  const membership = await membershipOf(config);
+  const custodians = custodianKeysOf(membership);
   await makeDirectory(config.dataDir);
   const pinPath = join(config.dataDir, 'pin.json');
   const feed = await CustodyFeed.open({
     cg: groupNameOf(config.cluster),
-    custodians: () => new Map([...custodians].map(([peer, { key }]) => [peer, key])),
+    custodians: () => custodians,
     read: async ({ revision, index }, signal) => {
       const page = await registry.custodyRecords(`${revision}.${index}`, { signal });
       const records = page.records.map(({ bytes, ...place }) => ({
@@ -130,7 +131,7 @@ async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, 
     },
   });
   const receipts = new ReceiptFile(join(config.dataDir, 'receipts'));
-  const nameOf = (peer: string): string => custodians.get(peer)?.name ?? peer;
+  const nameOf = (peer: string): string => memberOf(membership, peer)?.name ?? peer;
   const provider = stack.use(
     new TdecProvider({
       source: feed,
@@ -180,16 +181,14 @@ async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, 
   return { agent, keys, rules };
 }
 
-async function custodianKeys({ membershipPath, operator }: AgentConfig) {
+async function membershipOf({ membershipPath, operator }: AgentConfig): Promise<Membership> {
   let bytes: Uint8Array;
   try {
     bytes = await readFile(membershipPath);
   } catch (cause) {
     throw fileError(membershipPath, 'cannot be read', cause);
   }
-  const { members } = openMembership(bytes, operator);
-  const custodians = members.filter(({ roles }) => roles.includes('custodian'));
-  return new Map(custodians.map(({ peer, name }) => [peer, { name, key: publicKeyOfPeer(peer) }] as const));
+  return openMembership(bytes, operator);
 }
 
 async function textOf(path: string): Promise<string> {

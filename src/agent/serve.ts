@@ -9,6 +9,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { second } from '../core/clock.ts';
 import { asHoldfastError, describeError, errorCatalogue, HoldfastError } from '../core/errors.ts';
 import { objectKeyRequestBytesMax } from '../custody/object-key.ts';
+import { wholeBody } from '../local/loopback.ts';
 
 export interface AgentService {
   readonly info: () => Readonly<Record<string, unknown>>;
@@ -58,7 +59,7 @@ async function answer(
       return sendJson(response, 200, service.info());
     if (request.method !== 'POST' || request.url !== '/v1/key')
       throw new HoldfastError('NOT_FOUND', 'a key agent answers GET /v1/agent and POST /v1/key');
-    const message = await bodyOf(request);
+    const message = new Uint8Array(await wholeBody(request, objectKeyRequestBytesMax));
     const sealed = await service.release(
       message,
       AbortSignal.any([gone.signal, AbortSignal.timeout(answerMs)]),
@@ -77,16 +78,4 @@ function sendJson(response: ServerResponse, status: number, body: unknown): void
   if (response.headersSent) return;
   response.writeHead(status, { 'content-type': 'application/json', connection: 'close' });
   response.end(JSON.stringify(body));
-}
-
-async function bodyOf(request: IncomingMessage): Promise<Uint8Array> {
-  const parts: Buffer[] = [];
-  let sizeBytes = 0;
-  for await (const part of request as AsyncIterable<Buffer>) {
-    sizeBytes += part.length;
-    if (sizeBytes > objectKeyRequestBytesMax)
-      throw new HoldfastError('TOO_LARGE', `a request of over ${objectKeyRequestBytesMax} bytes`);
-    parts.push(part);
-  }
-  return new Uint8Array(Buffer.concat(parts));
 }

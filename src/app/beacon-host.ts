@@ -21,7 +21,7 @@ import { grouped } from '../core/concurrency.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { type PeerName, refuseMethods } from '../core/rpc.ts';
 import { groupNameOf } from '../custody/directory.ts';
-import { publicKeyOfPeer } from '../node/identity.ts';
+import { custodianKeysOf } from '../node/identity.ts';
 import { hasRole } from '../node/membership.ts';
 import type { Catalogue } from '../steward/catalogue.ts';
 import type { BeaconReport } from '../steward/status.ts';
@@ -32,7 +32,7 @@ import { type HostedLog, openLog } from './beacon-logs.ts';
 import { BeaconSuccessor, type InForce } from './beacon-successor.ts';
 import { HeldBlocks } from './held-blocks.ts';
 import { ViewCatalogue } from './catalogue.ts';
-import { type Member, peersWithRole, systemClock } from './member.ts';
+import { type Member, systemClock } from './member.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
 import { ViewRoots } from './view-roots.ts';
 
@@ -216,11 +216,7 @@ export class BeaconHost implements AsyncDisposable {
 }
 
 function entitledIn({ config, peer }: Member): Entitled {
-  const custodians = (): string[] => peersWithRole(peer.membership(), 'custodian');
-  return {
-    group: groupNameOf(config.cluster),
-    custodians: () => new Map(custodians().map((each) => [each, publicKeyOfPeer(each)] as const)),
-  };
+  return { group: groupNameOf(config.cluster), custodians: () => custodianKeysOf(peer.membership()) };
 }
 
 async function openOrDamage(

@@ -28,7 +28,7 @@ import type { CustodianHello, CustodianStatus } from '../custody/wire.ts';
 import { Witness } from '../custody/witness.ts';
 import { serveHostCommands } from '../local/host-commands.ts';
 import { mustExist, type ProcessConfig } from '../local/layout.ts';
-import { publicKeyOfPeer } from '../node/identity.ts';
+import { custodianKeysOf, publicKeyOfPeer } from '../node/identity.ts';
 import { memberOf } from '../node/membership.ts';
 import type { DataDir } from '../node/stores.ts';
 import { nobleEd25519 } from '../threshold/group-noble.ts';
@@ -196,7 +196,7 @@ class CustodianProcess implements AsyncDisposable {
       groups: async () => ({ kek: await loadRistretto(), frost: nobleEd25519() }),
       beatsPerBar: () => this.#tempo.beatsPerBar,
       custodianKey: (peer) => this.#logOf(peer).publicKey,
-      custodians: () => this.#custodianKeys(),
+      custodians: () => custodianKeysOf(member.peer.membership()),
     });
     this.#desk = desk;
     this.#steps = new CeremonySteps(desk, {
@@ -431,11 +431,6 @@ class CustodianProcess implements AsyncDisposable {
     return peersWithRole(peer.membership(), 'custodian')
       .filter((other) => other !== peer.name && up.has(other))
       .map((other) => ({ peer: other, key: this.#logOf(other) }));
-  }
-
-  #custodianKeys(): ReadonlyMap<PeerName, Uint8Array> {
-    const peers = peersWithRole(this.#member.peer.membership(), 'custodian');
-    return new Map(peers.map((each) => [each, publicKeyOfPeer(each)] as const));
   }
 
   #logOf(peer: PeerName): NoteKey {

@@ -29,7 +29,7 @@ import { keyCopies } from '../flows/rewrap.ts';
 import type { DoorPorts } from '../http/door-ports.ts';
 import type { DoorConfig } from '../local/layout.ts';
 import { openRecord } from '../manifest/record.ts';
-import { publicKeyOfPeer } from '../node/identity.ts';
+import { custodianKeysOf } from '../node/identity.ts';
 import type { Member as MemberEntry } from '../node/membership.ts';
 import type { DoorBlocks } from './door-blocks.ts';
 import { type Member, peersWithRole, random, systemClock } from './member.ts';
@@ -114,8 +114,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
     const path = join(member.config.dataDir, 'custody-pin.json');
     const feed = await CustodyFeed.open({
       cg: group,
-      custodians: () =>
-        new Map(custodiansOf(member).map(({ peer }) => [peer, publicKeyOfPeer(peer)] as const)),
+      custodians: () => custodianKeysOf(member.peer.membership()),
       read: (since) => view.custodyRecords(since),
       pins: { load: () => readIfThere(path), save: (text) => writeWhole(path, text, 0o600) },
     });
@@ -373,12 +372,9 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
   }
 
   #custodians(): readonly MemberEntry[] {
-    return custodiansOf(this.#ports.member);
+    const { members } = this.#ports.member.peer.membership();
+    return members.filter(({ roles }) => roles.includes('custodian'));
   }
-}
-
-function custodiansOf({ peer }: Member): readonly MemberEntry[] {
-  return peer.membership().members.filter(({ roles }) => roles.includes('custodian'));
 }
 
 function stateOf(

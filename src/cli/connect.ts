@@ -42,16 +42,14 @@ export async function openClient(
 
 /** The custodians that the operator's membership names, by peer id, with their Ed25519 keys. */
 export async function custodianKeys(data: string): Promise<ReadonlyMap<string, Uint8Array>> {
-  const [{ openMembership }, { publicKeyOfPeer }, { readFile }] = await Promise.all([
+  const [{ openMembership }, { custodianKeysOf }, { readFile }] = await Promise.all([
     import('../node/membership.ts'),
     import('../node/identity.ts'),
     import('node:fs/promises'),
   ]);
   const { file } = await runningLayout(data);
   const bytes = await readFile(layoutPaths(data).membership);
-  const { members } = openMembership(bytes, Buffer.from(file.operator, 'hex'));
-  const custodians = members.filter(({ roles }) => roles.includes('custodian'));
-  return new Map(custodians.map(({ peer }) => [peer, publicKeyOfPeer(peer)] as const));
+  return custodianKeysOf(openMembership(bytes, Buffer.from(file.operator, 'hex')));
 }
 
 /** The Ed25519 key of a peer id. Throws ARGUMENT_INVALID. */

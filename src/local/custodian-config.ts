@@ -11,15 +11,12 @@
 // No field holds a secret: `passphrase` and `sealingKey` say where one is. The first is used when the file is there;
 // a credential `holdfast-sealing` of the service manager comes before both. The sealing key is made when neither is.
 
-import { dirname, resolve } from 'node:path';
-import { HoldfastError } from '../core/errors.ts';
-import { isMap } from '../core/shape.ts';
 import { readIfThere } from '../files/whole.ts';
 import { defaultSettings } from './cluster-file.ts';
 import type { ProcessConfig } from './layout.ts';
+import { ProcessFile } from './process-file.ts';
 
-const format = 'holdfast-custodian';
-const version = 1;
+const kind = { format: 'holdfast-custodian', version: 1, of: 'a custodian' } as const;
 
 /** All but the peer id, which the identity key tells. */
 export type StandaloneConfig = Omit<ProcessConfig, 'peer'>;
@@ -29,31 +26,25 @@ export type StandaloneConfig = Omit<ProcessConfig, 'peer'>;
  * ARGUMENT_INVALID naming the field that is wrong.
  */
 export async function loadCustodianConfig(path: string): Promise<StandaloneConfig> {
-  const text = await readIfThere(path);
-  if (text === undefined)
-    throw new HoldfastError('FILE_NOT_FOUND', `${path}: no configuration of a custodian here`);
-  const base = dirname(resolve(path));
-  const field = fieldsOf(parse(text, path), path);
-  const at = (name: string): string => resolve(base, field.text(name, /^[^\0]{1,4096}$/));
-  const identityPath = at('identity');
-  const port = field.port('port');
-  const host = field.text('host', /^[A-Za-z0-9.:]{1,64}$/);
+  const file = await ProcessFile.read(path, kind);
+  const identityPath = file.path('identity');
+  const [host, port] = [file.host('host'), file.port('port', 1)];
   return {
-    dir: base,
-    cluster: field.text('cluster', /^[a-z0-9][a-z0-9-]{0,62}$/),
-    operator: new Uint8Array(Buffer.from(field.text('operator', /^[0-9a-f]{64}$/), 'hex')),
-    name: field.text('name', /^[a-z0-9][a-z0-9-]{0,62}$/),
+    dir: file.base,
+    cluster: file.name('cluster'),
+    operator: file.key('operator'),
+    name: file.name('name'),
     roles: ['custodian'],
-    zone: field.text('zone', /^[a-z0-9][a-z0-9-]{0,62}$/),
-    dataDir: at('dataDir'),
+    zone: file.name('zone'),
+    dataDir: file.path('dataDir'),
     born: (await readIfThere(bornPath(identityPath))) !== undefined,
     joins: false,
     identityPath,
-    membershipPath: at('membership'),
+    membershipPath: file.path('membership'),
     host,
     listen: [`/ip${host.includes(':') ? 6 : 4}/${host}/tcp/${port}`],
     port,
-    custodian: { passphrasePath: at('passphrase'), sealingKeyPath: at('sealingKey') },
+    custodian: { passphrasePath: file.path('passphrase'), sealingKeyPath: file.path('sealingKey') },
     settings: defaultSettings,
   };
 }
@@ -61,42 +52,4 @@ export async function loadCustodianConfig(path: string): Promise<StandaloneConfi
 /** Says beside the identity that its custodian has stored something: an absent data directory is damage then. */
 export function bornPath(identityPath: string): string {
   return `${identityPath}.born`;
-}
-
-function parse(text: string, path: string): Readonly<Record<string, unknown>> {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new HoldfastError('ARGUMENT_INVALID', `${path} is not valid JSON`, { cause });
-  }
-  if (!isMap(value) || value['format'] !== format)
-    throw new HoldfastError(
-      'ARGUMENT_INVALID',
-      `${path} is no configuration of a custodian: "format" must be "${format}"`,
-    );
-  const found = value['version'];
-  if (typeof found === 'number' && found > version)
-    throw new HoldfastError(
-      'DATA_DIR_NEWER',
-      `${path} has format ${found}; this program reads up to ${version}`,
-    );
-  if (found !== version) throw new HoldfastError('ARGUMENT_INVALID', `${path}: version ${version} expected`);
-  return value;
-}
-
-function fieldsOf(value: Readonly<Record<string, unknown>>, path: string) {
-  return {
-    text(name: string, pattern: RegExp): string {
-      const found = value[name];
-      if (typeof found === 'string' && pattern.test(found)) return found;
-      throw new HoldfastError('ARGUMENT_INVALID', `${path}: ${name} must be text like ${pattern.source}`);
-    },
-    port(name: string): number {
-      const found = value[name];
-      if (typeof found === 'number' && Number.isSafeInteger(found) && found >= 1 && found <= 65_535)
-        return found;
-      throw new HoldfastError('ARGUMENT_INVALID', `${path}: ${name} must be a whole number from 1 to 65535`);
-    },
-  };
 }

@@ -11,10 +11,7 @@
 // No field holds a secret. `token` is the file with the bearer token of the door, `capability` what an authority has
 // granted the agent: without a prefix, up to the classes that it serves.
 
-import { dirname, resolve } from 'node:path';
-import { HoldfastError } from '../core/errors.ts';
-import { isMap } from '../core/shape.ts';
-import { readIfThere } from '../files/whole.ts';
+import { ProcessFile } from './process-file.ts';
 
 export interface AgentConfig {
   readonly name: string;
@@ -31,59 +28,22 @@ export interface AgentConfig {
   readonly dataDir: string;
 }
 
-const format = 'holdfast-key-agent';
-const version = 1;
-const path = /^[^\0]{1,4096}$/;
+const kind = { format: 'holdfast-key-agent', version: 1, of: 'a key agent' } as const;
 
 /** Throws FILE_NOT_FOUND, FILE_UNREADABLE, DATA_DIR_NEWER for a newer format, ARGUMENT_INVALID naming the field. */
-export async function loadAgentConfig(file: string): Promise<AgentConfig> {
-  const text = await readIfThere(file);
-  if (text === undefined)
-    throw new HoldfastError('FILE_NOT_FOUND', `${file}: no configuration of a key agent here`);
-  const value = parse(text, file);
-  const field = (name: string, pattern: RegExp): string => {
-    const found = value[name];
-    if (typeof found === 'string' && pattern.test(found)) return found;
-    throw new HoldfastError('ARGUMENT_INVALID', `${file}: ${name} must be text like ${pattern.source}`);
-  };
-  const base = dirname(resolve(file));
-  const at = (name: string): string => resolve(base, field(name, path));
-  const { port } = value;
-  if (typeof port !== 'number' || !Number.isSafeInteger(port) || port < 0 || port > 65_535)
-    throw new HoldfastError('ARGUMENT_INVALID', `${file}: port must be a whole number from 0 (any) to 65535`);
+export async function loadAgentConfig(path: string): Promise<AgentConfig> {
+  const file = await ProcessFile.read(path, kind);
   return {
-    name: field('name', /^[a-z0-9][a-z0-9-]{0,62}$/),
-    cluster: field('cluster', /^[a-z0-9][a-z0-9-]{0,62}$/),
-    operator: new Uint8Array(Buffer.from(field('operator', /^[0-9a-f]{64}$/), 'hex')),
-    host: field('host', /^[A-Za-z0-9.:]{1,64}$/),
-    port,
-    door: field('door', /^https?:\/\/[^\s]{1,1024}$/),
-    tokenPath: at('token'),
-    identityPath: at('identity'),
-    membershipPath: at('membership'),
-    capabilityPath: at('capability'),
-    dataDir: at('dataDir'),
+    name: file.name('name'),
+    cluster: file.name('cluster'),
+    operator: file.key('operator'),
+    host: file.host('host'),
+    port: file.port('port', 0),
+    door: file.text('door', /^https?:\/\/[^\s]{1,1024}$/),
+    tokenPath: file.path('token'),
+    identityPath: file.path('identity'),
+    membershipPath: file.path('membership'),
+    capabilityPath: file.path('capability'),
+    dataDir: file.path('dataDir'),
   };
-}
-
-function parse(text: string, file: string): Readonly<Record<string, unknown>> {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new HoldfastError('ARGUMENT_INVALID', `${file} is not valid JSON`, { cause });
-  }
-  if (!isMap(value) || value['format'] !== format)
-    throw new HoldfastError(
-      'ARGUMENT_INVALID',
-      `${file} is no configuration of a key agent: "format" must be "${format}"`,
-    );
-  const found = value['version'];
-  if (typeof found === 'number' && found > version)
-    throw new HoldfastError(
-      'DATA_DIR_NEWER',
-      `${file} has format ${found}; this program reads up to ${version}`,
-    );
-  if (found !== version) throw new HoldfastError('ARGUMENT_INVALID', `${file}: version ${version} expected`);
-  return value;
 }

@@ -78,7 +78,7 @@ async function answer(
 ): Promise<void> {
   try {
     authorize(request, token);
-    const body = await bodyOf(request);
+    const body = await commandIn(request);
     const [status, value] = await route(request.method ?? '', request.url ?? '', body);
     send(response, status, value);
   } catch (error) {
@@ -94,18 +94,23 @@ function authorize(request: IncomingMessage, token: string): void {
   throw new HoldfastError('UNAUTHORIZED', 'the control token is missing or wrong');
 }
 
-async function bodyOf(request: IncomingMessage): Promise<unknown> {
+/** All of a body. Throws TOO_LARGE. */
+export async function wholeBody(request: AsyncIterable<Buffer>, bytesMax: number): Promise<Buffer> {
   const parts: Buffer[] = [];
   let sizeBytes = 0;
-  for await (const part of request as AsyncIterable<Buffer>) {
+  for await (const part of request) {
     sizeBytes += part.length;
-    if (sizeBytes > bodyBytesMax)
-      throw new HoldfastError('TOO_LARGE', `a command of over ${bodyBytesMax} bytes`);
+    if (sizeBytes > bytesMax) throw new HoldfastError('TOO_LARGE', `a request of over ${bytesMax} bytes`);
     parts.push(part);
   }
-  if (sizeBytes === 0) return undefined;
+  return Buffer.concat(parts);
+}
+
+async function commandIn(request: IncomingMessage): Promise<unknown> {
+  const bytes = await wholeBody(request, bodyBytesMax);
+  if (bytes.length === 0) return undefined;
   try {
-    return JSON.parse(Buffer.concat(parts).toString('utf8'));
+    return JSON.parse(bytes.toString('utf8'));
   } catch (cause) {
     throw new HoldfastError('ARGUMENT_INVALID', 'the command is not JSON', { cause });
   }

@@ -14,6 +14,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { sha256, type Signer, signerFromSeed } from '../core/hash.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { createWhole } from '../files/whole.ts';
+import type { Membership } from './membership.ts';
 
 export interface Identity {
   /** Text peer id of the key. */
@@ -80,6 +81,12 @@ export function identityFromSeed(seed: Uint8Array): Identity {
   // libp2p itself would derive the public half in JavaScript, a tenth of a second while a machine is starting.
   const privateKey = privateKeyFromRaw(concat(seed, signer.publicKey));
   return { name: peerIdFromPrivateKey(privateKey).toString(), signer, privateKey };
+}
+
+/** The custodians that a membership names, with their Ed25519 keys. */
+export function custodianKeysOf({ members }: Pick<Membership, 'members'>): ReadonlyMap<PeerName, Uint8Array> {
+  const custodians = members.filter(({ roles }) => roles.includes('custodian'));
+  return new Map(custodians.map(({ peer }) => [peer, publicKeyOfPeer(peer)] as const));
 }
 
 /** The Ed25519 public key that a text peer id spells, 32 bytes. Throws ARGUMENT_INVALID for any other text. */
