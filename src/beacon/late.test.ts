@@ -9,6 +9,7 @@ import {
   someAddress,
   someId,
   someManifest,
+  withFalseSignature,
   writer,
 } from '../../test/suites/beacon-records.ts';
 import { encodeCbor } from '../core/block.ts';
@@ -227,15 +228,6 @@ async function followed(
   stop.abort();
   await following;
   return view;
-}
-
-function withFalseSignature(append: Append, which = 0): Append {
-  const records = append.records.map((record, index) => {
-    const bytes = record.bytes.slice();
-    if (index === which) bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
-    return { key: record.key, bytes };
-  });
-  return { ...append, records };
 }
 
 async function until(isSo: () => Promise<boolean>): Promise<void> {

@@ -4,6 +4,7 @@
 // evidence of what was acknowledged, and the new log is followed only where its own view holds every version of every
 // record that the old one holds, by CID. What the new log adds is another matter: records are signed by their writers.
 
+import { grouped } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { BeaconLog } from './log.ts';
 import type { BeaconView, HeldVersion } from './view.ts';
@@ -17,15 +18,11 @@ export async function lostIn(
   after: BeaconView,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  let group: HeldVersion[] = [];
-  for await (const version of before.heldVersions({ signal })) {
-    group.push(version);
-    if (group.length < comparedPerRead) continue;
+  for await (const group of grouped(before.heldVersions({ signal }), comparedPerRead)) {
     const lost = await firstLost(group, after);
     if (lost !== undefined) return lost;
-    group = [];
   }
-  return firstLost(group, after);
+  return undefined;
 }
 
 async function firstLost(group: readonly HeldVersion[], after: BeaconView): Promise<string | undefined> {

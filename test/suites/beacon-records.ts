@@ -170,11 +170,12 @@ export function putAppend(manifest: SignedRecord<ManifestBody>, bkId: Uint8Array
   return { subject: `addr/${address}`, expected, records, at: 5 };
 }
 
-/** The same, with a signature of its first record that does not verify. */
-export function withFalseSignature(append: Append): Append {
-  const [record, ...others] = append.records;
-  if (record === undefined) throw new RangeError('an append without records');
-  const bytes = record.bytes.slice();
-  bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
-  return { ...append, records: [{ key: record.key, bytes }, ...others] };
+/** The same, with a signature of one of its records that does not verify. */
+export function withFalseSignature(append: Append, which = 0): Append {
+  const records = append.records.map((record, index) => {
+    const bytes = record.bytes.slice();
+    if (index === which) bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
+    return { key: record.key, bytes };
+  });
+  return { ...append, records };
 }
