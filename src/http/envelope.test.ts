@@ -46,6 +46,15 @@ test('what a caller asked for and what is no file stays as it is', () => {
   assert.equal(tellable(missing), missing.message);
 });
 
+test('work that fails before it says anything is answered as a request that failed', async () => {
+  const faults: unknown[] = [];
+  const request = { requestId: 'r-3', onFault: (error: unknown) => faults.push(error) };
+  const refused = new HoldfastError('VERSION_CONFLICT', 'that plan is another one now');
+  const broken = { [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(refused) }) };
+  await assert.rejects(Array.fromAsync(jsonLines(broken, request)), (error) => error === refused);
+  assert.deepEqual(faults, [], 'whoever answers it writes it down');
+});
+
 test('work that breaks off in the middle says so in the same way, and the log gets all of it', async () => {
   const faults: unknown[] = [];
   const request = { requestId: 'r-2', onFault: (error: unknown) => faults.push(error) };
