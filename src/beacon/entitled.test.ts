@@ -16,8 +16,9 @@ import {
   someSigner,
   someUnsignedKek,
 } from '../../test/support/custody-records.ts';
-import type { SignedRecord } from '../manifest/record.ts';
-import type { Entitled } from './entitled.ts';
+import { certificatePreimage } from '../custody/certificate.ts';
+import { signRecord, type SignedRecord } from '../manifest/record.ts';
+import { checkEntitled, type Entitled } from './entitled.ts';
 import type { Append, LogRecord } from './log.ts';
 import { MemoryLog } from './memory.ts';
 import { openRegistryRecord, recordKey } from './records.ts';
@@ -56,6 +57,27 @@ describe('a place of a custody group', () => {
         : entitled;
       await assert.rejects(checkAppend(view, appendOf(...which(founding)), strangers), { code: 'FORBIDDEN' });
     });
+
+  it('is not given on a certificate that the group has not signed, and on that of no other group', async () => {
+    await using view = await BeaconView.open(new MemoryKv());
+    const [policy, kek, birth] = founding;
+    assert.ok(policy !== undefined && kek !== undefined && birth !== undefined);
+    const { body } = openRegistryRecord(birth.bytes);
+    assert.ok(body.kind === 'certificate');
+    const own = { ...body, writer: mallory.publicKey };
+    const frostSig = mallory.sign(certificatePreimage(own));
+    const forged = keyed(signRecord({ ...own, frostSig }, mallory));
+    // As it is asked of an import, of which the fold has the last word.
+    await assert.rejects(checkEntitled(view, appendOf(policy, kek, forged), entitled), {
+      code: 'FORBIDDEN',
+      message: /is not signed by the group/,
+    });
+    const ofOther = keyed(signRecord({ ...own, cg: 'cg-other' }, mallory));
+    await checkEntitled(view, appendOf(ofOther, ...founding), entitled);
+    await assert.rejects(checkEntitled(view, appendOf(policy, kek, ofOther), entitled), {
+      message: /comes with the certificate of its birth/,
+    });
+  });
 
   it('is not given to a key that somebody made for himself, under its own name or another', async () => {
     await using view = await BeaconView.open(new MemoryKv());
