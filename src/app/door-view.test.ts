@@ -15,7 +15,7 @@ import {
 import { Loopback } from '../../test/support/loopback-rpc.ts';
 import { namedLog } from '../../test/support/named-log.ts';
 import { lineageOf } from '../beacon/lineage.ts';
-import type { Append, LogLineage } from '../beacon/log.ts';
+import type { Append, BeaconLog, LogLineage } from '../beacon/log.ts';
 import { MemoryLog } from '../beacon/memory.ts';
 import { RemoteLog } from '../beacon/remote.ts';
 import { rowKey } from '../beacon/rows.ts';
@@ -58,11 +58,14 @@ test('killed in the middle of setting aside, it goes on at the next start', asyn
   const steward = new Steward();
   await steward.putInForce(['c', 'a'], second);
   const dir = await directory(t);
+  const door = await steward.door(dir);
+  await door.copy.view.waitFor(2, t.signal);
+  await door.stop();
   // The copy was moved, the new id not yet written.
   await writeFile(join(dir, 'view-log'), JSON.stringify({ follows: first.id, next: second.id }));
   for (let start = 0; start < 2; start++) {
     const { copy, stop } = await steward.door(dir);
-    await copy.view.waitFor(2, t.signal);
+    assert.equal(copy.view.position().revision, 2, 'it is there, and not moved once more');
     await stop();
   }
   assert.deepEqual((await readdir(dir)).sort(), ['view', 'view-log']);
@@ -109,6 +112,9 @@ describe('a log that names ours among those it replaces', () => {
       void door.copy.replaced.then(() => (isReplaced = true));
       await steward.putInForce(entries, second);
       await untilDiverged(door.copy, reason, t.signal);
+      const { watches } = steward;
+      await assert.rejects(door.followed.head(), { code: 'BEACON_UNAVAILABLE', message: reason });
+      assert.equal(steward.watches, watches, 'what has not grown is not folded again');
       assert.equal((await door.copy.view.head(someAddress('b')))?.version, 1);
       assert.equal(isReplaced, false);
       await door.stop();
@@ -269,6 +275,8 @@ async function directory(t: TestContext): Promise<string> {
 
 /** Serves one log after another, as a steward does that is started again in between. */
 class Steward {
+  /** How often somebody began to follow a log. */
+  watches = 0;
   readonly #rpc = new Loopback();
   #log: MemoryLog | undefined;
 
@@ -277,7 +285,12 @@ class Steward {
     this.#log = new MemoryLog();
     for (const entry of entries)
       await this.#log.append(typeof entry === 'string' ? someAppend(entry) : entry);
-    serveBeacon(this.#rpc, namedLog(this.#log, lineage), { idleMs: 5 });
+    const named = namedLog(this.#log, lineage);
+    const watch: BeaconLog['watch'] = (from, options) => {
+      this.watches++;
+      return named.watch(from, options);
+    };
+    serveBeacon(this.#rpc, { ...named, watch }, { idleMs: 5 });
     await before?.[Symbol.asyncDispose]();
   }
 
@@ -285,16 +298,16 @@ class Steward {
     await this.#log?.append(someAppend(subject));
   }
 
-  async door(
-    dir: string,
-  ): Promise<{ readonly copy: DoorView; readonly prove: () => void; readonly stop: () => Promise<void> }> {
+  async door(dir: string) {
     const copy = await DoorView.open(dir);
     const log = new RemoteLog(this.#rpc, () => 'steward');
     const ended = new AbortController();
-    const following = copy.view.follow(copy.over(log, ended.signal), ended.signal);
+    const followed = copy.over(log, ended.signal);
+    const following = copy.view.follow(followed, ended.signal);
     const roots = copy.roots(ended.signal);
     return {
       copy,
+      followed,
       prove: () => roots.prove(),
       stop: async () => {
         ended.abort();
