@@ -117,14 +117,7 @@ async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, 
   const feed = await CustodyFeed.open({
     cg: groupNameOf(config.cluster),
     custodians: () => custodians,
-    read: async ({ revision, index }, signal) => {
-      const page = await registry.custodyRecords(`${revision}.${index}`, { signal });
-      const records = page.records.map(({ bytes, ...place }) => ({
-        ...place,
-        bytes: new Uint8Array(Buffer.from(bytes, 'base64')),
-      }));
-      return { head: page.head, done: page.done, records };
-    },
+    read: (since, signal) => registry.custodyPage(since, { signal }),
     pins: {
       load: () => readIfThere(pinPath),
       save: (text) => writeWhole(pinPath, text, 0o600),

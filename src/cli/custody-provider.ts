@@ -101,14 +101,7 @@ export async function openFeed(
   return CustodyFeed.open({
     cg: groupNameOf(file.cluster),
     custodians: () => custodians,
-    read: async ({ revision, index }, signal) => {
-      const page = await client.custodyRecords(`${revision}.${index}`, { signal });
-      const records = page.records.map(({ bytes, ...place }) => ({
-        ...place,
-        bytes: new Uint8Array(Buffer.from(bytes, 'base64')),
-      }));
-      return { head: page.head, done: page.done, records };
-    },
+    read: (since, signal) => client.custodyPage(since, { signal }),
     pins: {
       load: () => readIfThere(paths.custodyPin),
       save: async (text) => {

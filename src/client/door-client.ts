@@ -30,6 +30,7 @@ import type { Block } from '../core/block.ts';
 import { concat } from '../core/bytes.ts';
 import { second } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import type { FeedCursor, FeedPage } from '../custody/feed.ts';
 import { carHeader, carSection } from '../manifest/car.ts';
 import { isErrorCode } from './failure.ts';
 import { type Answer, type Call, DoorHttp, type DoorOptions } from './http.ts';
@@ -259,6 +260,16 @@ export class DoorClient implements AsyncDisposable {
   /** Public records of custody behind `after` (`revision.index`), for the caller to verify. */
   async custodyRecords(after: string, options: Signalled = {}): Promise<CustodyRecordsAnswer> {
     return this.#get('/v1/custody', { after }, options);
+  }
+
+  /** The same behind `since`, as a feed takes them (custody/feed.ts). */
+  async custodyPage({ revision, index }: FeedCursor, options: Signalled = {}): Promise<FeedPage> {
+    const { head, done, records } = await this.custodyRecords(`${revision}.${index}`, options);
+    const decoded = records.map(({ bytes, ...place }) => ({
+      ...place,
+      bytes: new Uint8Array(Buffer.from(bytes, 'base64')),
+    }));
+    return { head, done, records: decoded };
   }
 
   async custodyStatus(options: Signalled = {}): Promise<CustodyStatus> {

@@ -90,14 +90,7 @@ class Relay implements AsyncDisposable {
     return CustodyFeed.open({
       cg: this.group.cg,
       custodians: () => new Map(this.group.custodians.map(({ peer, signer }) => [peer, signer.publicKey])),
-      read: async ({ revision, index }) => {
-        const page = await this.client.custodyRecords(`${revision}.${index}`);
-        const records = page.records.map(({ bytes, ...place }) => ({
-          ...place,
-          bytes: new Uint8Array(Buffer.from(bytes, 'base64')),
-        }));
-        return { head: page.head, done: page.done, records };
-      },
+      read: (since) => this.client.custodyPage(since),
       pins: {
         load: async () => pin,
         save: async (text) => {
