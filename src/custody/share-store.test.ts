@@ -401,15 +401,28 @@ describe('sealing anew', () => {
   const openAs = (disks: World, how: SealingConfig) =>
     ShareStore.open({ ...disks, sealing: how, owner, create: false });
 
-  test('everything opens under the new secret and nothing under the old one; a reader in between is served', async () => {
+  test('everything opens under the new secret and nothing under the old one; a reader in between is served', async (t) => {
     const disks = world();
     const store = await active(disks);
     await store.addKeyPair({ kind: 'dkg', epoch: 0, publicKey: bytes32(7) }, bytes32(8));
     await store.raise('beat', 5);
     const old = await disks.shares.list();
     const next = await passphrase('next');
-    const [read] = await Promise.all([secretOf(store, 0), store.reseal(next), secretOf(store, 0)]);
-    assert.deepEqual(read, bytes32(10));
+    // Who was about to read a file finds it gone, and the secret in another one.
+    const resealed = Promise.withResolvers<void>();
+    const read = disks.shares.read.bind(disks.shares);
+    let isWaiting = true;
+    t.mock.method(disks.shares, 'read', async (name: string) => {
+      if (isWaiting) {
+        isWaiting = false;
+        await resealed.promise;
+      }
+      return read(name);
+    });
+    const reading = secretOf(store, 0);
+    await store.reseal(next);
+    resealed.resolve();
+    assert.deepEqual(await reading, bytes32(10));
     assert.equal(store.source, 'passphrase-file');
     assert.deepEqual(await secretOf(store, 0), bytes32(10));
     assert.ok((await disks.shares.list()).every((name) => name === 'state' || !old.includes(name)));
