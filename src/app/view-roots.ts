@@ -65,8 +65,7 @@ export class ViewRoots {
   readonly #view: BeaconView;
   readonly #prove: () => void;
   readonly #stop: AbortSignal;
-  #last: { readonly revision: number; readonly root: Promise<RowsRoot> } | undefined;
-  #isReading = false;
+  #reading: { readonly revision: number; readonly root: Promise<RowsRoot> } | undefined;
 
   /** `prove` folds the log of the view again in the background, and condemns the view where it differs. */
   constructor(view: BeaconView, prove: () => void, stop: AbortSignal) {
@@ -103,30 +102,27 @@ export class ViewRoots {
     this.#prove();
   }
 
-  /** Throws NOT_FOUND when the view is past `revision` or does not come there in time, RATE_LIMITED while it is read at another. */
+  /**
+   * Reads the rows anew, unless somebody else has them read at the same revision just now. Throws NOT_FOUND when the view
+   * is past `revision` or does not come there in time, RATE_LIMITED while it is read at another.
+   */
   async at(revision: number): Promise<RowsRoot> {
-    if (this.#last?.revision === revision) return this.#last.root;
-    if (this.#isReading)
+    if (this.#reading?.revision === revision) return this.#reading.root;
+    if (this.#reading !== undefined)
       throw new HoldfastError('RATE_LIMITED', 'the view is being read at another revision');
     const root = this.#read(revision);
-    this.#last = { revision, root };
+    this.#reading = { revision, root };
     try {
       return await root;
-    } catch (error) {
-      if (this.#last?.root === root) this.#last = undefined;
-      throw error;
+    } finally {
+      this.#reading = undefined;
     }
   }
 
   async #read(revision: number): Promise<RowsRoot> {
-    this.#isReading = true;
-    try {
-      const rows = await this.#rowsAt(revision);
-      if (rows === undefined) throw this.#notThere(revision);
-      return await rootOf(rows, pauseFactor, this.#stop);
-    } finally {
-      this.#isReading = false;
-    }
+    const rows = await this.#rowsAt(revision);
+    if (rows === undefined) throw this.#notThere(revision);
+    return rootOf(rows, pauseFactor, this.#stop);
   }
 
   async #rowsAt(revision: number): ReturnType<BeaconView['rowsAt']> {
