@@ -67,6 +67,8 @@ const faults: Readonly<Record<string, (scene: BeaconScene) => Promise<void>>> = 
 };
 const needsDisks = ['power-one', 'power-all'];
 const controls = 3;
+/** Smaller files hold nothing that damage could reach. */
+const sizeBytesMin = 64;
 
 const all = [...Object.keys(faults), 'stream-gone', 'control'];
 const wanted = values.only === undefined ? all : values.only.split(',');
@@ -196,8 +198,6 @@ async function halved(path: string): Promise<boolean> {
   await file.truncate(Math.floor(size / 2));
   return true;
 }
-
-const sizeBytesMin = 64;
 
 /** Resolves when every server that holds the stream follows its leader. */
 async function caughtUp(cluster: NatsCluster, stream: string): Promise<void> {
