@@ -135,6 +135,7 @@ describe('the document of a policy', () => {
       ],
       [{ recovery: 'maybe' }, /recovery: one of none, any/],
       [{ cg: 'cg-other' }, /^policy\.cg: the document is of another group/],
+      [{ family: 'ff'.repeat(16) }, /^policy\.family: the document is of another family/],
     ];
     for (const [document, message] of wrong)
       assert.throws(() => changedPolicy(head, document, random(32)), { code: 'ARGUMENT_INVALID', message });
