@@ -154,6 +154,11 @@ describe('the document of a policy', () => {
       [{ classes: { public: { ops: ['read'] } } }, 'classes.public.ops', 'tightens'],
       [{ classes: { public: { maxItemsPerBar: 50_000 } } }, 'classes.public.maxItemsPerBar', 'widens'],
       [{ classes: { restricted: { approvals: { k: 1 } } } }, 'classes.restricted.approvals.k', 'tightens'],
+      [
+        { classes: { restricted: { approvals: { of: [key] } } } },
+        'classes.restricted.approvals.of',
+        'changes',
+      ],
       [{ classes: { internal: { keyAgentOnly: true } } }, 'classes.internal.keyAgentOnly', 'tightens'],
       [{ classes: { internal: { notBefore: 5 } } }, 'classes.internal.notBefore', 'tightens'],
       [{ classes: { internal: { notAfter: 5 } } }, 'classes.internal.notAfter', 'tightens'],
