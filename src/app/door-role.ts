@@ -26,6 +26,7 @@ import { openSealing, type Sealing } from './door-sealing.ts';
 import { DoorTempo } from './door-tempo.ts';
 import { DoorView } from './door-view.ts';
 import { type Member, peersWithRole, type RoleOptions, startMember, systemClock } from './member.ts';
+import { reachableNodes } from './node-blocks.ts';
 import { Pins } from './pins.ts';
 import { clearScratch, scratchDirectory } from './scratch.ts';
 import { StewardClient } from './steward-client.ts';
@@ -83,7 +84,6 @@ class Door {
   readonly #stop = new AbortController();
   #custody: DoorCustody | undefined;
   #sealing: Sealing | undefined;
-  #kekPolicy: () => string = () => 'unknown';
 
   constructor(member: Member, doorView: DoorView) {
     const { view } = doorView;
@@ -156,14 +156,14 @@ class Door {
         file: (records) => this.#registry.rewrap(records, this.#member.config.operator),
         opens: () => sealing?.providers.groups ?? null,
       },
-      beat: () => this.#tempo.answer(this.#kekPolicy()),
+      beat: () => this.#beat(),
       peersConnected: () => this.#peer.connected().length,
-      health: () => this.#health(sealing !== undefined),
+      health: () => this.#health(),
     };
   }
 
   async #openSealing(config: DoorConfig, stack: AsyncDisposableStack): Promise<Sealing | undefined> {
-    const sealing = await openSealing(
+    this.#sealing = await openSealing(
       config,
       {
         view: this.#view,
@@ -174,9 +174,7 @@ class Door {
       },
       stack,
     );
-    this.#sealing = sealing;
-    if (sealing !== undefined) this.#kekPolicy = () => sealing.kekPolicy;
-    return sealing;
+    return this.#sealing;
   }
 
   /** Undefined in a cluster without custodians. */
@@ -220,16 +218,18 @@ class Door {
     });
   }
 
-  async #health(seals: boolean): ReturnType<DoorPorts['health']> {
-    const nodes = this.blocks.nodes();
-    const up = new Set(this.#peer.connected());
+  #beat(): ReturnType<DoorPorts['beat']> {
+    return this.#tempo.answer(this.#sealing?.kekPolicy ?? 'unknown');
+  }
+
+  async #health(): ReturnType<DoorPorts['health']> {
     return doorHealth({
-      nodes: { total: nodes.length, reachable: nodes.filter((node) => up.has(node)).length },
+      nodes: { total: this.blocks.nodes().length, reachable: reachableNodes(this.#peer).length },
       view: this.#view.health(),
-      beat: this.#tempo.answer(this.#kekPolicy()),
+      beat: this.#beat(),
       custody: await this.#custody?.check(),
       keys: await this.#sealing?.keysCheck(),
-      seals,
+      seals: this.#sealing !== undefined,
       steward: () => this.#steward.status(),
     });
   }
