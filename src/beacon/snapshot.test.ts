@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { catchUp } from '../../test/suites/beacon-view.suite.ts';
 import { putAppend, someAddress, someId, someManifest } from '../../test/suites/beacon-records.ts';
 import { Loopback } from '../../test/support/loopback-rpc.ts';
+import { encodeCbor, rawBlock } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import { proveRows } from './copied.ts';
 import type { LogEntry } from './log.ts';
@@ -56,6 +57,13 @@ const lies: Readonly<Record<string, (rows: SealedRow[]) => SealedRow[]>> = {
       changed(row, `head\0addr/${first}`, (value) =>
         encodePointer({ ...decodeHead(value), version: 7 }, decodeHead(value).bytes),
       ),
+    ),
+  'the CID of another record': (rows) =>
+    rows.map((row) =>
+      changed(row, `head\0addr/${first}`, (value) => {
+        const head = decodeHead(value);
+        return encodePointer({ ...head, cid: rawBlock(utf8('another one')).cid }, head.bytes);
+      }),
     ),
   'the record of another address': (rows) => {
     const other = rows.find(([key]) => text(key) === `head\0addr/${addresses[1]}`);
@@ -125,11 +133,38 @@ for (const [name, spoil] of [
     assert.equal((await newcomer.view.head(first))?.version, 1);
   });
 
-it('is begun anew when the process ends in the middle of taking it', async (t) => {
+it('folds the log when a snapshot tells another history', async (t) => {
   const world = await World.create(t);
-  const newcomer = await world.newcomer(undefined, (pages) => [...pages, 'stall']);
-  while (!(await newcomer.hasRows())) await sleep(5, undefined, { signal: t.signal });
-  await newcomer.crash(t.signal);
+  const other = await World.create(t, { forgedAt: 3 });
+  const rows = await other.rows();
+  const newcomer = await world.newcomer(() => rows);
+  await newcomer.view.waitFor(addresses.length, t.signal);
+  assert.equal(newcomer.view.isCopied, false);
+  assert.deepEqual(newcomer.readFrom, [1]);
+});
+
+// What the other end says of its own proofs is nothing to go by: the mark that the copy is not complete stays.
+const proven = sealedRow('sig', encodeCbor({ next: 1_000_000, problem: '' }));
+for (const [name, lie] of [
+  ['', (rows: SealedRow[]) => rows],
+  [
+    ', whatever came along',
+    (rows: SealedRow[]) => [...rows, proven].sort(([a], [b]) => Buffer.compare(a, b)),
+  ],
+] as const)
+  it(`is begun anew when the process ends in the middle of taking it${name}`, async (t) => {
+    const world = await World.create(t);
+    const newcomer = await world.newcomer(lie, (pages) => [...pages, 'stall']);
+    while (!(await newcomer.hasRows())) await sleep(5, undefined, { signal: t.signal });
+    await newcomer.crash(t.signal);
+  });
+
+it('still has to prove what it took after it was started again', async (t) => {
+  const world = await World.create(t);
+  const newcomer = await world.newcomer();
+  await newcomer.view.waitFor(addresses.length, t.signal);
+  await newcomer.close();
+  assert.equal(await newcomer.reopen(), true);
 });
 
 class World {
@@ -151,6 +186,10 @@ class World {
     t.after(() => world.view[Symbol.asyncDispose]());
     for (const [index, address] of addresses.entries()) await world.append(address, index === forgedAt);
     return world;
+  }
+
+  async rows(): Promise<SealedRow[]> {
+    return (await Array.fromAsync(this.#kv.sealedRows())).flat();
   }
 
   async append(address: string, isForged = false): Promise<void> {
@@ -261,9 +300,10 @@ class Newcomer {
     await this.view[Symbol.asyncDispose]();
   }
 
-  async reopen(): Promise<void> {
-    const view = await BeaconView.open(await LevelKv.open(this.#directory));
-    await view[Symbol.asyncDispose]();
+  /** Whether its rows are still those of another view, as it finds them. */
+  async reopen(): Promise<boolean> {
+    await using view = await BeaconView.open(await LevelKv.open(this.#directory));
+    return view.isCopied;
   }
 
   /** What is on the disk in the middle of taking a snapshot is refused at the next start. */
