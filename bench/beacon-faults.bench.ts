@@ -10,14 +10,11 @@
 // the control lost nothing.
 
 import assert from 'node:assert/strict';
-import { open, readdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { minute } from '../src/core/clock.ts';
-import type { PeerInfo } from '@nats-io/jetstream';
 import { isHoldfastError } from '../src/core/errors.ts';
 import { manage, type NatsCluster } from '../test/support/nats-cluster.ts';
+import { damageOne } from '../test/support/nats-damage.ts';
 import { BeaconScene } from './beacon-scene.ts';
 
 const { values } = parseArgs({
@@ -60,15 +57,13 @@ const faults: Readonly<Record<string, (scene: BeaconScene) => Promise<void>>> = 
   'power-one': (scene) => scene.cut([Math.floor(Math.random() * 3)]),
   'power-all': (scene) => scene.cut([0, 1, 2]),
   // The stream's messages; then everything that the server keeps, its votes and its place in them too.
-  'bit-flips': (scene) => damaged(scene, flipped, (path) => path.includes(`/streams/${scene.stream}/`)),
-  truncation: (scene) => damaged(scene, halved, (path) => path.includes(`/streams/${scene.stream}/`)),
-  'bit-flips-everywhere': (scene) => damaged(scene, flipped, () => true),
-  'truncation-everywhere': (scene) => damaged(scene, halved, () => true),
+  'bit-flips': ({ cluster, stream }) => damageOne(cluster, stream, 'flip', ofStream(stream)),
+  truncation: ({ cluster, stream }) => damageOne(cluster, stream, 'halve', ofStream(stream)),
+  'bit-flips-everywhere': ({ cluster, stream }) => damageOne(cluster, stream, 'flip'),
+  'truncation-everywhere': ({ cluster, stream }) => damageOne(cluster, stream, 'halve'),
 };
 const needsDisks = ['power-one', 'power-all'];
 const controls = 3;
-/** Smaller files hold nothing that damage could reach. */
-const sizeBytesMin = 64;
 
 const all = [...Object.keys(faults), 'stream-gone', 'control'];
 const wanted = values.only === undefined ? all : values.only.split(',');
@@ -154,70 +149,8 @@ function namedLoss(error: unknown): string {
   return error.message;
 }
 
-/** Damages files of one server while it is down, and then kills another one, so that the damaged one is needed. */
-async function damaged(
-  { cluster, stream }: BeaconScene,
-  damage: (path: string) => Promise<boolean>,
-  isMeant: (path: string) => boolean,
-): Promise<void> {
-  const index = Math.floor(Math.random() * 3);
-  await cluster.end(index);
-  const store = cluster.storeOf(index);
-  let count = 0;
-  for (const entry of await readdir(store, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name);
-    if (entry.isFile() && isMeant(path) && (await damage(path))) count++;
-  }
-  assert(count > 0, 'no files to damage');
-  await cluster.start(index);
-  await caughtUp(cluster, stream);
-  const other = (index + 1) % 3;
-  await cluster.end(other);
-  await delay(5000);
-  await cluster.start(other);
-  await caughtUp(cluster, stream);
-}
-
-/** Twenty bits of a file somewhere. False for one that holds next to nothing. */
-async function flipped(path: string): Promise<boolean> {
-  await using file = await open(path, 'r+');
-  const { size } = await file.stat();
-  if (size < sizeBytesMin) return false;
-  for (let count = 0; count < 20; count++) {
-    const at = Math.floor(Math.random() * size);
-    const { buffer } = await file.read(Buffer.alloc(1), 0, 1, at);
-    await file.write(Buffer.of((buffer[0] ?? 0) ^ (1 << (count % 8))), 0, 1, at);
-  }
-  return true;
-}
-
-async function halved(path: string): Promise<boolean> {
-  await using file = await open(path, 'r+');
-  const { size } = await file.stat();
-  if (size < sizeBytesMin) return false;
-  await file.truncate(Math.floor(size / 2));
-  return true;
-}
-
-/** Resolves when every server that holds the stream follows its leader. */
-async function caughtUp(cluster: NatsCluster, stream: string): Promise<void> {
-  const giveUpAt = performance.now() + 3 * minute;
-  while (!(await allFollow(cluster, stream))) {
-    assert(performance.now() < giveUpAt, 'a server does not catch up');
-    await delay(200);
-  }
-}
-
-async function allFollow(cluster: NatsCluster, stream: string): Promise<boolean> {
-  const replicas: PeerInfo[] = [];
-  try {
-    await manage(cluster, async (manager) => {
-      replicas.push(...((await manager.streams.info(stream)).cluster?.replicas ?? []));
-    });
-  } catch {
-    return false; // nobody leads it now
-  }
-  return replicas.length === 2 && replicas.every(({ current, offline }) => current && !offline);
+function ofStream(stream: string): (path: string) => boolean {
+  return (path) => path.includes(`/streams/${stream}/`);
 }
 
 async function leaderOf(cluster: NatsCluster, stream: string): Promise<number> {

@@ -1,19 +1,27 @@
-// The Beacon against raw LevelDB on the same disk, in the same run: appends, lookups, and the catch-up of a blank view.
+// The Beacon against raw LevelDB on the same disk, and against raw JetStream on the same servers, in the same run:
+// appends, watching, lookups, the catch-up of a blank view, and memory.
 //
 //   node bench/beacon.bench.ts [--records 100000] [--rounds 5]
 //
 // Each figure is the median over rounds in which ours and the raw one alternate, so that both meet the same noise.
 
+import { execFile } from 'node:child_process';
 import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
+import { fileURLToPath } from 'node:url';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs, promisify } from 'node:util';
 import { ClassicLevel } from 'classic-level';
-import { type BeaconLog, encodeAppend } from '../src/beacon/log.ts';
+import { type Append, type BeaconLog, encodeAppend } from '../src/beacon/log.ts';
 import { LevelLog } from '../src/beacon/level.ts';
 import { packRows } from '../src/beacon/snapshot.ts';
 import { BeaconView } from '../src/beacon/view.ts';
 import { LevelKv } from '../src/beacon/view-level.ts';
+import { natsSkip } from '../test/support/nats-server.ts';
+import type { MemoryReport } from './beacon-memory.child.ts';
+import { benchStream, watchLatency } from './beacon-stream.ts';
+import { alternate, perSecond, seconds } from './measure.ts';
 import { putAppend, someAddress, someId, someManifest } from '../test/suites/beacon-records.ts';
 
 const { values } = parseArgs({ options: { records: { type: 'string' }, rounds: { type: 'string' } } });
@@ -22,38 +30,44 @@ const rounds = Number(values.rounds ?? 5);
 const appendsPerRound = 1000;
 const lookupsPerRound = 20_000;
 const bk = someId('bk');
+const prepared = putAppend(someManifest(someAddress('bench')), bk);
 
 const directory = await mkdtemp(join(tmpdir(), 'holdfast-bench-'));
+const filled = join(directory, 'catch-up');
 try {
   const raw = new ClassicLevel<string, Uint8Array>(join(directory, 'raw'), { valueEncoding: 'view' });
   await benchAppends(raw);
   await benchView(raw);
   await raw.close();
+  await benchMemory();
+  const skip = await natsSkip();
+  if (skip === false) await benchStream({ rounds, appendsPerRound, append: prepared, filled, recordsCount });
+  else console.log(skip);
 } finally {
   await rm(directory, { recursive: true });
 }
 
 async function benchAppends(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
   await using log = await LevelLog.open(join(directory, 'log'));
-  const payload = encodeAppend(putAppend(someManifest(someAddress('bench')), bk));
-  const append = (subject: string) =>
-    log.append({ ...putAppend(someManifest(someAddress('bench')), bk), subject, expected: 0 });
-  const prepared = putAppend(someManifest(someAddress('bench')), bk);
+  const payload = encodeAppend(prepared);
   let serial = 0;
-  const ours = () => log.append({ ...prepared, subject: `addr/${serial++}`, expected: 0 });
+  const next = (): Append => ({ ...prepared, subject: `addr/${serial++}`, expected: 0 });
+  const ours = () => log.append(next());
   const theirs = () => raw.put(`k${serial++}`, payload, { sync: true });
-  await append('warm');
+  await ours();
   for (const width of [1, 64]) {
     const [mine, base] = await alternate(
+      rounds,
       () => perSecond(appendsPerRound, width, ours),
       () => perSecond(appendsPerRound, width, theirs),
     );
     report(`synced appends/s, ${width} at once, ${payload.length} B`, mine, base);
   }
+  await watchLatency('LevelDB', log, log, next);
 }
 
 async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
-  await using log = await LevelLog.open(join(directory, 'catch-up'));
+  await using log = await LevelLog.open(filled);
   const address = (index: number): string => someAddress(`bench/${index}`);
   const pending: Promise<unknown>[] = [];
   const started = performance.now();
@@ -76,14 +90,27 @@ async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
   });
   await benchNewcomer('folding the log', view, log);
   await benchSnapshot(log, kv);
+  await allOpened(kv, view, log);
   const any = (): string => address(Math.floor(Math.random() * recordsCount));
   for (const width of [1, 64]) {
     const [mine, base] = await alternate(
+      rounds,
       () => perSecond(lookupsPerRound, width, () => view.head(any())),
       () => perSecond(lookupsPerRound, width, () => raw.get(any())),
     );
     report(`lookups/s of random addresses, ${width} at once, no cache`, mine, base);
   }
+}
+
+/** Until every record was opened that was folded in on trust: whoever asks before that has it opened first. */
+async function allOpened(kv: LevelKv, view: BeaconView, log: BeaconLog): Promise<void> {
+  const begun = performance.now();
+  const stop = new AbortController();
+  const following = view.follow(log, stop.signal);
+  while ((await kv.get('sig')) !== undefined) await delay(100);
+  console.log(`its records opened afterwards, all of them after ${seconds(begun)} s more`);
+  stop.abort();
+  await following;
 }
 
 /** Until a blank view shows everything. Both ends are in this process, without a network between them. */
@@ -127,6 +154,25 @@ async function benchSnapshot(log: LevelLog, kv: LevelKv): Promise<void> {
   );
 }
 
+/** What a process needs for log and view, by a child with all of it beside one with none. */
+async function benchMemory(): Promise<void> {
+  const empty = await memoryOf(join(directory, 'empty-log'), join(directory, 'empty-view'));
+  const full = await memoryOf(filled, join(directory, 'view'));
+  const million = (name: keyof MemoryReport): number =>
+    Math.round(((full[name] - empty[name]) * 1e6) / recordsCount);
+  console.log(
+    `a process with log and view of ${recordsCount} entries: resident ${full.residentMiB} MiB, heap ${full.heapMiB} MiB; ` +
+      `with empty ones ${empty.residentMiB} and ${empty.heapMiB}; ` +
+      `for a million ${million('residentMiB')} and ${million('heapMiB')} more at this rate`,
+  );
+}
+
+async function memoryOf(log: string, view: string): Promise<MemoryReport> {
+  const path = fileURLToPath(new URL('./beacon-memory.child.ts', import.meta.url));
+  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', path, log, view]);
+  return JSON.parse(stdout) as MemoryReport;
+}
+
 async function sizeBytesOf(path: string): Promise<number> {
   const files = await readdir(path, { recursive: true, withFileTypes: true });
   const sizes = files
@@ -135,40 +181,8 @@ async function sizeBytesOf(path: string): Promise<number> {
   return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }
 
-async function alternate(
-  ours: () => Promise<number>,
-  theirs: () => Promise<number>,
-): Promise<[number, number]> {
-  const mine: number[] = [];
-  const base: number[] = [];
-  for (let round = 0; round < rounds; round++) {
-    base.push(await theirs());
-    mine.push(await ours());
-  }
-  return [median(mine), median(base)];
-}
-
-/** Calls per second with `width` under way. */
-async function perSecond(count: number, width: number, call: () => Promise<unknown>): Promise<number> {
-  const begun = performance.now();
-  let left = count;
-  const worker = async (): Promise<void> => {
-    while (left-- > 0) await call();
-  };
-  await Promise.all(Array.from({ length: width }, worker));
-  return (count * 1000) / (performance.now() - begun);
-}
-
-function median(numbers: readonly number[]): number {
-  return numbers.toSorted((a, b) => a - b)[numbers.length >> 1] ?? 0;
-}
-
 function report(what: string, ours: number, raw: number): void {
   console.log(
     `${what}: ${Math.round(ours)}, raw LevelDB ${Math.round(raw)}, ratio ${(ours / raw).toFixed(2)}`,
   );
-}
-
-function seconds(since: number): string {
-  return ((performance.now() - since) / 1000).toFixed(1);
 }
