@@ -9,7 +9,7 @@ import type { CustodyStatus } from '../../src/api/types.ts';
 import { layoutPaths } from '../../src/local/layout.ts';
 import { TestCluster } from '../helpers/cluster.ts';
 import { commandLine } from '../helpers/command-line.ts';
-import { custodyTold, untilCustody } from '../helpers/custody.ts';
+import { custodyAnswered, custodyTold, untilCustody } from '../helpers/custody.ts';
 
 const address = 'ucxl://operator:ops@custody:test/*^/note.txt';
 const text = 'what only three of five can open\n';
@@ -51,8 +51,10 @@ test('an order refreshes the shares with one custodian dead, and it is repaired 
   assert.deepEqual([done['shareGen'], done['behind']], [2, ['custodian-2']]);
   await checkRead();
   await control.startNode('custodian-2');
-  await untilCustody(custody, 'custodian-2 is repaired', ({ custodians }) =>
-    custodians.every(({ shareGen, state }) => state === 'ready' && shareGen === 2),
+  await untilCustody(
+    () => custodyAnswered(cluster),
+    'custodian-2 is repaired',
+    ({ custodians }) => custodians.every(({ shareGen, state }) => state === 'ready' && shareGen === 2),
   );
   await checkRead();
 });

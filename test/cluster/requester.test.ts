@@ -9,7 +9,7 @@ import { after, before, test } from 'node:test';
 import { layoutPaths } from '../../src/local/layout.ts';
 import { TestCluster } from '../helpers/cluster.ts';
 import { commandLine } from '../helpers/command-line.ts';
-import { custodyTold, untilCustody } from '../helpers/custody.ts';
+import { custodyAnswered, untilCustody } from '../helpers/custody.ts';
 
 const secret = 'ucxl://operator:ops@custody:test/*^/secret.txt';
 const plain = 'ucxl://operator:ops@custody:test/*^/plain.txt';
@@ -29,7 +29,7 @@ after(async () => {
 
 const untilReady = (count: number): Promise<void> =>
   untilCustody(
-    () => custodyTold(commands),
+    () => custodyAnswered(cluster),
     `${count} are ready`,
     ({ custodians }) => custodians.filter(({ state }) => state === 'ready').length === count,
   );

@@ -13,6 +13,7 @@ import type { ClusterSettings } from '../../src/local/cluster-file.ts';
 import type { ControlClient } from '../../src/local/control-types.ts';
 import { choosePorts } from '../../src/local/ports.ts';
 import type { StewardStatus } from '../../src/steward/status.ts';
+import { custodyAnswered } from './custody.ts';
 
 const script = fileURLToPath(new URL('./cluster.child.ts', import.meta.url));
 
@@ -94,6 +95,21 @@ export class TestCluster implements AsyncDisposable {
       );
       // Not by `once` in a race: what loses would go on listening, once more in each round.
       await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    if (custodians > 0) await this.#untilKey();
+  }
+
+  /** As `holdfast up` does: custodians make the first key together after they are ready, and must be heard to give one back. */
+  async #untilKey(): Promise<void> {
+    const deadline = AbortSignal.timeout(120_000);
+    for (;;) {
+      const isOpen = await custodyAnswered(this).then(
+        ({ key, margin }) => key !== null && (margin ?? -1) >= 0,
+        () => false, // the door may not have heard of anybody yet
+      );
+      if (isOpen) return;
+      assert.ok(!deadline.aborted, `no key yet:\n${this.#output}`);
+      await new Promise((resolve) => setTimeout(resolve, 200));
     }
   }
 
