@@ -131,20 +131,28 @@ describe('a record that nobody has opened yet', () => {
     objectsOfBranchKey: (view) => view.objectsOfBranchKey(bk),
     changesSince: (view) => Array.fromAsync(view.changesSince(1)),
     catalogueOf: (view) => Array.fromAsync(view.catalogueOf(where)),
+    chains: (view) => Array.fromAsync(view.chains()),
+    chainVersion: (view) => view.chainVersion(`addr/${where}`),
+    'chainVersion, the first': (view) => view.chainVersion(`addr/${where}`, 1),
     keyBlocks: (view) => Array.fromAsync(view.keyBlocks()),
+    wrappedKeys: (view) => view.wrappedKeys(),
+  };
+  const forgedKey = appends.map((append, at) => (at === 0 ? withFalseSignature(append, 2) : append));
+  /** Where it is not the manifest of an object that is false. */
+  const others: Readonly<Record<string, readonly Append[]>> = {
+    keyBlocks: forgedKey,
+    wrappedKeys: forgedKey,
   };
   for (const [name, ask] of Object.entries(questions))
     it(`is opened before an answer names it: ${name}`, async () => {
-      const entries =
-        name === 'keyBlocks'
-          ? appends.map((append, at) => (at === 0 ? withFalseSignature(append, 2) : append))
-          : forged;
-      await using view = await heldOnTrust(entries);
+      await using view = await heldOnTrust(others[name] ?? forged);
       await assert.rejects(ask(view), { code: 'RECORD_CORRUPT', message: /is false/ });
       // It condemns the view: what may follow from it is not told either.
       assert.equal(view.health().state, 'damaged');
       await view.condemned;
       await assert.rejects(view.head(someAddress('l/1')), { code: 'RECORD_CORRUPT', message: /is false/ });
+      await assert.rejects(view.tagged('of nobody'), { code: 'RECORD_CORRUPT' });
+      await assert.rejects(view.subjectRevision('of nobody'), { code: 'RECORD_CORRUPT' });
       await assert.rejects(view.waitFor(1, AbortSignal.timeout(1000)), { code: 'RECORD_CORRUPT' });
       await assert.rejects(view.apply([]), { code: 'RECORD_CORRUPT' });
     });
