@@ -46,8 +46,8 @@ export class Links {
   readonly #up = new Map<PeerName, Link>();
   /** Links that one lane is missing of. */
   readonly #half = new Map<PeerName, Link>();
-  /** Inbound streams without a hello yet. */
-  readonly #greeting = new Map<PeerName, Set<LaneStream>>();
+  /** Inbound streams without a hello yet, and for how many ticks. */
+  readonly #greeting = new Map<PeerName, Map<LaneStream, number>>();
 
   constructor(options: LinksOptions) {
     this.#options = options;
@@ -103,7 +103,7 @@ export class Links {
   /** Takes a stream that the other side opened. */
   accept(stream: Stream, connection: Connection): void {
     const peer = connection.remotePeer.toString();
-    const greeting = this.#greeting.get(peer) ?? new Set<LaneStream>();
+    const greeting = this.#greeting.get(peer) ?? new Map<LaneStream, number>();
     if (this.opens(peer) || greeting.size >= greetingsMax) {
       stream.abort(new Error(this.opens(peer) ? 'it is for this side to open streams' : 'too many streams'));
       return;
@@ -131,11 +131,16 @@ export class Links {
           },
         }),
     );
-    greeting.add(lane);
+    greeting.set(lane, 0);
+    closeIfEnded(lane, stream, peer);
   }
 
-  /** One heartbeat on every lane; a silent peer is lost, and its connection with it. */
+  /** One heartbeat on every lane; a silent peer is lost, and its connection with it. A stream without a hello is too. */
   tick(): void {
+    for (const [peer, greeting] of this.#greeting)
+      for (const [lane, ticks] of greeting)
+        if (ticks < this.#options.silentTicksMax) greeting.set(lane, ticks + 1);
+        else lane.close(lost(peer, 'it opened a stream and said nothing'));
     for (const link of this.#up.values()) {
       let silent = 0;
       for (const lane of link.lanes.values()) silent = Math.max(silent, lane.tick());
@@ -150,7 +155,7 @@ export class Links {
 
   /** Ends whatever there is with `peer`. */
   drop(peer: PeerName, reason: HoldfastError): void {
-    for (const lane of this.#greeting.get(peer) ?? []) lane.close(reason);
+    for (const lane of this.#greeting.get(peer)?.keys() ?? []) lane.close(reason);
     this.#greeting.delete(peer);
     for (const links of [this.#half, this.#up]) {
       const link = links.get(peer);
@@ -187,6 +192,7 @@ export class Links {
         }),
     );
     link.streams.push(lane);
+    closeIfEnded(lane, stream, link.peer);
     lane.greet(name, link.id);
   }
 
@@ -253,6 +259,11 @@ function giveWindowByHalves(stream: YamuxStream): void {
     owed = 0;
     give();
   };
+}
+
+/** A stream may have ended before anybody listened, with its connection: then no event tells of it any more. */
+function closeIfEnded(lane: LaneStream, stream: Stream, peer: PeerName): void {
+  if (stream.status !== 'open') lane.close(lost(peer, `the stream was ${stream.status} already`));
 }
 
 /** Joins a libp2p stream to a lane. */
