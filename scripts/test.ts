@@ -37,12 +37,15 @@ const long = [
   'test/cluster/stewards.test.ts',
   'test/cluster/stranded.test.ts',
 ];
-/** They wait: for servers that flush each message, for leases and bars to end, for a node that comes late. */
+/**
+ * They wait: for servers that flush each message, for leases and bars to end, for a node that comes late. The long ones
+ * about custody go with them, so that both lanes end at about the same time.
+ */
 const patient = globSync([
   'src/app/{backbeat,beacon-moves}.test.ts',
   'src/backbeat/{nats,shared-lease}.test.ts',
   'src/beacon/jetstream*.test.ts',
-  'test/cluster/{late-node,replicated-beacon,stranded}.test.ts',
+  'test/cluster/{custody-rotate,hygiene,key-providers,late-node,replicated-beacon,stranded}.test.ts',
 ]);
 const measured = globSync('test/cluster/{dht-gates,memory,peers,soak,stewards}.test.ts');
 const ofClusters = globSync('test/cluster/*.test.ts');
