@@ -24,6 +24,7 @@ import { loadGcm } from '../src/envelope/gcm.ts';
 import type { BranchKeyBody } from '../src/envelope/records.ts';
 import { commitmentOf, unwrapDek, WrappingKey, wrapDek } from '../src/envelope/wrap.ts';
 import { TestCluster } from '../test/helpers/cluster.ts';
+import { timesOf } from './measure.ts';
 
 const [unwraps = 300, contentKeys = 1_000_000] = process.argv.slice(2).map(Number);
 /** The argument of the processes that this one starts. */
@@ -47,7 +48,7 @@ async function overProcesses(): Promise<void> {
   await ask(30);
   const restMs = await processorPerSecond(cluster);
   console.log(`processor time of all at rest          ${restMs.toFixed(0)} ms in a second`);
-  const http = await timed(unwraps, async () => void (await (await cluster.fetch('/health/live')).text()));
+  const http = await timesOf(unwraps, async () => void (await (await cluster.fetch('/health/live')).text()));
   console.log(`an empty request to the door           ${spread(http)}`);
   console.log(`unwrap, five custodians of five        ${await ask(unwraps, restMs)}`);
   const control = await cluster.control();
@@ -206,16 +207,6 @@ async function inProcess(count: number): Promise<number> {
   const child = fork(fileURLToPath(import.meta.url), [rewrapWord, String(count)]);
   const [seconds] = await once(child, 'message');
   return Number(seconds);
-}
-
-async function timed(count: number, run: () => Promise<void>): Promise<number[]> {
-  const times: number[] = [];
-  for (let i = 0; i < count; i++) {
-    const started = performance.now();
-    await run();
-    times.push(performance.now() - started);
-  }
-  return times;
 }
 
 function spread(times: readonly number[]): string {

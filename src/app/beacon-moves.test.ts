@@ -18,6 +18,7 @@ import {
   systemLogin,
 } from '../../test/support/nats-cluster.ts';
 import { natsSkip } from '../../test/support/nats-server.ts';
+import { keepRunning } from '../../test/support/roles.ts';
 import { emptyPosition, type LogEntry, nextEntry } from '../beacon/log.ts';
 import { exportLog, readLogFile } from '../beacon/transfer.ts';
 import { toHex } from '../core/bytes.ts';
@@ -25,7 +26,6 @@ import { openDevFile } from '../custody/dev-file.ts';
 import { devKeyPath, layoutPaths, loadProcessConfig, readToken } from '../local/layout.ts';
 import { createOrOpenLayout } from '../local/layout-create.ts';
 import type { BeaconReport } from '../steward/status.ts';
-import type { RunningRole } from './daemon.ts';
 import { startDoorRole } from './door-role.ts';
 import { systemClock } from './member.ts';
 import { startStewardRole } from './steward-role.ts';
@@ -145,8 +145,8 @@ class Site {
     await using _provider = await openDevFile({ path: keyPath, clock: systemClock, create: true });
     const site = new Site(dir, `http://127.0.0.1:${file.doorPort}`, await readToken(dir));
     site.#roles.push(
-      site.#run(async () => startStewardRole(await loadProcessConfig(dir, 'steward'))),
-      site.#run(async () => startDoorRole(await loadProcessConfig(dir, 'door'))),
+      keepRunning(async () => startStewardRole(await loadProcessConfig(dir, 'steward')), site.#stop.signal),
+      keepRunning(async () => startDoorRole(await loadProcessConfig(dir, 'door')), site.#stop.signal),
     );
     await site.until('embedded LevelDB log');
     return site;
@@ -232,16 +232,5 @@ class Site {
   #fetch(path: string, init: RequestInit): Promise<Response> {
     const headers = { authorization: `Bearer ${this.#token}` };
     return fetch(`${this.#url}/ucxi/v1/beacon/${path}`, { ...init, headers });
-  }
-
-  async #run(start: () => Promise<RunningRole>): Promise<void> {
-    const { signal } = this.#stop;
-    const stopped = new Promise<void>((resolve) => {
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
-    while (!signal.aborted) {
-      await using role = await start();
-      await Promise.race([role.ended, stopped]);
-    }
   }
 }

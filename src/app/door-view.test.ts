@@ -96,6 +96,16 @@ describe('a log that names ours among those it replaces', () => {
   ];
   const other = putAppend(someManifest(someAddress('b'), { salt: 'other' }), bk);
 
+  /** A door that follows the first log, of two records. */
+  async function followed(t: TestContext) {
+    const steward = new Steward();
+    await steward.putInForce([a, b], first);
+    const dir = await directory(t);
+    const door = await steward.door(dir);
+    await door.copy.view.waitFor(2, t.signal);
+    return { steward, dir, door };
+  }
+
   for (const [name, entries, reason] of [
     ['lacks a record', [a, c], /version 1 of addr\/.*\/b is not in it/],
     ['has another one in its place', [a, other, c], /version 1 of addr\/.*\/b is another one in it/],
@@ -103,11 +113,7 @@ describe('a log that names ours among those it replaces', () => {
   ] as const)
     test(`is not followed when it ${name}, and nothing of ours is given up`, async (t) => {
       t.mock.method(console, 'error', () => undefined);
-      const steward = new Steward();
-      await steward.putInForce([a, b], first);
-      const dir = await directory(t);
-      const door = await steward.door(dir);
-      await door.copy.view.waitFor(2, t.signal);
+      const { steward, dir, door } = await followed(t);
       let isReplaced = false;
       void door.copy.replaced.then(() => (isReplaced = true));
       await steward.putInForce(entries, second);
@@ -134,11 +140,7 @@ describe('a log that names ours among those it replaces', () => {
 
   test('is followed when a person accepts it by its id, and our copy stays for good', async (t) => {
     t.mock.method(console, 'error', () => undefined);
-    const steward = new Steward();
-    await steward.putInForce([a, b], first);
-    const dir = await directory(t);
-    const door = await steward.door(dir);
-    await door.copy.view.waitFor(2, t.signal);
+    const { steward, dir, door } = await followed(t);
     await assert.rejects(door.copy.accept(second.id), { code: 'VERSION_CONFLICT' }, 'nothing waits yet');
     await steward.putInForce([a, c], second);
     await untilDiverged(door.copy, /b is not in it/, t.signal);
@@ -169,11 +171,7 @@ describe('a log that names ours among those it replaces', () => {
 
   test('brings nothing false with it when it is accepted', async (t) => {
     t.mock.method(console, 'error', () => undefined);
-    const steward = new Steward();
-    await steward.putInForce([a, b], first);
-    const dir = await directory(t);
-    const door = await steward.door(dir);
-    await door.copy.view.waitFor(2, t.signal);
+    const { steward, dir, door } = await followed(t);
     await steward.putInForce([a, withFalseSignature(b)], second);
     await untilDiverged(door.copy, /b is not in it/, t.signal);
     await door.copy.accept(second.id);

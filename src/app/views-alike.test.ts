@@ -6,13 +6,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { keepRunning } from '../../test/support/roles.ts';
 import { rowKey } from '../beacon/rows.ts';
 import { LevelKv } from '../beacon/view-level.ts';
 import { openDevFile } from '../custody/dev-file.ts';
 import { devKeyPath, layoutPaths, loadProcessConfig, readToken } from '../local/layout.ts';
 import { createOrOpenLayout } from '../local/layout-create.ts';
 import type { StewardStatus, ViewsReport } from '../steward/status.ts';
-import type { RunningRole } from './daemon.ts';
 import { startDoorRole } from './door-role.ts';
 import { systemClock } from './member.ts';
 import { startStewardRole } from './steward-role.ts';
@@ -71,8 +71,8 @@ class Site implements AsyncDisposable {
     this.#url = url;
     this.#headers = { authorization: `Bearer ${token}` };
     this.#roles = [
-      this.#run(async () => startStewardRole(await loadProcessConfig(dir, 'steward'))),
-      this.#run(async () => startDoorRole(await loadProcessConfig(dir, 'door'))),
+      keepRunning(async () => startStewardRole(await loadProcessConfig(dir, 'steward')), this.#stop.signal),
+      keepRunning(async () => startDoorRole(await loadProcessConfig(dir, 'door')), this.#stop.signal),
     ];
   }
 
@@ -94,16 +94,5 @@ class Site implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await Promise.all(this.#roles);
-  }
-
-  async #run(start: () => Promise<RunningRole>): Promise<void> {
-    const { signal } = this.#stop;
-    const stopped = new Promise<void>((resolve) => {
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
-    while (!signal.aborted) {
-      await using role = await start();
-      await Promise.race([role.ended, stopped]);
-    }
   }
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { noHealing, noObjects } from '../../test/support/steward-status.ts';
 import type { StatusAnswer } from '../api/types.ts';
 import type { StewardStatus } from '../steward/status.ts';
 import type { Paint } from './screen.ts';
@@ -68,22 +69,12 @@ test('the log line says whether the views are alike', () => {
 });
 
 function answer(objects: Partial<StewardStatus['objects']>): StatusAnswer<StewardStatus> {
-  const none = {
-    lost: 0,
-    lastCopy: 0,
-    belowMin: 0,
-    short: 0,
-    healing: 0,
-    unchecked: 0,
-    healthy: 7,
-    total: 7,
-  };
   const steward: StewardStatus = {
     at: 0,
     startedAt: 0,
     beat: { index: 4, sequence: 4, tempo: 'locked', intervalMs: 1000 },
     catalogue: { revision: 9, fresh: true, reason: '', indexesPending: 0 },
-    objects: { ...none, ...objects },
+    objects: { ...noObjects, healthy: 7, total: 7, ...objects },
     blocks: { total: 3, deficient: 0, misplaced: 0, surplus: 0, unreferenced: 0 },
     nodes: [
       {
@@ -104,14 +95,7 @@ function answer(objects: Partial<StewardStatus['objects']>): StatusAnswer<Stewar
       },
     ],
     queue: { waiting: 0, underway: 0, backingOff: 0 },
-    healing: {
-      pendingBytes: 0,
-      bytesPerSecond: 0,
-      etaMs: null,
-      copiesDone: 0,
-      copiesFailed: 0,
-      blocksDeleted: 0,
-    },
+    healing: noHealing,
     proofs: { asked: 0, proven: 0, failed: 0, unanswered: 0 },
     unable: [],
     unableTotal: 0,

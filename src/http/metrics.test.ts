@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { noHealing, noObjects } from '../../test/support/steward-status.ts';
 import { readExposition } from '../../test/support/prometheus.ts';
 import type { BeaconQueries } from '../beacon/queries.ts';
 import { DoorMetrics } from './metrics.ts';
@@ -33,27 +34,9 @@ test('a view that is unlike the others is 1, the others are 0', async () => {
     differing: [{ name: 'door-2', kinds: ['tag'] }],
     unknown: [],
   };
-  const objects = {
-    lost: 0,
-    lastCopy: 0,
-    belowMin: 0,
-    short: 0,
-    healing: 0,
-    unchecked: 0,
-    healthy: 0,
-    total: 0,
-  };
-  const healing = {
-    pendingBytes: 0,
-    bytesPerSecond: 0,
-    etaMs: null,
-    copiesDone: 0,
-    copiesFailed: 0,
-    blocksDeleted: 0,
-  };
   const text = await new DoorMetrics().text(view, {
-    objects,
-    healing,
+    objects: noObjects,
+    healing: noHealing,
     nodes: [],
     beacon: { engine: 'leveldb', text: '', state: 'ready', reason: '', durable: true, problems: [], views },
   });
