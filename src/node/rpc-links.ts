@@ -135,7 +135,10 @@ export class Links {
     closeIfEnded(lane, stream, peer);
   }
 
-  /** One heartbeat on every lane; a silent peer is lost, and its connection with it. A stream without a hello is too. */
+  /**
+   * One heartbeat on every link; a silent peer is lost, and its connection with it. A stream without a hello is too.
+   * The control lane alone speaks for a link while we wait for nothing on the other one.
+   */
   tick(): void {
     for (const [peer, greeting] of this.#greeting)
       for (const [lane, ticks] of greeting)
@@ -143,7 +146,8 @@ export class Links {
         else lane.close(lost(peer, 'it opened a stream and said nothing'));
     for (const link of this.#up.values()) {
       let silent = 0;
-      for (const lane of link.lanes.values()) silent = Math.max(silent, lane.tick());
+      for (const [name, lane] of link.lanes)
+        if (name === 'control' || lane.isAsking) silent = Math.max(silent, lane.tick());
       if (silent <= this.#options.silentTicksMax) continue;
       const reason = new HoldfastError('PEER_UNREACHABLE', `${link.peer} does not answer heartbeats`, {
         details: { peer: link.peer },

@@ -265,11 +265,13 @@ test('at loss everything in flight rejects at once, and handlers are aborted', a
 
 test('silence is counted in ticks, and any byte ends it', async () => {
   const [left, right] = await pair();
-  assert.equal(left.lane.tick(), 0);
-  assert.equal(left.lane.tick(), 1);
+  assert.equal(left.lane.tick(), 0, 'the hello was heard');
+  await turns(5);
+  assert.equal(left.lane.tick(), 1, 'what was heard asks for nothing');
   assert.equal(left.lane.tick(), 2);
   await turns(5);
   assert.equal(left.lane.tick(), 0, 'the pong was heard');
+  assert.equal(right.lane.tick(), 0, 'a ping is heard as well');
   right.lane.close(new HoldfastError('PEER_UNREACHABLE', 'cut'));
   await turns(5);
   left.lane.tick();

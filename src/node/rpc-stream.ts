@@ -1,8 +1,8 @@
 // One lane to one peer: a long stream on which both sides call and answer.
 //
 // The sequence of a stream: both sides send `hello` first; from then on frames of calls and answers mix
-// freely. Silence is measured in ticks, not in time: a tick in which nothing came while a ping was out is
-// one silent tick. A process that was itself frozen finds one late tick, not a dead peer.
+// freely. Silence is measured in ticks, not in time: a tick in which nothing came is one silent tick, and asks the
+// other side by a ping. A process that was itself frozen finds one late tick, not a dead peer.
 
 import { describeError, HoldfastError } from '../core/errors.ts';
 import { rpcItemWindowBytes, rpcRequestWindowBytes } from '../core/limits.ts';
@@ -108,10 +108,16 @@ export class LaneStream {
     this.#outbox.drained();
   }
 
-  /** One heartbeat: sends a ping, and says how many ticks in a row nothing came. */
+  /** True while a call or a stream of ours waits for the other side. */
+  get isAsking(): boolean {
+    return this.#calls.inFlight > 0;
+  }
+
+  /** One heartbeat: says how many in a row nothing came, and sends a ping after such a one. */
   tick(): number {
     this.#silentTicks = this.#heard ? 0 : this.#silentTicks + 1;
     this.#heard = false;
+    if (this.#silentTicks === 0) return 0;
     this.#outbox.pushUrgent(smallFrame(frameTypes.ping, 0));
     return this.#silentTicks;
   }
