@@ -101,6 +101,20 @@ export function hasRole(membership: Membership, peer: PeerName, role: MemberRole
   return memberOf(membership, peer)?.roles.includes(role) ?? false;
 }
 
+/**
+ * True when two members connect at all. Storage nodes and custodians have nothing to say to each other: a stolen node
+ * does not reach those who keep a share, and a cluster has a link less for each such pair.
+ */
+export function areNeighbours(membership: Membership, one: PeerName, other: PeerName): boolean {
+  const [a, b] = [memberOf(membership, one), memberOf(membership, other)];
+  if (a === undefined || b === undefined) return false;
+  return !(isOnly(a, 'node') && isOnly(b, 'custodian')) && !(isOnly(a, 'custodian') && isOnly(b, 'node'));
+}
+
+function isOnly({ roles }: Member, role: MemberRole): boolean {
+  return roles.length === 1 && roles[0] === role;
+}
+
 function signedBytes(membership: Membership): Uint8Array {
   return preimage(domain, encodeCbor(membership));
 }

@@ -100,6 +100,42 @@ test('a member that is removed is cut off at once; one that is added is dialled'
   await stopPeers([a, b, c]);
 });
 
+test('storage nodes and custodians never connect; both do with a door', { timeout }, async () => {
+  const identities = testIdentities(4);
+  const ports = await freePorts(4);
+  const roles = ['node', 'node', 'custodian', 'door'] as const;
+  const documentOf = (version: number, roleOf: (index: number) => (typeof roles)[number] | undefined) =>
+    testMembership(
+      identities.map(({ name }, index) => ({
+        ...testMember(name, index, [`/ip4/${host}/tcp/${ports[index]}`]),
+        roles: [roleOf(index) ?? 'node'],
+      })),
+      version,
+    );
+  const membership = documentOf(1, (index) => roles[index]);
+  const peers = await Promise.all(
+    identities.map((identity, index) =>
+      startPeer({ identity, membership, listen: { host, port: ports[index] ?? 0 } }),
+    ),
+  );
+  const [node, other, custodian, door] = peers;
+  assert.ok(node && other && custodian && door);
+  await Promise.all([untilConnected(door, 3), untilConnected(node, 2), untilConnected(other, 2)]);
+  await untilConnected(custodian, 1);
+  assert.deepEqual([custodian.connected(), node.connected().length], [[door.name], 2]);
+  const { multiaddr } = await import('@multiformats/multiaddr');
+  await assert.rejects(custodian.libp2p.dial(multiaddr(node.addrs()[0])), { name: 'DialDeniedError' });
+  await assert.rejects(node.libp2p.dial(multiaddr(custodian.addrs()[0])), { name: 'DialDeniedError' });
+
+  // A role that is given and taken again.
+  for (const peer of peers) peer.updateMembership(documentOf(2, () => 'node'));
+  await Promise.all(peers.map((peer) => untilConnected(peer, 3)));
+  for (const peer of peers) peer.updateMembership(documentOf(3, (index) => roles[index]));
+  await untilPeers(custodian, () => custodian.connected().length === 1);
+  assert.equal(custodian.libp2p.getConnections(node.libp2p.peerId).length, 0);
+  await stopPeers(peers);
+});
+
 test('two connections to one peer become one, and calls go on', { timeout }, async () => {
   const [a, b] = await startPeers(2);
   assert.ok(a !== undefined && b !== undefined);

@@ -13,10 +13,10 @@ import { type Clock, second } from '../core/clock.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { membersMax, streamWindowBytes } from '../core/limits.ts';
 import type { PeerName, RpcClient, RpcServer } from '../core/rpc.ts';
-import { membersOnly } from './gater.ts';
+import { neighboursOnly } from './gater.ts';
 import type { Identity } from './identity.ts';
 import { Keeper } from './keeper.ts';
-import { memberOf, type Membership, nextMembership } from './membership.ts';
+import { areNeighbours, memberOf, type Membership, nextMembership } from './membership.ts';
 import { noiseLate } from './noise-late.ts';
 import { Links } from './rpc-links.ts';
 import { lost, type RpcTap } from './rpc-stream.ts';
@@ -123,10 +123,10 @@ class NetworkPeer implements NodePeer {
   #chores: Promise<unknown>[] = [];
 
   static async create(options: PeerOptions): Promise<NetworkPeer> {
-    let isMember = (_peer: PeerName): boolean => false;
-    const libp2p = await createLibp2p<Services>(libp2pOptions(options, (peer) => isMember(peer)));
+    let isNeighbour = (_peer: PeerName): boolean => false;
+    const libp2p = await createLibp2p<Services>(libp2pOptions(options, (peer) => isNeighbour(peer)));
     const peer = new NetworkPeer(options, libp2p, libp2p.services.dht);
-    isMember = (name) => memberOf(peer.#membership, name) !== undefined;
+    isNeighbour = (name) => areNeighbours(peer.#membership, peer.name, name);
     return peer;
   }
 
@@ -171,7 +171,7 @@ class NetworkPeer implements NodePeer {
     libp2p.addEventListener('connection:close', ({ detail }) => this.#onConnectionLost(detail));
     await libp2p.start();
     this.#heartbeat = setInterval(() => this.#links.tick(), this.#options.heartbeatMs ?? heartbeatMsDefault);
-    this.#keepMembers();
+    this.#keepNeighbours();
   }
 
   membership(): Membership {
@@ -196,14 +196,13 @@ class NetworkPeer implements NodePeer {
     this.#membership = nextMembership(before, candidate);
     const changed = new Set<PeerName>();
     for (const { peer, roles } of before.members) {
-      const member = memberOf(this.#membership, peer);
-      if (member === undefined) this.#expel(peer);
-      else if ((member.roles.length === 0) !== (roles.length === 0)) changed.add(peer);
+      if (!areNeighbours(this.#membership, this.name, peer)) this.#expel(peer);
+      else if (this.#isPlain(peer) !== (roles.length === 0)) changed.add(peer);
     }
     // What is kept with a plain peer and with one of ours is not the same: those begin anew.
     for (const peer of changed) this.#links.drop(peer, lost(peer, 'its roles changed'));
-    this.#keepMembers(changed);
-    this.#keepMembers();
+    this.#keepNeighbours(changed);
+    this.#keepNeighbours();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -217,9 +216,10 @@ class NetworkPeer implements NodePeer {
     await Promise.allSettled(this.#chores);
   }
 
-  #keepMembers(except: ReadonlySet<PeerName> = new Set()): void {
+  #keepNeighbours(except: ReadonlySet<PeerName> = new Set()): void {
     const members = this.#membership.members.map(({ peer }) => peer);
-    this.#keeper.keep(members.filter((peer) => peer !== this.name && !except.has(peer)));
+    const neighbours = members.filter((peer) => areNeighbours(this.#membership, this.name, peer));
+    this.#keeper.keep(neighbours.filter((peer) => peer !== this.name && !except.has(peer)));
   }
 
   /** A member without a role: any libp2p peer that the operator lets in. It speaks the DHT's protocol, not ours. */
@@ -239,7 +239,7 @@ class NetworkPeer implements NodePeer {
   }
 
   #expel(peer: PeerName): void {
-    const reason = new HoldfastError('PEER_UNREACHABLE', `${peer} is no member any more`, {
+    const reason = new HoldfastError('PEER_UNREACHABLE', `${peer} is no neighbour any more`, {
       details: { peer },
     });
     this.#links.drop(peer, reason);
@@ -370,7 +370,7 @@ class NetworkPeer implements NodePeer {
 
 const systemClock: Clock = { now: () => Date.now(), monotonic: () => performance.now() };
 
-function libp2pOptions(options: PeerOptions, isMember: (peer: PeerName) => boolean): Libp2pOptions<Services> {
+function libp2pOptions(options: PeerOptions, isNeighbour: (peer: PeerName) => boolean): Libp2pOptions<Services> {
   const { identity, membership, listen, announce, datastore } = options;
   return {
     start: false,
@@ -384,7 +384,7 @@ function libp2pOptions(options: PeerOptions, isMember: (peer: PeerName) => boole
     // Both sides offer both; TLS is first because it costs a third less per byte.
     connectionEncrypters: [tls(), noiseLate()],
     streamMuxers: [yamux({ streamOptions: { initialStreamWindowSize: streamWindowBytes } })],
-    connectionGater: membersOnly(isMember),
+    connectionGater: neighboursOnly(isNeighbour),
     peerStore: { maxAddressAge: peerAgeMs, maxPeerAge: peerAgeMs },
     connectionManager: {
       maxConnections: 4 * membersMax,
