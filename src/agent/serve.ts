@@ -5,9 +5,10 @@
 //
 // An error is {error: {code, message, details}} with the status of its code.
 
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { second } from '../core/clock.ts';
 import { asHoldfastError, describeError, errorCatalogue, HoldfastError } from '../core/errors.ts';
+import { http } from '../core/node-http.ts';
 import { objectKeyRequestBytesMax } from '../custody/object-key.ts';
 import { wholeBody } from '../local/loopback.ts';
 
@@ -25,7 +26,7 @@ export async function serveAgent(
   service: AgentService,
   { host, port }: { readonly host: string; readonly port: number },
 ): Promise<AsyncDisposable & { readonly port: number }> {
-  const server = createServer({ requestTimeout: answerMs }, (request, response) => {
+  const server = http.createServer({ requestTimeout: answerMs }, (request, response) => {
     void answer(service, request, response);
   });
   server.maxConnections = connectionsMax;

@@ -4,12 +4,13 @@
 // of CPU a GiB, fetch made 410 MiB/s for 2.5 s; answers came in at 610 against 430 MiB/s (two calls at a
 // time over the loopback, the server in a process of its own, Node 24).
 
-import type { Agent, ClientRequest, IncomingMessage, OutgoingHttpHeaders, RequestOptions } from 'node:http';
+import type { ClientRequest, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pipeline } from 'node:stream/promises';
 import { second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
+import { type Transport, transportOf } from '../core/node-http.ts';
 import { backoffMs, errorOfEnvelope, type Failure, failureOfNetwork, mayRetry } from './failure.ts';
 
 export interface DoorOptions {
@@ -48,12 +49,6 @@ export interface Answer {
   readonly bytes: AsyncIterable<Uint8Array>;
 }
 
-/** The parts of node:http and node:https that a call needs. */
-interface Transport {
-  readonly agent: Agent;
-  request(url: URL, options: RequestOptions): ClientRequest;
-}
-
 /** Connections at a time: a put or get keeps three busy, a directory four times as many. */
 const socketsMax = 16;
 const jsonBytesMax = 64 * 1024 * 1024;
@@ -62,12 +57,13 @@ export class DoorHttp implements Disposable {
   readonly url: URL;
   readonly #options: DoorOptions;
   readonly #attemptsMax: number;
-  #transport: Promise<Transport> | undefined;
+  readonly #transport: Transport;
   #reached = false;
 
   /** Throws ARGUMENT_INVALID for a URL that is none. */
   constructor(options: DoorOptions) {
     this.url = doorUrl(options.url);
+    this.#transport = transportOf(this.url, { maxSockets: socketsMax });
     this.#options = options;
     this.#attemptsMax = Math.max(1, options.attemptsMax ?? 5);
   }
@@ -94,7 +90,7 @@ export class DoorHttp implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    void this.#transport?.then(({ agent }) => agent.destroy());
+    this.#transport.agent.destroy();
   }
 
   async #tries<T>(call: Call, read: (incoming: IncomingMessage) => Promise<T>): Promise<T> {
@@ -134,13 +130,11 @@ export class DoorHttp implements Disposable {
   }
 
   async #exchange(call: Call): Promise<IncomingMessage> {
-    this.#transport ??= transportOf(this.url);
-    const transport = await this.#transport;
     const idleMs = call.idleMs ?? this.#options.idleMs ?? 120 * second;
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-    const outgoing = transport.request(targetOf(this.url, call), {
+    const outgoing = this.#transport.request(targetOf(this.url, call), {
       method: call.method,
-      agent: transport.agent,
+      agent: this.#transport.agent,
       headers: { authorization: `Bearer ${this.#options.token}`, ...lengthOf(call), ...call.headers },
       ...(call.signal === undefined ? {} : { signal: call.signal }),
     });
@@ -210,12 +204,6 @@ async function readJson(incoming: IncomingMessage, call: Call, url: URL): Promis
     if ((incoming.statusCode ?? 0) >= 400) return undefined; // a proxy's page: its status says enough
     throw new HoldfastError('PEER_REFUSED', `${url.origin}${call.path} did not answer with JSON`, { cause });
   }
-}
-
-async function transportOf(url: URL): Promise<Transport> {
-  const { Agent, request } =
-    url.protocol === 'https:' ? await import('node:https') : await import('node:http');
-  return { agent: new Agent({ keepAlive: true, maxSockets: socketsMax }), request };
 }
 
 function targetOf(url: URL, { path, query = {} }: Call): URL {

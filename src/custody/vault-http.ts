@@ -5,9 +5,9 @@
 // carry the token to a place that nobody configured. Without TLS only the own machine is talked to.
 
 import { readFile } from 'node:fs/promises';
-import { Agent as HttpAgent, type IncomingMessage, request as requestHttp } from 'node:http';
-import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
+import type { IncomingMessage } from 'node:http';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { type Transport, transportOf } from '../core/node-http.ts';
 
 export interface VaultHttpOptions {
   /** Like https://bao.example.org:8200; http:// for the loopback only. */
@@ -56,17 +56,13 @@ export class VaultHttp implements Disposable {
   readonly origin: string;
   readonly #url: URL;
   readonly #options: VaultHttpOptions;
-  readonly #agent: HttpAgent | HttpsAgent;
+  readonly #transport: Transport;
 
   constructor(url: URL, options: VaultHttpOptions, ca: string | undefined) {
     this.#url = url;
     this.origin = url.origin;
     this.#options = options;
-    const limits = { keepAlive: true, maxSockets: socketsMax };
-    this.#agent =
-      url.protocol === 'https:'
-        ? new HttpsAgent({ ...limits, ...(ca === undefined ? {} : { ca }) })
-        : new HttpAgent(limits);
+    this.#transport = transportOf(url, { maxSockets: socketsMax, ...(ca === undefined ? {} : { ca }) });
   }
 
   /**
@@ -92,17 +88,16 @@ export class VaultHttp implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#agent.destroy();
+    this.#transport.agent.destroy();
   }
 
   async #send({ method, path, body, token }: VaultRequest, signal: AbortSignal): Promise<IncomingMessage> {
     const text = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
     const { namespace } = this.#options;
-    const send = this.#url.protocol === 'https:' ? requestHttps : requestHttp;
-    const outgoing = send(new URL(`/v1/${path}`, this.#url), {
+    const outgoing = this.#transport.request(new URL(`/v1/${path}`, this.#url), {
       method,
-      agent: this.#agent,
+      agent: this.#transport.agent,
       signal,
       headers: {
         'x-vault-request': 'true',

@@ -5,12 +5,13 @@
 // never touches the socket, so limits, tokens, envelopes and metrics can't be forgotten in one of them.
 
 import { randomUUID } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../core/clock.ts';
 import { utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sameSecret, sha256 } from '../core/hash.ts';
+import { http } from '../core/node-http.ts';
 import { CallerGone, type Exchange, type Reply, sendError, sendReply } from './answer.ts';
 import { readBody } from './body.ts';
 import { errorEnvelope } from './envelope.ts';
@@ -104,7 +105,7 @@ export class HttpDoor implements AsyncDisposable {
   private constructor(options: HttpOptions) {
     this.#options = options;
     this.#tokenDigest = sha256(utf8(options.token));
-    this.#server = createServer({
+    this.#server = http.createServer({
       requestTimeout: 0, // an upload may take hours; one that stalls is cut in body.ts
       headersTimeout: 30_000,
       keepAliveTimeout: 65_000,

@@ -2,18 +2,13 @@
 // is stands in a file that only the owner of the process may read, so who may command is who may read that file.
 
 import { randomBytes } from 'node:crypto';
-import {
-  createServer,
-  type IncomingMessage,
-  request as httpRequest,
-  type Server,
-  type ServerResponse,
-} from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { utf8 } from '../core/bytes.ts';
 import { minute } from '../core/clock.ts';
 import { asHoldfastError, describeError, errorCatalogue, HoldfastError } from '../core/errors.ts';
 import type { ErrorDetails } from '../core/errors.ts';
 import { sameSecret, sha256 } from '../core/hash.ts';
+import { http } from '../core/node-http.ts';
 import { isMap } from '../core/shape.ts';
 import { isErrorCode } from './run-file.ts';
 
@@ -37,7 +32,7 @@ const answerMsMax = 5 * minute;
 /** Listens on 127.0.0.1 until disposed. `who` names the process in messages. */
 export async function serveLoopback(who: string, route: LoopbackRoute): Promise<LoopbackServer> {
   const token = randomBytes(32).toString('base64url');
-  const server = createServer((request, response) => {
+  const server = http.createServer((request, response) => {
     void answer(who, route, token, request, response);
   });
   const port = await listen(server, who);
@@ -139,7 +134,7 @@ function exchange(
   body: unknown,
 ): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
-    const outgoing = httpRequest(
+    const outgoing = http.request(
       {
         host: '127.0.0.1',
         port,

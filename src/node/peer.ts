@@ -370,7 +370,10 @@ class NetworkPeer implements NodePeer {
 
 const systemClock: Clock = { now: () => Date.now(), monotonic: () => performance.now() };
 
-function libp2pOptions(options: PeerOptions, isNeighbour: (peer: PeerName) => boolean): Libp2pOptions<Services> {
+function libp2pOptions(
+  options: PeerOptions,
+  isNeighbour: (peer: PeerName) => boolean,
+): Libp2pOptions<Services> {
   const { identity, membership, listen, announce, datastore } = options;
   return {
     start: false,
