@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pipeline } from 'node:stream/promises';
 import { second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { type Transport, transportOf } from '../core/node-http.ts';
+import { type Transport, transportOf } from '../net/http.ts';
 import { backoffMs, errorOfEnvelope, type Failure, failureOfNetwork, mayRetry } from './failure.ts';
 
 export interface DoorOptions {

@@ -7,7 +7,7 @@
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
-import { type Transport, transportOf } from '../core/node-http.ts';
+import { type Transport, transportOf } from '../net/http.ts';
 
 export interface VaultHttpOptions {
   /** Like https://bao.example.org:8200; http:// for the loopback only. */

@@ -11,7 +11,7 @@ import type { Clock } from '../core/clock.ts';
 import { utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sameSecret, sha256 } from '../core/hash.ts';
-import { http } from '../core/node-http.ts';
+import { http } from '../net/http.ts';
 import { CallerGone, type Exchange, type Reply, sendError, sendReply } from './answer.ts';
 import { readBody } from './body.ts';
 import { errorEnvelope } from './envelope.ts';
