@@ -6,9 +6,8 @@
 // (as .ci/run sets it): `npm test` stays under ten minutes on two cores, and says what it did not run. The slowest
 // are for a release: only when they are named, or with HOLDFAST_ALL=1, because .ci/run has its limit too.
 //
-// Groups follow each other, because a test that starts eight processes on two cores must not share them with others.
-// Within a group those that mostly wait are a lane of their own beside the rest. What is held against a clock or a
-// number of bytes comes last, alone.
+// Groups follow each other: of those that start ten processes two run at a time, of the others three, because each waits
+// now and then for disks, leases and bars. What is held against a clock or a number of bytes comes last, alone.
 // A skipped test is named at the end; with HOLDFAST_STRICT=1 (as .ci/run sets it) it counts as failed, unless its
 // reason begins with 'optional:', which is for a server that no Debian package brings.
 
@@ -37,21 +36,21 @@ const long = [
   'test/cluster/stewards.test.ts',
   'test/cluster/stranded.test.ts',
 ];
-/**
- * They wait: for servers that flush each message, for leases and bars to end, for a node that comes late. The long ones
- * about custody go with them, so that both lanes end at about the same time.
- */
-const patient = globSync([
-  'src/app/{backbeat,beacon-moves}.test.ts',
-  'src/backbeat/{nats,shared-lease}.test.ts',
-  'src/beacon/jetstream*.test.ts',
-  'test/cluster/{custody-rotate,hygiene,key-providers,late-node,replicated-beacon,stranded}.test.ts',
-]);
 const measured = globSync('test/cluster/{dht-gates,memory,peers,soak,stewards}.test.ts');
 const ofClusters = globSync('test/cluster/*.test.ts');
+/** Of each group, so that none of them is begun when all else is done. */
+const first = [
+  'src/custody/ceremony-crash.test.ts',
+  'src/app/beacon-moves.test.ts',
+  ...globSync(['src/beacon/jetstream*.test.ts', 'test/power-cut.test.ts', 'src/custody/rotation.test.ts']),
+  'test/cluster/cli.test.ts',
+  'test/cluster/stranded.test.ts',
+  'test/cluster/custody-rotate.test.ts',
+  'test/cluster/promise.test.ts',
+];
 const groups = [
-  { name: 'rooms', files: globSync(['src/**/*.test.ts', 'test/*.test.ts']), concurrency: 2 },
-  { name: 'cluster', files: ofClusters.filter((file) => !measured.includes(file)), concurrency: 1 },
+  { name: 'rooms', files: globSync(['src/**/*.test.ts', 'test/*.test.ts']), concurrency: 3 },
+  { name: 'cluster', files: ofClusters.filter((file) => !measured.includes(file)), concurrency: 2 },
   { name: 'measured', files: measured, concurrency: 1 },
 ];
 
@@ -64,13 +63,12 @@ let filesCount = 0;
 for (const group of groups) {
   const files = group.files
     .filter((file) => (wanted.length === 0 ? !isLeftOut(file) : isWanted(file)))
-    .sort();
+    .sort()
+    .sort((a, b) => rank(a) - rank(b));
   if (files.length === 0) continue;
   filesCount += files.length;
   console.log(`${group.name}: ${files.length} test files`);
-  const waiting = files.filter((file) => patient.includes(file));
-  const working = files.filter((file) => !patient.includes(file));
-  await Promise.all([runLane(working, group.concurrency), runLane(waiting, 1)]);
+  await runFiles(files, group.concurrency);
 }
 if (filesCount === 0) outcome.failed.push(`no test file matches ${wanted.join(' ')}`);
 
@@ -95,8 +93,12 @@ function isWanted(file: string): boolean {
   return wanted.some((part) => file.includes(part));
 }
 
-async function runLane(files: string[], concurrency: number): Promise<void> {
-  if (files.length === 0) return;
+function rank(file: string): number {
+  const at = first.indexOf(file);
+  return at === -1 ? first.length : at;
+}
+
+async function runFiles(files: string[], concurrency: number): Promise<void> {
   const stream = run({
     files,
     concurrency,

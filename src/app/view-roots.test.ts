@@ -66,6 +66,32 @@ it('says who could not be compared and why', async () => {
   );
 });
 
+it('waits no longer for a view when it is to end', { timeout: 10_000 }, async () => {
+  const asked = Promise.withResolvers<void>();
+  const own = {
+    revision: 5,
+    at: () => {
+      asked.resolve();
+      return new Promise<never>(() => undefined);
+    },
+    prove: () => undefined,
+  } as unknown as ViewRoots;
+  const rpc = { call: () => assert.fail('there is nobody'), stream: async function* () {} };
+  const comparer = new ViewComparer({
+    rpc,
+    name: 'steward',
+    own,
+    others: () => [],
+    clock: systemClock,
+    paceMs: 1,
+  });
+  const compared = comparer.compare();
+  await asked.promise;
+  await comparer[Symbol.asyncDispose]();
+  await compared;
+  assert.equal(comparer.report(), undefined);
+});
+
 it('is for stewards', async () => {
   await using site = await Site.make(['steward', 'door-1']);
   site.asker = 'node-1';

@@ -22,6 +22,7 @@ import {
 } from '../backbeat/job-schedule.ts';
 import type { Tempo } from '../backbeat/tempo.ts';
 import { type Clock, day, minute, second } from '../core/clock.ts';
+import { unlessAborted } from '../core/concurrency.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcClient, RpcServer } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
@@ -238,7 +239,7 @@ export class ViewComparer implements AsyncDisposable {
       return parseRoot(head);
     };
     return Promise.all([
-      outcome(name, own.at(revision)),
+      outcome(name, unlessAborted(own.at(revision), this.#stop.signal)),
       ...others().map((other) => outcome(other.name, ask(other))),
     ]);
   }

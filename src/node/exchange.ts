@@ -288,7 +288,7 @@ class Flight {
 async function waitFor(flight: Flight, signal: AbortSignal | undefined): Promise<Block | undefined> {
   flight.waiters++;
   try {
-    return await (signal === undefined ? flight.outcome : abortable(flight.outcome, signal));
+    return await unlessAborted(flight.outcome, signal);
   } finally {
     flight.waiters--;
     if (flight.waiters === 0) flight.stop.abort(servedItsPurpose);
@@ -318,15 +318,6 @@ async function firstFound(
   } finally {
     clearTimeout(timer);
   }
-}
-
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(asError(signal.reason));
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-    if (signal.aborted) onAbort();
-  });
 }
 
 /** Lets holders in while their bytes fit; the others wait in the order they came. */

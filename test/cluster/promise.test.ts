@@ -157,12 +157,12 @@ async function peerIds(): Promise<Record<string, string>> {
   return Object.fromEntries(processes.map(({ name, peer }) => [name, peer]));
 }
 
-/** Real files: what npm installed, in a fixed order, with the edges of the size range made sure of. */
+/** Real files: what npm installed, but for caches that others write to meanwhile, in a fixed order, with the edges of the size range made sure of. */
 async function realFiles(): Promise<{ path: string; limit: number }[]> {
   const found: { path: string; size: number }[] = [];
   for (const entry of await readdir('node_modules', { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile()) continue;
     const path = join(entry.parentPath, entry.name);
+    if (!entry.isFile() || path.includes('/.cache/')) continue;
     const { size } = await stat(path);
     if (size < 4 * 1024 * 1024) found.push({ path, size });
   }
