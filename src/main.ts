@@ -12,14 +12,17 @@ useProgramCache();
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 
 const [first, ...rest] = process.argv.slice(2);
+// A daemon that has let go of everything ends there and then: libp2p, stopped, still waits a second for a timer of its own.
 if (first === 'daemon' && rest.includes('--key-agent')) {
   const { runKeyAgent } = await import('./agent/run.ts');
-  process.exitCode = await runKeyAgent(valueOf(rest, '--config'), rest.includes('--init'));
+  process.exit(await runKeyAgent(valueOf(rest, '--config'), rest.includes('--init')));
 } else if (first === 'daemon') {
   const { runDaemon, runStandaloneCustodian } = await import('./app/daemon.ts');
-  process.exitCode = rest.includes('--config')
-    ? await runStandaloneCustodian(valueOf(rest, '--config'), rest.includes('--init'))
-    : await runDaemon(valueOf(rest, '--data'), valueOf(rest, '--name'));
+  process.exit(
+    rest.includes('--config')
+      ? await runStandaloneCustodian(valueOf(rest, '--config'), rest.includes('--init'))
+      : await runDaemon(valueOf(rest, '--data'), valueOf(rest, '--name')),
+  );
 } else if (first === 'cold-share' && process.send !== undefined) {
   const { runColdShare } = await import('./app/cold-share.ts');
   process.exitCode = await runColdShare();
