@@ -109,6 +109,7 @@ describe('the whole request is refused', () => {
     ['when its time is over', 'stale', { beat: 96, exp: 98 }, {}],
     ['when it is dated ahead', 'stale', { beat: 103, exp: 104 }, {}],
     ['when it wants to live long', 'stale', { beat: 100, exp: 103 }, {}],
+    ['before any record was read', 'unread', {}, { kek: undefined, revocations: Revocations.none }],
     ['when revocations were never compared', 'unread', {}, { revocations: Revocations.none }],
     ['when revocations are three beats old', 'unread', {}, { revocations: Revocations.none.asOf(97) }],
     ['without a policy', 'policy', {}, { policy: undefined }],

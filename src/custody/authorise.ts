@@ -74,6 +74,8 @@ function requestProblem({ request }: OpenedRequest, terms: CustodyTerms): Refusa
   const { kek, now, windowBeats, revocations } = terms;
   if (terms.sealed) return refusal('sealed', 'this custodian is sealed; an operator must unseal it');
   if (now.lost !== undefined) return refusal('clock', `time is not known: ${now.lost}`);
+  if (kek === undefined && revocations.checkedBeat === undefined)
+    return refusal('unread', `the records of ${request.cg} were not read to their end yet`);
   const problem = keyProblem(request.cg, request.kekVer, request.shareGen, terms);
   if (problem !== undefined || kek === undefined) return problem ?? refusal('group', 'no such key');
   const dated = datedProblem(request, now.beat, windowBeats);

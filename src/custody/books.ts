@@ -20,7 +20,10 @@ export class CustodyBooks {
   #books = new Map<string, CustodyBook>();
   /** Where records go: the same ones, but while a replaced registry is read. */
   #reading = this.#books;
+  /** Records that were no good, by group: for as long as this registry is read. */
   #problems = new Map<string, string>();
+  /** Records that were missing at the last comparison. They may come: a registry is asked while it is being folded, too. */
+  readonly #missing = new Map<string, string>();
 
   constructor(shares: ShareStore) {
     this.#shares = shares;
@@ -74,9 +77,10 @@ export class CustodyBooks {
       if (lost !== undefined) {
         const [chain, pin] = lost;
         const count = positions.get(chain)?.number ?? 0;
-        this.#problems.set(cg, `the registry gives ${count} records of ${chain}, which had ${pin.number}`);
+        this.#missing.set(cg, `the registry gives ${count} records of ${chain}, which had ${pin.number}`);
         continue;
       }
+      this.#missing.delete(cg);
       await this.#shares.pin(cg, positions);
       book.comparedAt(beat);
       this.#books.set(cg, book);
@@ -87,10 +91,11 @@ export class CustodyBooks {
   restart(): void {
     this.#reading = new Map();
     this.#problems = new Map();
+    this.#missing.clear();
   }
 
   /** What is wrong with the records of a group, in words. */
   problem(cg: string): string | undefined {
-    return this.#problems.get(cg);
+    return this.#problems.get(cg) ?? this.#missing.get(cg);
   }
 }

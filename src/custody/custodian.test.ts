@@ -359,6 +359,19 @@ describe('records', () => {
     await desk.stop();
   });
 
+  test('a registry that is asked before it has its records is believed once it has them', async () => {
+    const desk = await Desk.of(1);
+    await desk.stop();
+    await desk.start();
+    await desk.books.comparedAt(100);
+    assert.match(desk.books.problem(cg) ?? '', /gives 0 records of kek.*, which had 1/);
+    assert.deepEqual(codes(await answerOf(desk, asked([wrapped()]))), ['unread']);
+    await desk.read(rootPolicy.block.bytes, kek().block.bytes);
+    assert.equal(desk.books.problem(cg), undefined);
+    assert.deepEqual(codes(await answerOf(desk, asked([wrapped()]))), ['granted']);
+    await desk.stop();
+  });
+
   test('a registry that leaves one revocation out and puts another in its place is not believed', async () => {
     const desk = await Desk.of(1);
     const revoked = (n: number, name: string, prev: CID | null = null) =>
