@@ -17,7 +17,7 @@ import { type DkgSuite, ed25519Suite, ristrettoSuite } from '../src/threshold/dk
 import type { Outcome } from '../src/threshold/fault.ts';
 import { aggregate, commit, signShare } from '../src/threshold/frost.ts';
 import type { Group, HashGroup, Scalar } from '../src/threshold/group.ts';
-import { nobleEd25519 } from '../src/threshold/group-noble.ts';
+import { loadEd25519 } from '../src/threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../src/threshold/group-sodium.ts';
 import { generateKeyPair } from '../src/threshold/hpke.ts';
 import {
@@ -54,7 +54,7 @@ const ristretto = await loadRistretto();
 for (let round = -1; round < rounds; round++) {
   for (const [name, suite] of [
     ['KEK', ristrettoSuite(ristretto)],
-    ['signing key', ed25519Suite(nobleEd25519())],
+    ['signing key', ed25519Suite(await loadEd25519())],
   ] as const) {
     const key = makeKey(name, suite, round);
     dealAnew(name, key, 'refresh', everybody, round);
@@ -178,7 +178,10 @@ function sign(key: Key, round: number): void {
   const message = utf8('a KEK record');
   const row = `signing key: signature by ${t}, all members`;
   timed(row, round, 1, () => {
-    const made = quorum.map((index) => ({ index, ...commit(index, the(key.shares[index - 1]), random) }));
+    const made = quorum.map((index) => ({
+      index,
+      ...commit(key.group, the(key.shares[index - 1]), random),
+    }));
     const list = made.map(({ index, commitment }) => ({ index, bytes: commitment }));
     const shares = made.map(({ index, nonces }) => {
       const share = the(key.shares[index - 1]);

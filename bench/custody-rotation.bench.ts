@@ -33,7 +33,7 @@ import { type EnvelopeBody, parseBranchKey, parseEnvelope } from '../src/envelop
 import { commitmentOf } from '../src/envelope/wrap.ts';
 import { type RecordBody, signRecord } from '../src/manifest/record.ts';
 import { ed25519Suite, ristrettoSuite } from '../src/threshold/dkg-suite.ts';
-import { nobleEd25519 } from '../src/threshold/group-noble.ts';
+import { loadEd25519 } from '../src/threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../src/threshold/group-sodium.ts';
 import { branchKeyOf, encrypt } from '../src/threshold/tdh2.ts';
 import { generate, newMembers, type World } from '../test/support/custody-world.ts';
@@ -44,7 +44,7 @@ const cg = 'cg-bench';
 const beat = 100;
 const random = (size: number): Uint8Array => new Uint8Array(randomBytes(size));
 const [steward, writer] = [signerFromSeed(random(32)), signerFromSeed(random(32))];
-const groups = { kek: await loadRistretto(), frost: nobleEd25519() };
+const groups = { kek: await loadRistretto(), frost: await loadEd25519() };
 const dir = await mkdtemp(join(tmpdir(), 'holdfast-rotation-'));
 const children: ChildProcess[] = [];
 const spent = { append: 0, appends: 0, records: 0 };
@@ -224,7 +224,7 @@ function keks(
 function signedBy(frost: World, message: Uint8Array): Uint8Array {
   const signers = range(0, frost.keys.t).map((at) => {
     const share = Uint8Array.from(frost.shares[at] ?? []);
-    return { index: at + 1, share, ...commit(at + 1, share, random) };
+    return { index: at + 1, share, ...commit(groups.frost, share, random) };
   });
   const list = signers.map(({ index, commitment }) => ({ index, bytes: commitment }));
   const shares = signers.map(({ index, share, nonces }) => {

@@ -17,7 +17,7 @@ import { rotationProtocols } from '../src/custody/rotation-custodian.ts';
 import { createSealingKeyFile } from '../src/custody/sealing-key.ts';
 import { ShareStore } from '../src/custody/share-store.ts';
 import type { ShareKey } from '../src/custody/share-state.ts';
-import { nobleEd25519 } from '../src/threshold/group-noble.ts';
+import { loadEd25519 } from '../src/threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../src/threshold/group-sodium.ts';
 import type { KeySet } from '../src/threshold/key-set.ts';
 
@@ -88,7 +88,7 @@ async function start({ cg, i, beat, dir, seed, shares: given, records }: Custodi
     now: Date.now,
   };
   const orders = new CustodianOrders({ ...common, executors: [] });
-  const groups = { kek: await loadRistretto(), frost: nobleEd25519() };
+  const groups = { kek: await loadRistretto(), frost: await loadEd25519() };
   let known: readonly RecordBytes[] = records;
   let read = 0;
   const follow = async (): Promise<void> => {

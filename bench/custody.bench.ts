@@ -9,7 +9,7 @@ import { randomBytes } from 'node:crypto';
 import { utf8 } from '../src/core/bytes.ts';
 import { type DleqStatement, proveDleq, verifyDleq } from '../src/threshold/dleq.ts';
 import type { HashGroup, Point, Scalar } from '../src/threshold/group.ts';
-import { nobleRistretto } from '../src/threshold/group-noble.ts';
+import { nobleRistretto } from '../test/support/group-noble.ts';
 import { loadRistretto } from '../src/threshold/group-sodium.ts';
 import { generateKeyPair, openWith, sealTo } from '../src/threshold/hpke.ts';
 import { evaluate } from '../src/threshold/polynomial.ts';

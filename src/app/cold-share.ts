@@ -8,7 +8,7 @@ import { fieldOf } from '../core/shape.ts';
 import { type ColdTask, useColdShare } from '../custody/cold-share.ts';
 import { readSecretFile } from '../custody/secret-file.ts';
 import { type ShareOpener, shareSealedTo } from '../custody/share-export.ts';
-import { nobleEd25519 } from '../threshold/group-noble.ts';
+import { loadEd25519 } from '../threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
 
 /** Answers one task from the channel to the parent. Returns the exit status. */
@@ -37,7 +37,7 @@ async function answerTo(message: unknown): Promise<unknown> {
 }
 
 async function solve(task: ColdTask, secretPath: string) {
-  const groups = { kek: await loadRistretto(), frost: nobleEd25519() };
+  const groups = { kek: await loadRistretto(), frost: await loadEd25519() };
   const opener = await openerFrom(task.message, secretPath);
   try {
     const random = (sizeBytes: number): Uint8Array => new Uint8Array(randomBytes(sizeBytes));

@@ -31,7 +31,7 @@ import { mustExist, type ProcessConfig } from '../local/layout.ts';
 import { custodianKeysOf, publicKeyOfPeer } from '../node/identity.ts';
 import { memberOf } from '../node/membership.ts';
 import type { DataDir } from '../node/stores.ts';
-import { nobleEd25519 } from '../threshold/group-noble.ts';
+import { loadEd25519 } from '../threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
 import { generateKeyPair } from '../threshold/hpke.ts';
 import { custodianCommands } from './custodian-host.ts';
@@ -193,7 +193,7 @@ class CustodianProcess implements AsyncDisposable {
       follow: () => this.#follow(),
       peer: member.peer.name,
       operator,
-      groups: async () => ({ kek: await loadRistretto(), frost: nobleEd25519() }),
+      groups: async () => ({ kek: await loadRistretto(), frost: await loadEd25519() }),
       beatsPerBar: () => this.#tempo.beatsPerBar,
       custodianKey: (peer) => this.#logOf(peer).publicKey,
       custodians: () => custodianKeysOf(member.peer.membership()),

@@ -20,7 +20,7 @@ import { layoutPaths } from '../local/layout.ts';
 import { createExchange, type Exchange } from '../node/exchange.ts';
 import { publicKeyOfPeer } from '../node/identity.ts';
 import { hasRole, memberOf } from '../node/membership.ts';
-import { nobleEd25519 } from '../threshold/group-noble.ts';
+import { loadEd25519 } from '../threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
 import type { BeaconHost } from './beacon-host.ts';
 import { type Member, peersWithRole, random, systemClock } from './member.ts';
@@ -245,7 +245,7 @@ export class CustodyCoordinator implements AsyncDisposable {
         file: (subject, expected, records) => this.#file(subject, expected, records),
       },
       signer: identity.signer,
-      groups: async () => ({ kek: await loadRistretto(), frost: nobleEd25519() }),
+      groups: async () => ({ kek: await loadRistretto(), frost: await loadEd25519() }),
       random,
       now: () => systemClock.now(),
       beat: () => this.#tempo.current().beat?.frame.beat_index ?? 0,

@@ -37,10 +37,11 @@ export class Signing {
   /** Commitments, one for each message; those given before are void. */
   async commit(): Promise<{ readonly i: number; readonly commitments: readonly Uint8Array[] }> {
     this.close();
-    const { shares, random } = this.#desk.ports;
+    const { shares, random, groups } = this.#desk.ports;
+    const { frost } = await groups();
     const { secret } = await shares.openShare(this.#ref, 'frost');
     try {
-      const made = this.#messages.map(() => commit(this.#index, secret, random));
+      const made = this.#messages.map(() => commit(frost, secret, random));
       this.#nonces = made.map(({ nonces }) => nonces);
       return { i: this.#index, commitments: made.map(({ commitment }) => commitment) };
     } finally {

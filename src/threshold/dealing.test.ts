@@ -19,7 +19,7 @@ import { activate, certify, complete, settle } from './dealing-agreement.ts';
 import { answer, complain } from './dealing-complaints.ts';
 import { openDealing } from './dealing-session.ts';
 import { ed25519Suite, ristrettoSuite } from './dkg-suite.ts';
-import { nobleEd25519 } from './group-noble.ts';
+import { loadEd25519 } from './ed25519-sodium.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { lagrange } from './polynomial.ts';
 import { signStep } from './signed-step.ts';
@@ -36,8 +36,8 @@ function keyOf(world: World, quorum: readonly number[]): Uint8Array {
   return world.group.sum(parts);
 }
 
-test('refresh and reshare keep the key, on both groups', () => {
-  for (const each of [suite, ed25519Suite(nobleEd25519())]) {
+test('refresh and reshare keep the key, on both groups', async () => {
+  for (const each of [suite, ed25519Suite(await loadEd25519())]) {
     const first = generate(each, 2, newMembers(3));
     const second = refreshed(first, [1, 3]);
     const third = reshared(second, [2, 3], 3, [...newMembers(3), the(second.members[0])]);

@@ -7,7 +7,8 @@ import { begin, conclude, type DkgDealt, dkgContext, receive } from './dkg.ts';
 import type { DkgSession } from './dkg-message.ts';
 import { type DkgSuite, ed25519Suite, ristrettoSuite, schnorrSign } from './dkg-suite.ts';
 import { recover, recoveryBundle } from './dkg-transcript.ts';
-import { nobleEd25519, nobleRistretto } from './group-noble.ts';
+import { nobleEd25519, nobleRistretto } from '../../test/support/group-noble.ts';
+import { loadEd25519 } from './ed25519-sodium.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { lagrange } from './polynomial.ts';
 import {
@@ -52,9 +53,11 @@ interface Vector {
 }
 
 const ristretto = ristrettoSuite(await loadRistretto());
+const ed25519 = ed25519Suite(await loadEd25519());
 const published = readVectors('cocktail-dkg/ristretto255-sha512.json');
 const suites: readonly (readonly [string, DkgSuite, unknown])[] = [
   ['libsodium', ristretto, published.value],
+  ['libsodium', ed25519, ed25519Runs()],
   ['noble', ristrettoSuite(nobleRistretto()), published.value],
   ['noble', ed25519Suite(nobleEd25519()), ed25519Runs()],
 ];
@@ -167,7 +170,7 @@ function receiveAs(
 }
 
 test('any t shares make the key, and fewer do not', () => {
-  for (const suite of [ristretto, ed25519Suite(nobleEd25519())]) {
+  for (const suite of [ristretto, ed25519]) {
     const { group } = suite;
     const run = ceremony(suite, 3, 4);
     const results = [1, 2, 3, 4].map((index) => valueOf(receiveAs(suite, run, index)));

@@ -5,7 +5,7 @@ import { concat, toHex, utf8 } from '../core/bytes.ts';
 import { unwrapItemsMax } from '../core/limits.ts';
 import { type DleqStatement, proveDleq, verifyDleq } from './dleq.ts';
 import type { HashGroup, Point, Scalar } from './group.ts';
-import { nobleRistretto } from './group-noble.ts';
+import { nobleRistretto } from '../../test/support/group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
 
 const sodium = await loadRistretto();

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { createFROST } from '@noble/curves/abstract/frost.js';
+import { ed25519 } from '@noble/curves/ed25519.js';
 import {
   dealerOf,
   generate,
@@ -11,13 +13,13 @@ import {
 import { blamed, flipped, fromHex, random, readVectors, the, valueOf } from '../../test/support/threshold.ts';
 import { toHex, utf8 } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
-import { verifySignature } from '../core/hash.ts';
+import { sha512, verifySignature } from '../core/hash.ts';
 import { ed25519Suite } from './dkg-suite.ts';
 import { aggregate, commit, type FrostMessage, signShare } from './frost.ts';
-import { nobleEd25519 } from './group-noble.ts';
+import { loadEd25519 } from './ed25519-sodium.ts';
 import { keySetOf } from './key-set.ts';
 
-const group = nobleEd25519();
+const group = await loadEd25519();
 const message = utf8('activate version 2');
 
 interface Published {
@@ -61,7 +63,7 @@ test('the vector of RFC 9591, from nonces to signature', { skip: published.skip 
     fromHex(the(inputs.participant_shares.find(({ identifier }) => identifier === index)).participant_share);
   const committed = round_one_outputs.outputs.map((row) => {
     const chance = [row.hiding_nonce_randomness, row.binding_nonce_randomness].map(fromHex);
-    const made = commit(row.identifier, shareOf(row.identifier), () => the(chance.shift()));
+    const made = commit(group, shareOf(row.identifier), () => the(chance.shift()));
     assert.equal(toHex(made.commitment), row.hiding_nonce_commitment + row.binding_nonce_commitment);
     return { index: row.identifier, ...made };
   });
@@ -78,11 +80,66 @@ test('the vector of RFC 9591, from nonces to signature', { skip: published.skip 
   assert.equal(toHex(valueOf(aggregate(group, keys, list, text, shares))), final_output.sig);
 });
 
+test('an implementation that shares no code gives the same shares and the same signature', () => {
+  const world = generate(ed25519Suite(group), 3, newMembers(5));
+  const { keys } = world;
+  const other = createFROST({
+    name: 'FROST-ED25519-SHA512-v1',
+    Point: ed25519.Point,
+    hash: (bytes) => new Uint8Array(sha512(bytes)),
+    H2: '',
+  });
+  const named = (index: number) => other.Identifier.fromNumber(index);
+  const published = {
+    signers: { min: keys.t, max: keys.n },
+    commitments: [...keys.C],
+    verifyingShares: Object.fromEntries(keys.Yi.map((point, at) => [named(at + 1), point])),
+  };
+  for (const signers of [
+    [1, 2, 3],
+    [5, 2, 4],
+    [1, 2, 3, 4, 5],
+  ]) {
+    const chances = new Map(signers.map((index) => [index, [random(32), random(32)]] as const));
+    const committed = signers.map((index) => {
+      const chance = the(chances.get(index)).map((bytes) => bytes.slice());
+      return { index, ...commit(group, dealerOf(world, index).share, () => the(chance.shift())) };
+    });
+    const list = committed.map(({ index, commitment }) => ({ index, bytes: commitment }));
+    const theirs = list
+      .toSorted((a, b) => a.index - b.index)
+      .map(({ index, bytes }) => ({
+        identifier: named(index),
+        hiding: bytes.subarray(0, 32),
+        binding: bytes.subarray(32),
+      }));
+    const shares = committed.map(({ index, nonces }) => {
+      const signingShare = dealerOf(world, index).share;
+      const chance = the(chances.get(index)).map((bytes) => bytes.slice());
+      const drawn = other.commit({ identifier: named(index), signingShare }, () => the(chance.shift()));
+      assert.deepEqual([drawn.nonces.hiding, drawn.nonces.binding], [nonces.hiding, nonces.binding]);
+      const expected = other.signShare(
+        { identifier: named(index), signingShare },
+        published,
+        drawn.nonces,
+        theirs,
+        message,
+      );
+      const bytes = valueOf(signShare(group, keys, index, signingShare, nonces, list, message));
+      assert.deepEqual(bytes, new Uint8Array(expected));
+      return { index, bytes };
+    });
+    const signature = valueOf(aggregate(group, keys, list, message, shares));
+    const byName = Object.fromEntries(shares.map(({ index, bytes }) => [named(index), bytes]));
+    assert.deepEqual(signature, new Uint8Array(other.aggregate(published, theirs, message, byName)));
+  }
+});
+
 /** All signers' messages of both steps. */
 function signed(world: World, signers: readonly number[]) {
   const committed = signers.map((index) => ({
     index,
-    ...commit(index, dealerOf(world, index).share, random),
+    ...commit(group, dealerOf(world, index).share, random),
   }));
   const list: FrostMessage[] = committed.map(({ index, commitment }) => ({ index, bytes: commitment }));
   const shares: FrostMessage[] = committed.map(({ index, nonces }) => ({
@@ -129,7 +186,7 @@ test('who sends a wrong share or commitment is named, and nothing else happens',
       [[2, 'share']],
     );
   }
-  const fresh = commit(1, dealerOf(world, 1).share, random);
+  const fresh = commit(group, dealerOf(world, 1).share, random);
   const mine = { index: 1, bytes: fresh.commitment };
   const attempt = (others: readonly FrostMessage[], nonces = fresh.nonces) =>
     signShare(group, world.keys, 1, dealerOf(world, 1).share, nonces, others, message);

@@ -5,27 +5,26 @@
 //   sign        everybody's commitments and the message → a signature share
 //   aggregate   all shares → the signature; a wrong share names its member
 //
-// The signing itself is that of @noble/curves, as a suite of our own: its ready-made one multiplies twice by the
-// group's order to see that a point is in the subgroup, where once tells the same. Whoever passes the messages on is trusted with nothing: a signer
-// must know by other means that it wants to sign this message. Nonces are never stored: after a crash a member
-// commits again, because signing two messages with one pair of nonces shows the share.
+// Whoever passes the messages on is trusted with nothing: a signer must know by other means that it wants to sign this
+// message. Nonces are never stored: after a crash a member commits again, because signing two messages with one pair of
+// nonces shows the share.
 
-import { createFROST } from '@noble/curves/abstract/frost.js';
-import { ed25519 } from '@noble/curves/ed25519.js';
-import { concat } from '../core/bytes.ts';
+import assert from 'node:assert/strict';
+import { concat, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha512, verifySignature } from '../core/hash.ts';
 import { type Fault, failure, type Outcome, success } from './fault.ts';
-import { type Group, pointBytes, type RandomBytes, type Scalar, samePoint, scalarBytes } from './group.ts';
+import {
+  type Group,
+  type Point,
+  pointBytes,
+  type RandomBytes,
+  type Scalar,
+  samePoint,
+  scalarBytes,
+} from './group.ts';
 import { type KeySet, requireMember } from './key-set.ts';
-
-/** FROST(Ed25519, SHA-512); its H2 has no prefix, so that plain Ed25519 verifies (RFC 9591 6.1). */
-const frost = createFROST({
-  name: 'FROST-ED25519-SHA512-v1',
-  Point: ed25519.Point,
-  hash: (bytes) => new Uint8Array(sha512(bytes)),
-  H2: '',
-});
+import { lagrange } from './polynomial.ts';
 
 /** Two points: hiding, binding. */
 const commitmentBytes = 2 * pointBytes;
@@ -42,15 +41,14 @@ export interface FrostMessage {
   readonly bytes: Uint8Array;
 }
 
-/** Fresh nonces of a member and the commitment to send. */
+/** Fresh nonces of the member with this share, and the commitment to send. @param group ed25519 */
 export function commit(
-  index: number,
+  group: Group,
   share: Scalar,
   random: RandomBytes,
 ): { readonly nonces: FrostNonces; readonly commitment: Uint8Array } {
-  const secret = { identifier: frost.Identifier.fromNumber(index), signingShare: share };
-  const { nonces, commitments } = frost.commit(secret, (size = scalarBytes) => random(size));
-  return { nonces, commitment: concat(commitments.hiding, commitments.binding) };
+  const [hiding, binding] = [nonceOf(group, share, random), nonceOf(group, share, random)];
+  return { nonces: { hiding, binding }, commitment: concat(group.base(hiding), group.base(binding)) };
 }
 
 /**
@@ -83,8 +81,7 @@ export function signShare(
   const sent = concat(group.base(nonces.hiding), group.base(nonces.binding));
   if (own === undefined || !samePoint(own, sent)) faults.push({ culprit: 0, reason: 'altered' });
   if (faults.length > 0) return failure(faults);
-  const secret = { identifier: frost.Identifier.fromNumber(index), signingShare: share };
-  return success(frost.signShare(secret, publicOf(keys), nonces, listOf(commitments), message));
+  return success(responseOf(group, contextOf(group, keys, commitments, message), index, share, nonces));
 }
 
 /**
@@ -101,60 +98,115 @@ export function aggregate(
 ): Outcome<Uint8Array> {
   const faults = commitmentFaults(group, keys, commitments);
   if (faults.length > 0) return failure(faults);
-  const list = listOf(commitments);
-  const attempt = tryToAggregate(group, keys, list, message, commitments, shares);
-  if (attempt instanceof Uint8Array) return success(attempt);
+  const context = contextOf(group, keys, commitments, message);
+  const signature = tryToAggregate(group, keys, context, message, shares);
+  if (signature !== undefined) return success(signature);
   // Only now each share by itself, most of the work: under a signature that verifies nobody did wrong.
   const wrong = commitments.flatMap(({ index }): Fault[] => {
     const given = shares.filter((row) => row.index === index);
     const [only] = given;
     if (only === undefined) return [{ culprit: index, reason: 'missing' }];
     if (given.length > 1) return [{ culprit: index, reason: 'equivocation' }];
-    return isShare(group, keys, list, message, only)
+    return isShare(group, keys, context, only)
       ? []
       : [{ culprit: index, reason: 'share', evidence: only.bytes }];
   });
   if (wrong.length > 0) return failure(wrong);
-  throw new HoldfastError(
-    'INTERNAL',
-    'signature shares that all verify gave a signature that does not',
-    attempt,
-  );
+  throw new HoldfastError('INTERNAL', 'signature shares that all verify gave a signature that does not');
 }
 
-/** The signature, when there is one share of each signer and the sum of them verifies; else why not. */
-function tryToAggregate(
+/** What all signers of one message compute alike. All public. */
+interface SigningContext {
+  readonly signers: readonly Signer[];
+  /** R of the signature. */
+  readonly commitment: Point;
+  readonly challenge: Scalar;
+}
+
+interface Signer {
+  readonly index: number;
+  readonly binding: Scalar;
+  /** Its part of R. */
+  readonly commitment: Point;
+  readonly weight: Scalar;
+}
+
+/** RFC 9591 4.3 to 4.6. The commitments have been checked. */
+function contextOf(
   group: Group,
   keys: KeySet,
-  list: ReturnType<typeof listOf>,
-  message: Uint8Array,
   commitments: readonly FrostMessage[],
-  shares: readonly FrostMessage[],
-): Uint8Array | { readonly cause?: unknown } {
-  const own = shares.filter(({ index }) => commitments.some((row) => row.index === index));
-  const signers = new Set(own.map(({ index }) => index));
-  const isWhole = own.length === commitments.length && signers.size === own.length;
-  if (!isWhole || !own.every(({ bytes }) => group.scalar.isScalar(bytes))) return {};
-  const named = Object.fromEntries(
-    own.map(({ index, bytes }) => [frost.Identifier.fromNumber(index), bytes]),
-  );
-  try {
-    const signature = frost.aggregate(publicOf(keys), list, message, named);
-    return verifySignature(keys.Y, message, signature) ? new Uint8Array(signature) : {};
-  } catch (cause) {
-    return { cause };
-  }
+  message: Uint8Array,
+): SigningContext {
+  const { scalar } = group;
+  const rows = commitments.toSorted((a, b) => a.index - b.index);
+  const indices = rows.map(({ index }) => index);
+  const list = concat(...rows.flatMap(({ index, bytes }) => [scalar.fromInt(index), bytes]));
+  const prefix = concat(keys.Y, sha512(concat(named('msg'), message)), sha512(concat(named('com'), list)));
+  const signers = rows.map(({ index, bytes }): Signer => {
+    const binding = hashToScalar(group, named('rho'), prefix, scalar.fromInt(index));
+    const [hidden, bound] = [bytes.subarray(0, pointBytes), bytes.subarray(pointBytes)];
+    const commitment = group.add(hidden, group.mul(binding, bound));
+    return { index, binding, commitment, weight: lagrange(group, indices, index) };
+  });
+  const commitment = group.sum(signers.map((signer) => signer.commitment));
+  // H2 has no prefix, so that plain Ed25519 verifies (6.1).
+  return { signers, commitment, challenge: hashToScalar(group, commitment, keys.Y, message) };
 }
 
+/** 5.2: our share. Zeroes the nonces, and whatever else of ours it made. */
+function responseOf(
+  { scalar }: Group,
+  { signers, challenge }: SigningContext,
+  index: number,
+  share: Scalar,
+  nonces: FrostNonces,
+): Scalar {
+  const own = signers.find((signer) => signer.index === index);
+  assert(own !== undefined, 'commitments: the own one is among them');
+  const bound = scalar.mul(nonces.binding, own.binding);
+  const nonce = scalar.add(nonces.hiding, bound);
+  const weighted = scalar.mul(share, scalar.mul(own.weight, challenge));
+  const response = scalar.add(nonce, weighted);
+  for (const secret of [bound, nonce, weighted, nonces.hiding, nonces.binding]) secret.fill(0);
+  return response;
+}
+
+/** 4.1: from chance and the share, so that a weak source of chance alone does not show the share. */
+function nonceOf(group: Group, share: Scalar, random: RandomBytes): Scalar {
+  const chance = random(scalarBytes);
+  const nonce = hashToScalar(group, named('nonce'), chance, share);
+  chance.fill(0);
+  return nonce;
+}
+
+/** The signature, when there is one share of each signer and the sum of them verifies. */
+function tryToAggregate(
+  { scalar }: Group,
+  keys: KeySet,
+  { signers, commitment }: SigningContext,
+  message: Uint8Array,
+  shares: readonly FrostMessage[],
+): Uint8Array | undefined {
+  const own = shares.filter(({ index }) => signers.some((signer) => signer.index === index));
+  const isWhole = own.length === signers.length && new Set(own.map(({ index }) => index)).size === own.length;
+  if (!isWhole || !own.every(({ bytes }) => scalar.isScalar(bytes))) return undefined;
+  const response = own.reduce((sum, { bytes }) => scalar.add(sum, bytes), scalar.fromInt(0));
+  const signature = concat(commitment, response);
+  return verifySignature(keys.Y, message, signature) ? signature : undefined;
+}
+
+/** 5.4: z·G is what the member committed to and its verification share make. */
 function isShare(
   group: Group,
   keys: KeySet,
-  list: ReturnType<typeof listOf>,
-  message: Uint8Array,
+  { signers, challenge }: SigningContext,
   { index, bytes }: FrostMessage,
 ): boolean {
-  if (!group.scalar.isScalar(bytes)) return false;
-  return frost.verifyShare(publicOf(keys), list, message, frost.Identifier.fromNumber(index), bytes);
+  const [signer, publicShare] = [signers.find((each) => each.index === index), keys.Yi[index - 1]];
+  if (signer === undefined || publicShare === undefined || !group.scalar.isScalar(bytes)) return false;
+  const expected = group.mul(group.scalar.mul(challenge, signer.weight), publicShare);
+  return samePoint(group.base(bytes), group.add(signer.commitment, expected));
 }
 
 /** Between t and n different members, each with two points. */
@@ -177,22 +229,16 @@ function isCommitment(group: Group, bytes: Uint8Array): boolean {
   );
 }
 
-function listOf(commitments: readonly FrostMessage[]) {
-  return commitments
-    .toSorted((a, b) => a.index - b.index)
-    .map(({ index, bytes }) => ({
-      identifier: frost.Identifier.fromNumber(index),
-      hiding: bytes.subarray(0, pointBytes),
-      binding: bytes.subarray(pointBytes),
-    }));
+function hashToScalar({ scalar }: Group, ...parts: readonly Uint8Array[]): Scalar {
+  const input = concat(...parts);
+  const wide = sha512(input);
+  const value = scalar.reduce(wide);
+  input.fill(0);
+  wide.fill(0);
+  return value;
 }
 
-function publicOf(keys: KeySet) {
-  return {
-    signers: { min: keys.t, max: keys.n },
-    commitments: [...keys.C],
-    verifyingShares: Object.fromEntries(
-      keys.Yi.map((point, at) => [frost.Identifier.fromNumber(at + 1), point]),
-    ),
-  };
+/** Prefix of the hashes H1, H3, H4 and H5 (6.1). */
+function named(hash: 'rho' | 'nonce' | 'msg' | 'com'): Uint8Array {
+  return utf8(`FROST-ED25519-SHA512-v1${hash}`);
 }

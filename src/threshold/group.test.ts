@@ -3,16 +3,19 @@ import { createHash, randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { sameBytes, toHex, utf8 } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
+import { loadEd25519 } from './ed25519-sodium.ts';
 import type { Group, HashGroup } from './group.ts';
-import { nobleEd25519, nobleRistretto } from './group-noble.ts';
+import { nobleEd25519, nobleRistretto } from '../../test/support/group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
 
 const sodium = await loadRistretto();
 const noble = nobleRistretto();
+const sodiumEd25519 = await loadEd25519();
 const order = (1n << 252n) + 27742317777372353535851937790883648493n;
 
-for (const group of [sodium, noble, nobleEd25519()] satisfies Group[]) {
-  describe(`${group === sodium ? 'libsodium' : 'noble'} ${group.name}`, () => {
+for (const group of [sodium, noble, sodiumEd25519, nobleEd25519()] satisfies Group[]) {
+  const backend = group === sodium || group === sodiumEd25519 ? 'libsodium' : 'noble';
+  describe(`${backend} ${group.name}`, () => {
     const { scalar } = group;
     const one = scalar.fromInt(1);
     const zero = scalar.fromInt(0);
@@ -111,26 +114,26 @@ for (const group of [sodium, noble, nobleEd25519()] satisfies Group[]) {
   });
 }
 
-test('ed25519: points with a small-order part are no points', () => {
-  const group = nobleEd25519();
-  const smallOrder = [
-    'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
-    '0000000000000000000000000000000000000000000000000000000000000000',
-    '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
-    'c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa',
-  ].map(hex);
-  const clean = group.base(group.scalar.fromInt(9));
-  // Twice, because what was an element once is remembered.
-  for (const torsion of [...smallOrder, ...smallOrder]) {
-    assert.equal(group.isPoint(torsion), false);
-    assert.equal(group.isPoint(clean), true);
-    assert.equal(group.isPoint(group.add(torsion, clean)), false);
-  }
-  assert.equal(
-    toHex(group.base(group.scalar.fromInt(1))),
-    '5866666666666666666666666666666666666666666666666666666666666666',
-  );
-});
+for (const group of [sodiumEd25519, nobleEd25519()])
+  test(`ed25519 by ${group === sodiumEd25519 ? 'libsodium' : 'noble'}: points with a small-order part are no points`, () => {
+    const smallOrder = [
+      'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+      '0000000000000000000000000000000000000000000000000000000000000000',
+      '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
+      'c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa',
+    ].map(hex);
+    const clean = group.base(group.scalar.fromInt(9));
+    // Twice, because what was an element once is remembered.
+    for (const torsion of [...smallOrder, ...smallOrder]) {
+      assert.equal(group.isPoint(torsion), false);
+      assert.equal(group.isPoint(clean), true);
+      assert.equal(group.isPoint(group.add(torsion, clean)), false);
+    }
+    assert.equal(
+      toHex(group.base(group.scalar.fromInt(1))),
+      '5866666666666666666666666666666666666666666666666666666666666666',
+    );
+  });
 
 // RFC 9496 appendix A.1 to A.3.
 const multiples = [
@@ -253,6 +256,53 @@ test(`libsodium and noble agree in ${comparisons} results of random operations`,
     p = both(operations[chosen] ?? (() => q), `point operation ${chosen}`);
     if (sodium.isIdentity(p)) p = sodium.base(sodium.scalar.fromInt(2));
   }
+});
+
+test(`on ed25519 they agree in ${comparisons} more, over any bytes that may be an encoding`, () => {
+  const [first, second] = [sodiumEd25519, nobleEd25519()];
+  const { scalar } = first;
+  const outcome = (use: () => unknown): unknown => {
+    try {
+      const result = use();
+      return result instanceof Uint8Array ? toHex(result) : result;
+    } catch (error) {
+      assert.ok(isHoldfastError(error, 'ARGUMENT_INVALID'), String(error));
+      return 'no point';
+    }
+  };
+  let compared = 0;
+  const both = (operate: (group: Group) => unknown, what: string): void => {
+    assert.equal(
+      outcome(() => operate(first)),
+      outcome(() => operate(second)),
+      what,
+    );
+    compared++;
+  };
+  const field = (1n << 255n) - 19n;
+  const edges = [0n, 1n, 2n, 3n, field - 2n, field - 1n, field, field + 1n, field + 18n].flatMap((y) =>
+    [y, y | (1n << 255n)].map(bytesOf),
+  );
+  let p = first.base(scalar.random(randomBytes));
+  for (let round = 0; ; round++) {
+    if (compared >= comparisons) break;
+    const wide = wideOf(round);
+    const k = scalar.reduce(wide);
+    const some = edges[round] ?? wide.subarray(0, 32);
+    both((group) => group.isPoint(some), `isPoint ${toHex(some)}`);
+    both((group) => group.isIdentity(some), `isIdentity ${toHex(some)}`);
+    both((group) => group.add(p, some), `add ${toHex(p)} ${toHex(some)}`);
+    both((group) => group.sub(some, p), `sub ${toHex(some)} ${toHex(p)}`);
+    both((group) => group.isPoint(group.add(p, some)), `isPoint of the sum with ${toHex(some)}`);
+    if (round % 4 === 0) {
+      both((group) => group.base(k), `base ${toHex(k)}`);
+      both((group) => group.mul(k, p), `mul ${toHex(k)} ${toHex(p)}`);
+      both((group) => group.msm([k, k], [p, p]), `msm ${toHex(k)} ${toHex(p)}`);
+    }
+    p = first.add(p, first.base(k));
+  }
+  // What has a small-order part is multiplied by none of those who let `isPoint` look first; libsodium refuses it.
+  assert.throws(() => first.mul(scalar.fromInt(3), bytesOf(field - 1n)), /a point expected/);
 });
 
 /** 64 random bytes; now and then very small or very large ones, which chance alone never draws. */

@@ -1,9 +1,9 @@
 // The group that threshold custody computes in, as a port: points and scalars travel as their canonical
 // encodings, so that two independent libraries can stand behind it and be compared byte by byte.
 //
-//   libsodium (WASM)  everything that touches a secret: constant-time in the source, about eight times faster
-//   public-sums.ts    sums of public points for the first of the two, which has only single multiplications
-//   @noble/curves     the independent second opinion, sums of many public points, and ed25519 for the FROST key
+//   libsodium (WASM)  what the program computes with: constant-time in the source, about eight times faster
+//   public-sums.ts    sums of public points on ristretto255: libsodium has only single multiplications
+//   @noble/curves     the independent second opinion, in tests and benchmarks
 //
 // ristretto255 (RFC 9496) and the prime-order subgroup of ed25519 have the same order
 //   L = 2^252 + 27742317777372353535851937790883648493.

@@ -3,8 +3,9 @@ import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
 import { isHoldfastError } from '../core/errors.ts';
+import { loadEd25519 } from './ed25519-sodium.ts';
 import type { Group } from './group.ts';
-import { nobleEd25519, nobleRistretto } from './group-noble.ts';
+import { nobleEd25519, nobleRistretto } from '../../test/support/group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { interpolation } from './interpolate.ts';
 import { evaluate } from './polynomial.ts';
@@ -14,6 +15,7 @@ const sodium = await loadRistretto();
 for (const [name, group, runs] of [
   ['libsodium', sodium, 150],
   ['noble', nobleRistretto(), 10],
+  ['libsodium ed25519', await loadEd25519(), 50],
   ['noble ed25519', nobleEd25519(), 10],
 ] satisfies [string, Group, number][]) {
   describe(name, () => {

@@ -6,7 +6,7 @@ import { concat, utf8 } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import { ristrettoSuite } from './dkg-suite.ts';
 import type { Point } from './group.ts';
-import { nobleRistretto } from './group-noble.ts';
+import { nobleRistretto } from '../../test/support/group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
 import {
   applySwitch,

@@ -3,11 +3,11 @@ import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
 import type { Group, Scalar } from './group.ts';
-import { nobleEd25519 } from './group-noble.ts';
+import { loadEd25519 } from './ed25519-sodium.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { commitments, evaluate, evaluateCommitment, lagrange } from './polynomial.ts';
 
-for (const group of [await loadRistretto(), nobleEd25519()]) {
+for (const group of [await loadRistretto(), await loadEd25519()]) {
   describe(group.name, () => {
     const { scalar } = group;
 

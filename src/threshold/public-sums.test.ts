@@ -4,7 +4,7 @@ import { random } from '../../test/support/threshold.ts';
 import { toHex } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import type { HashGroup, Point, Scalar } from './group.ts';
-import { nobleRistretto } from './group-noble.ts';
+import { nobleRistretto } from '../../test/support/group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { makePublicSums } from './public-sums.ts';
 

@@ -5,7 +5,8 @@ import { blamed, flipped, fromHex, random, readVectors, the, valueOf } from '../
 import { concat, toHex, utf8 } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import { ed25519Suite, ristrettoSuite } from './dkg-suite.ts';
-import { nobleEd25519 } from './group-noble.ts';
+import { nobleEd25519 } from '../../test/support/group-noble.ts';
+import { loadEd25519 } from './ed25519-sodium.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { sealTo } from './hpke.ts';
 import { cut, pass, restore, split } from './repair.ts';
@@ -21,9 +22,13 @@ interface Published {
   readonly sigma_generation: Readonly<Record<string, string>>;
 }
 
-for (const each of [nobleEd25519(), group]) {
+for (const [backend, each] of [
+  ['noble', nobleEd25519()],
+  ['libsodium', await loadEd25519()],
+  ['libsodium', group],
+] as const) {
   const published = readVectors(`frost/${each.name}-repair-share.json`);
-  const title = `the published sums on ${each.name}: pieces add up to what a helper passes on, and those to the share`;
+  const title = `the published sums on ${each.name} by ${backend}: pieces add up to what a helper passes on, and those to the share`;
   test(title, { skip: published.skip }, () => {
     const { scalar_generation, sigma_generation } = published.value as Published;
     for (const [rows, name] of [
@@ -41,7 +46,7 @@ for (const each of [nobleEd25519(), group]) {
   });
 }
 
-test('any t helpers repair any share, on both groups', () => {
+test('any t helpers repair any share, on both groups', async () => {
   const world = generate(suite, 3, newMembers(5));
   for (const [lost, helpers] of [
     [1, [2, 3, 4]],
@@ -50,7 +55,7 @@ test('any t helpers repair any share, on both groups', () => {
   ] as const) {
     assert.deepEqual(repaired(world, lost, helpers), world.shares[lost - 1]);
   }
-  const other = generate(ed25519Suite(nobleEd25519()), 2, newMembers(3));
+  const other = generate(ed25519Suite(await loadEd25519()), 2, newMembers(3));
   assert.deepEqual(repaired(other, 2, [1, 3]), other.shares[1]);
 });
 

@@ -9,7 +9,7 @@ import { concat, toHex, utf8 } from '../core/bytes.ts';
 import { sha512 } from '../core/hash.ts';
 import { proveDleq, verifyDleq } from './dleq.ts';
 import type { HashGroup, Scalar } from './group.ts';
-import { nobleRistretto } from './group-noble.ts';
+import { nobleRistretto } from '../../test/support/group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
 
 interface Case {

@@ -6,7 +6,7 @@ import { concat, sameBytes, toHex, utf8 } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import { proveDleq, verifyDleq } from './dleq.ts';
 import type { HashGroup, Point, Scalar } from './group.ts';
-import { nobleRistretto } from './group-noble.ts';
+import { nobleRistretto } from '../../test/support/group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { evaluate } from './polynomial.ts';
 import { branchKeyOf, combine, encrypt, partial, secondGenerator, type TdhWrap, verifyWrap } from './tdh2.ts';

@@ -27,7 +27,7 @@ import { readCar } from '../../src/manifest/car.ts';
 import { openManifest } from '../../src/manifest/manifest.ts';
 import { openRecord } from '../../src/manifest/record.ts';
 import type { Group, Scalar } from '../../src/threshold/group.ts';
-import { nobleEd25519 } from '../../src/threshold/group-noble.ts';
+import { loadEd25519 } from '../../src/threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../../src/threshold/group-sodium.ts';
 import { lagrange } from '../../src/threshold/polynomial.ts';
 import { branchKeyOf, combine } from '../../src/threshold/tdh2.ts';
@@ -44,7 +44,7 @@ import {
 import { the } from '../support/threshold.ts';
 
 const custodians = [1, 2, 3, 4, 5].map((i) => `custodian-${i}`);
-const groups = { kek: await loadRistretto(), frost: nobleEd25519() };
+const groups = { kek: await loadRistretto(), frost: await loadEd25519() };
 const content = randomBytes(40_000);
 let cluster: TestCluster;
 const { ok, fed } = commandLine(() => cluster);

@@ -29,7 +29,7 @@ import type { CustodianStatus } from '../../src/custody/wire.ts';
 import type { TdecKek } from '../../src/envelope/kek.ts';
 import { parseKek } from '../../src/envelope/records.ts';
 import { openRecord, signRecord } from '../../src/manifest/record.ts';
-import { nobleEd25519 } from '../../src/threshold/group-noble.ts';
+import { loadEd25519 } from '../../src/threshold/ed25519-sodium.ts';
 import type { Scalar } from '../../src/threshold/group.ts';
 import { loadRistretto } from '../../src/threshold/group-sodium.ts';
 import { generateKeyPair } from '../../src/threshold/hpke.ts';
@@ -37,7 +37,7 @@ import { generateKeyPair } from '../../src/threshold/hpke.ts';
 export const cg = 'cg-test';
 export const random = (size: number): Uint8Array => new Uint8Array(randomBytes(size));
 const ristretto = await loadRistretto();
-export const groups = { kek: ristretto, frost: nobleEd25519() };
+export const groups = { kek: ristretto, frost: await loadEd25519() };
 
 /** Where a process is killed: `before` or after (`after`) a custodian has taken a step, or at the registry. */
 export type Kill = (at: {

@@ -7,8 +7,6 @@
 import assert from 'node:assert/strict';
 import { type CurvePoint, type CurvePointCons, pippenger } from '@noble/curves/abstract/curve.js';
 import { ed25519, ristretto255, ristretto255_hasher } from '@noble/curves/ed25519.js';
-import { toHex } from '../core/bytes.ts';
-import { pointsKnownMax } from '../core/limits.ts';
 import {
   type Group,
   type HashGroup,
@@ -22,7 +20,7 @@ import {
   type ScalarField,
   scalarFromInt,
   uniformBytes,
-} from './group.ts';
+} from '../../src/threshold/group.ts';
 
 /** ristretto255 (RFC 9496), the independent implementation. */
 export function nobleRistretto(): HashGroup {
@@ -82,23 +80,6 @@ function groupOver<P extends CurvePoint<bigint, P>>(
   };
 }
 
-/**
- * A ceremony looks at the same few points again and again: the key set at every step, commitments before every
- * signature. Bytes that were an element once are one for ever. They are public: all that is checked is.
- */
-function remembering(isPoint: (bytes: Point) => boolean): (bytes: Point) => boolean {
-  const elements = new Set<string>();
-  return (bytes) => {
-    if (bytes.length !== pointBytes) return false;
-    const name = toHex(bytes);
-    if (elements.has(name)) return true;
-    if (!isPoint(bytes)) return false;
-    if (elements.size >= pointsKnownMax) elements.clear();
-    elements.add(name);
-    return true;
-  };
-}
-
 /** undefined for bytes that are no canonical encoding of a point. */
 function tryDecode<P extends CurvePoint<bigint, P>>(
   curve: CurvePointCons<P>,
@@ -131,9 +112,7 @@ const scalarField: ScalarField = {
   random: (random) => randomScalar(reduce, random),
 };
 
-const ed25519Plain = groupOver('ed25519', ed25519.Point, (p) => p.isTorsionFree());
-/** One for the process, so that what it remembers serves every ceremony. */
-const ed25519Group: Group = { ...ed25519Plain, isPoint: remembering((bytes) => ed25519Plain.isPoint(bytes)) };
+const ed25519Group = groupOver('ed25519', ed25519.Point, (p) => p.isTorsionFree());
 
 function reduce(wide: Uint8Array): Scalar {
   assert(wide.length === uniformBytes, 'wide: 64 bytes');
