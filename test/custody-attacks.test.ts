@@ -216,7 +216,7 @@ describe('wraps and what may be asked of custodians', () => {
         prev: cert,
       } as const;
       const asked = ask(group, [{ bkId: victim.label.bkId, wrap }]);
-      assert.deepEqual(await verdicts(group, asked), all5);
+      assert.deepEqual(await verdicts(group, asked), Array(5).fill('group'), 'no such page is known');
     }
   });
 

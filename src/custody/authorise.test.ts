@@ -435,7 +435,7 @@ test('a switched wrap opens only where its certificate is known and lists it', (
   );
   assert.deepEqual(
     asked({}, () => undefined),
-    ['wrap'],
+    ['group'],
   );
   for (const changes of [{ index: 0 }, { proof: [] }, { U: bytes32('other') }, { V: bytes32('other') }])
     assert.deepEqual(

@@ -184,7 +184,8 @@ function labelProblem(
     return refusal('policy', 'the wrap is bound to a policy that is not the group’s');
   if (wrap.t === 'tdec') return undefined;
   const certificate = terms.certificate(wrap.cert);
-  if (certificate === undefined) return refusal('wrap', 'the certificate of its rotation is not known here');
+  // It may be filed and not read here yet: who asks tries again.
+  if (certificate === undefined) return refusal('group', 'the certificate of its rotation is not known here');
   return listsWrap(certificate, bkId, wrap)
     ? undefined
     : refusal('wrap', 'the certificate of its rotation does not list it');

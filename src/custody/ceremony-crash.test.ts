@@ -35,7 +35,7 @@ type Place = Parameters<Kill>[0];
 /** A world in which `ceremony` can be ordered. */
 async function worldBefore(ceremony: Ceremony): Promise<CeremonyWorld> {
   if (ceremony === 'init') return CeremonyWorld.start(dir, n);
-  return CeremonyWorld.made(dir, t, n, ceremony === 'reshare' ? n + 1 : n);
+  return CeremonyWorld.made(dir, t, n, { count: ceremony === 'reshare' ? n + 1 : n });
 }
 
 /** The order for another one of the kind, given how the world is now. */

@@ -132,7 +132,7 @@ describe('ceremonies', () => {
   });
 
   test('of five that need three, two that are lost are replaced by order, and by nothing less', async () => {
-    await using world = await CeremonyWorld.made(dir, 3, 5, 7);
+    await using world = await CeremonyWorld.made(dir, 3, 5, { count: 7 });
     const { Y } = world.kek();
     for (const peer of ['peer-1', 'peer-2']) await world.site(peer).kill();
     const kept = world.seats(7).filter(({ peer }) => !['peer-1', 'peer-2', 'peer-7'].includes(peer));

@@ -39,7 +39,7 @@ export interface CustodianPorts {
   readonly now: () => number;
   /** Lets other work of the process run: between two slices of arithmetic. */
   readonly breathe: () => Promise<void>;
-  /** Reads on in the registry, for a share whose record has not been read yet. Must not reject. Default: only beats do. */
+  /** Reads on in the registry, for what is asked about and has not been read yet. Must not reject. Default: only beats do. */
   readonly catchUp?: () => Promise<void>;
 }
 
@@ -129,13 +129,18 @@ export class Custodian {
   }
 
   /**
-   * Shares come into use with the record that names them, and who asks may have read that a moment before. After a
-   * start, or when the registry was away, its revocations are not compared yet.
+   * Shares come into use with the record that names them, and who asks may have read that a moment before; so with a
+   * page of a rotation, which a custodian that was away is not told of. After a start, or when the registry was away,
+   * its revocations are not compared yet.
    */
-  #isUpToDate({ cg, kekVer }: Pick<ShareRef, 'cg' | 'kekVer'>): boolean {
+  #isUpToDate({ cg, kekVer, items }: OpenedRequest['request']): boolean {
     const { books, beat } = this.#ports;
     const book = books.book(cg);
-    return book?.kek(kekVer) !== undefined && book.revocations.isFresh(beat().beat, windowBeats);
+    return (
+      book?.kek(kekVer) !== undefined &&
+      book.revocations.isFresh(beat().beat, windowBeats) &&
+      items.every(({ wrap }) => wrap.t === 'tdec' || book.certificate(wrap.cert) !== undefined)
+    );
   }
 
   #terms({ cg, kekVer }: Pick<ShareRef, 'cg' | 'kekVer'>): CustodyTerms {

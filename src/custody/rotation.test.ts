@@ -119,7 +119,7 @@ describe('rotation of a key', () => {
     const seen = new Set<string>();
     world.custodians.kill = ({ who, step, when }) => {
       const label = `${who} ${step} ${when}`;
-      if (who === 'coordinator' || seen.has(label)) return 'go';
+      if (who === 'coordinator' || step.startsWith('log ') || seen.has(label)) return 'go';
       seen.add(label);
       return 'kill';
     };

@@ -310,9 +310,8 @@ describe('threshold custody', () => {
     assert.equal(group.reloads, reloads, 'nothing had to be asked again');
   });
 
-  it('opens switched wraps, and only those that a certificate of the group lists', async () => {
-    await using group = await TestGroup.create();
-    const provider = group.provider();
+  /** A key whose wrap was switched, and the page of the rotation that lists it, which is not filed. */
+  async function switchedKey(group: TestGroup, provider = group.provider()) {
     const { branchKey, body } = await makeKey(provider);
     await group.secondVersion();
     const [before] = body.wraps;
@@ -322,7 +321,25 @@ describe('threshold custody', () => {
     const page = group.rotation(leaf, 1);
     const head = { t: 'tdec-ks', cg: group.cg, kekVer: 2, label, U: before.U, V: before.V } as const;
     const wrap = { ...head, cert: page.cid, index: 0, proof: [], prev: page.cid };
-    const switched = { ...body, bkVer: 2, wraps: [wrap] };
+    return { branchKey, before, page, wrap, switched: { ...body, bkVer: 2, wraps: [wrap] } };
+  }
+
+  it('is answered at once by custodians that were not told of the page that a wrap was switched in', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { branchKey, page, switched } = await switchedKey(group, provider);
+    group.file(`cert/${group.cg}/2/1`, page);
+    await group.reload();
+    for (const each of group.custodians) each.catchUp = () => group.tellCustodians();
+    const { reloads } = group;
+    assert.deepEqual(await open(provider, switched), branchKey);
+    assert.equal(group.reloads, reloads, 'nothing had to be asked again');
+  });
+
+  it('opens switched wraps, and only those that a certificate of the group lists', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { branchKey, before, page, wrap, switched } = await switchedKey(group, provider);
     assert.match((await failure(provider, switched)).message, /certificate of its rotation is not known/);
     group.file(`cert/${group.cg}/2/1`, page);
     await group.tellCustodians();

@@ -1,10 +1,10 @@
 // Custodians in one process with real share stores and audit logs, and a coordinator and registry to cut at any step.
 
 import { randomBytes } from 'node:crypto';
-import { mkdtemp } from 'node:fs/promises';
+import { mkdtemp, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type CID, decodeCbor, encodeCbor } from '../../src/core/block.ts';
-import { HoldfastError } from '../../src/core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../../src/core/errors.ts';
 import { signerFromSeed, type Signer } from '../../src/core/hash.ts';
 import { Activation } from '../../src/custody/activation.ts';
 import { AuditLog } from '../../src/custody/audit-log.ts';
@@ -22,7 +22,7 @@ import { type Disk, openFolder } from '../../src/custody/disk.ts';
 import { beatAt } from '../../src/custody/freshness.ts';
 import { type OrderOp, signOrder } from '../../src/custody/order.ts';
 import { policyProtocol } from '../../src/custody/policy-signing.ts';
-import { rotationProtocols } from '../../src/custody/rotation-custodian.ts';
+import { keepVersions, rotationProtocols } from '../../src/custody/rotation-custodian.ts';
 import { createSealingKeyFile } from '../../src/custody/sealing-key.ts';
 import { ShareStore } from '../../src/custody/share-store.ts';
 import type { CustodianStatus } from '../../src/custody/wire.ts';
@@ -39,12 +39,20 @@ export const random = (size: number): Uint8Array => new Uint8Array(randomBytes(s
 const ristretto = await loadRistretto();
 export const groups = { kek: ristretto, frost: await loadEd25519() };
 
-/** Where a process is killed: `before` or after (`after`) a custodian has taken a step, or at the registry. */
+/**
+ * Where a process is killed, or a message to a custodian lost: `before` or after (`after`) a custodian has taken a step, or at the registry. The step
+ * `log in S` is a write to the audit log in step S; killed before it, half of the write is on the disk.
+ */
 export type Kill = (at: {
   readonly who: string;
+  /** What the step belongs to: steps of the same name are in several. */
+  readonly protocol: string;
   readonly step: string;
   readonly when: 'before' | 'after';
-}) => 'go' | 'kill';
+}) => 'go' | 'kill' | 'lose';
+
+/** What a custodian's share store writes to. */
+type Disks = (folder: Disk, name: string) => Disk;
 
 /** One custodian: what is on its disk outlives the process. */
 export class CustodianSite {
@@ -53,6 +61,8 @@ export class CustodianSite {
   readonly signer: Signer = signerFromSeed(random(32));
   /** What it is shown of the registry: a steward may keep back the newest records. */
   registry: () => readonly { readonly key: string; readonly bytes: Uint8Array }[];
+  /** What it is at, for whoever cuts it: `start`, a chore, or a step with its protocol. */
+  doing = { protocol: 'start', step: 'start' };
   readonly #world: CeremonyWorld;
   #running: Running | undefined;
   #dir = '';
@@ -90,6 +100,7 @@ export class CustodianSite {
       signer: this.signer,
       create,
     });
+    this.#watch(log);
     this.#born = true;
     const books = new CustodyBooks(shares);
     const world = this.#world;
@@ -128,12 +139,41 @@ export class CustodianSite {
       ...ports,
       group: async () => ristretto,
       breathe: async () => undefined,
+      catchUp: () => follow().catch(() => undefined),
     });
     const duties = { lastUse: (group: string, ver: number) => custodian.lastUse(group, ver) };
     const steps = new CeremonySteps(desk, { ...rotationProtocols(duties), ...policyProtocol });
     const activation = new Activation(desk);
     this.#running = { shares, log, books, steps, activation, orders, custodian, desk, follow };
     if (shares.shares().some(({ status }) => status !== 'staged')) await follow();
+  }
+
+  /** Begins something that writes to the disk. */
+  at(protocol: string, step: string): void {
+    this.doing = { protocol, step };
+  }
+
+  /** Kills it in the middle of a write to the audit log, and after it. */
+  #watch(log: AuditLog): void {
+    const append = log.append.bind(log);
+    log.append = async (entry) => {
+      const { protocol, step } = this.doing;
+      const at = { who: this.name, protocol, step: `log in ${step}` };
+      const isTorn = this.#world.kill({ ...at, when: 'before' }) === 'kill';
+      const files = ['log', 'index'].map((name) => join(this.#dir, 'audit', name));
+      const sizes = isTorn ? await Promise.all(files.map(async (path) => (await stat(path)).size)) : [];
+      const logged = await append(entry);
+      if (!isTorn && this.#world.kill({ ...at, when: 'after' }) !== 'kill') return logged;
+      await this.kill();
+      // The index is written behind the log, so of an entry that was cut off it knows nothing.
+      const [before = 0, index = 0] = sizes;
+      const [path = '', indexPath = ''] = files;
+      if (isTorn) {
+        await truncate(path, Math.floor((before + (await stat(path)).size) / 2));
+        await truncate(indexPath, index);
+      }
+      throw new HoldfastError('PEER_UNREACHABLE', `${this.name} was killed`);
+    };
   }
 
   /** As kill -9: memory is gone. */
@@ -174,26 +214,35 @@ export class CeremonyWorld implements AsyncDisposable {
   beat = 100;
   nowMs = 1_700_000_000_000;
   kill: Kill = () => 'go';
-  /** What a custodian's share store writes to. */
-  disk: (folder: Disk, name: string) => Disk = (folder) => folder;
+  disk: Disks;
+  /** True from the moment on in which a custodian's disk is gone. */
+  isDiskOut: (name: string) => boolean = () => false;
+  /** True: the custodian is gone with its disk. */
+  isPowerCut = false;
   readonly said: string[] = [];
   readonly #book = new CustodyBook(cg);
   #taken = 0;
 
-  private constructor(dir: string) {
+  private constructor(dir: string, disk: Disks) {
     this.dir = dir;
+    this.disk = disk;
   }
 
-  static async start(dir: string, n: number): Promise<CeremonyWorld> {
-    const world = new CeremonyWorld(dir);
+  static async start(dir: string, n: number, disk: Disks = (folder) => folder): Promise<CeremonyWorld> {
+    const world = new CeremonyWorld(dir, disk);
     for (let at = 1; at <= n; at++) world.sites.push(new CustodianSite(world, at));
     for (const site of world.sites) await site.start();
     return world;
   }
 
   /** The first `n` of `count` custodians have made the key, and all know it. */
-  static async made(dir: string, t: number, n: number, count = n): Promise<CeremonyWorld> {
-    const world = await CeremonyWorld.start(dir, count);
+  static async made(
+    dir: string,
+    t: number,
+    n: number,
+    { count = n, disk }: { readonly count?: number; readonly disk?: Disks | undefined } = {},
+  ): Promise<CeremonyWorld> {
+    const world = await CeremonyWorld.start(dir, count, disk);
     await world.coordinator().command(world.initOrder(t, n), () => undefined);
     await world.tellAll();
     return world;
@@ -217,6 +266,39 @@ export class CeremonyWorld implements AsyncDisposable {
 
   async tellAll(): Promise<void> {
     for (const { running } of this.sites.filter((each) => each.isUp)) await running.follow();
+  }
+
+  /** What a beat brings to those that are up. */
+  async beatAll(): Promise<void> {
+    for (const site of this.sites.filter((each) => each.isUp)) await this.#chores(site);
+  }
+
+  /** As the role does: what fails is tried again with the next beat. */
+  async #chores(site: CustodianSite): Promise<void> {
+    const { follow, activation, desk, custodian } = site.running;
+    const chores: readonly [string, () => Promise<void>][] = [
+      ['follow', follow],
+      ['settle', () => activation.settle(this.nowMs)],
+      ['keep', () => keepVersions(desk, (group, ver) => custodian.lastUse(group, ver))],
+    ];
+    for (const [name, work] of chores) {
+      if (!site.isUp) return;
+      site.at('beat', name);
+      await this.#powered(site, work).catch((error: unknown) => {
+        if (!isHoldfastError(error)) throw error;
+      });
+    }
+  }
+
+  /** Starts again whoever is down, and again when it was cut in that. */
+  async revive(): Promise<void> {
+    for (const site of this.sites)
+      while (!site.isUp) {
+        site.at('start', 'start');
+        await this.#powered(site, () => site.start()).catch((error: unknown) => {
+          if (!this.isDiskOut(site.name)) throw error;
+        });
+      }
   }
 
   order(op: OrderOp, args: Record<string, unknown>, signer: Signer = this.operator): Uint8Array {
@@ -296,9 +378,10 @@ export class CeremonyWorld implements AsyncDisposable {
     sites: readonly CustodianSite[],
     gen: number,
     key: 'kek' | 'frost' = 'kek',
+    kekVer = 1,
   ): Promise<Scalar> {
     const opened = await Promise.all(
-      sites.map(({ running }) => running.shares.openShare({ cg, kekVer: 1, gen }, key)),
+      sites.map(({ running }) => running.shares.openShare({ cg, kekVer, gen }, key)),
     );
     return interpolated(
       key,
@@ -311,18 +394,25 @@ export class CeremonyWorld implements AsyncDisposable {
       custodians: {
         step: async (peer, at, payload) => {
           const site = this.site(peer);
-          await this.#cut(site, at.step, 'before');
+          await this.#cut(site, at, 'before');
           encodeCbor(at); // as it travels: nothing but what a step is named by
           const copied = decodeCbor(encodeCbor(payload), 'payload');
-          const answer = await site.running.steps.step(at.session, at.protocol, at.step, copied);
-          await this.#cut(site, at.step, 'after');
+          const { steps } = site.running;
+          site.at(at.protocol, at.step);
+          const answer = await this.#powered(site, () =>
+            steps.step(at.session, at.protocol, at.step, copied),
+          );
+          await this.#cut(site, at, 'after');
           return decodeCbor(encodeCbor(answer), 'answer');
         },
         activate: async (peer, record) => {
           const site = this.site(peer);
-          await this.#cut(site, 'activate', 'before');
-          const active = await site.running.activation.take(record);
-          await this.#cut(site, 'activate', 'after');
+          const at = { protocol: 'activate', step: 'activate' };
+          await this.#cut(site, at, 'before');
+          const { activation } = site.running;
+          site.at(at.protocol, at.step);
+          const active = await this.#powered(site, () => activation.take(record));
+          await this.#cut(site, at, 'after');
           return active;
         },
         order: async (peer, order) => {
@@ -366,25 +456,40 @@ export class CeremonyWorld implements AsyncDisposable {
   }
 
   #file(subject: string, expected: number, records: readonly FiledAs[]): void {
-    this.#cutCoordinator('append', 'before');
+    const at = { protocol: 'registry', step: 'append' };
+    this.#cutCoordinator(at, 'before');
     const current = this.log.some(({ key }) => key === subject) ? this.log.length : 0;
     if (current !== expected) throw new HoldfastError('VERSION_CONFLICT', 'another one was quicker');
     this.log.push(...records.map(({ key, record }) => ({ key, bytes: record.block.bytes })));
     this.book(); // throws for what nobody would believe
-    this.#cutCoordinator('append', 'after');
+    this.#cutCoordinator(at, 'after');
   }
 
-  async #cut(site: CustodianSite, step: string, when: 'before' | 'after'): Promise<void> {
-    this.#cutCoordinator(`${step} of ${site.name}`, when);
-    if (this.kill({ who: site.name, step, when }) === 'go') return;
-    await site.kill();
-    throw new HoldfastError('PEER_UNREACHABLE', `${site.name} was killed`);
+  /** Does something at a custodian, which is gone with the power of its disk. */
+  async #powered<T>(site: CustodianSite, work: () => Promise<T>): Promise<T> {
+    const done = await Promise.allSettled([work()]);
+    if (this.isPowerCut && this.isDiskOut(site.name)) {
+      await site.kill();
+      throw new HoldfastError('PEER_UNREACHABLE', `${site.name} has no power`);
+    }
+    if (done[0].status === 'rejected') throw done[0].reason;
+    return done[0].value;
   }
 
-  #cutCoordinator(step: string, when: 'before' | 'after'): void {
-    if (this.kill({ who: 'coordinator', step, when }) === 'kill') throw new Killed();
+  async #cut(site: CustodianSite, { protocol, step }: Step, when: 'before' | 'after'): Promise<void> {
+    this.#cutCoordinator({ protocol, step: `${step} of ${site.name}` }, when);
+    const luck = this.kill({ who: site.name, protocol, step, when });
+    if (luck === 'go') return;
+    if (luck === 'kill') await site.kill();
+    throw new HoldfastError('PEER_UNREACHABLE', `${site.name} does not answer`);
+  }
+
+  #cutCoordinator({ protocol, step }: Step, when: 'before' | 'after'): void {
+    if (this.kill({ who: 'coordinator', protocol, step, when }) === 'kill') throw new Killed();
   }
 }
+
+type Step = Pick<Parameters<Kill>[0], 'protocol' | 'step'>;
 
 /** The end of the coordinator's process. */
 export class Killed extends Error {}

@@ -10,13 +10,14 @@ import { MemoryKv } from '../../src/beacon/view-memory.ts';
 import { BeaconView, checkAppend } from '../../src/beacon/view.ts';
 import { toHex } from '../../src/core/bytes.ts';
 import { minute } from '../../src/core/clock.ts';
+import { HoldfastError } from '../../src/core/errors.ts';
 import { type Signer, signerFromSeed } from '../../src/core/hash.ts';
 import { signCapability } from '../../src/custody/capability.ts';
 import { fullCapability } from '../../src/custody/default-policy.ts';
 import { CustodyDirectory } from '../../src/custody/directory.ts';
+import type { Disk } from '../../src/custody/disk.ts';
 import { beatAt } from '../../src/custody/freshness.ts';
 import { RotationCoordinator, type RotationPorts } from '../../src/custody/rotation-coordinator.ts';
-import { keepVersions } from '../../src/custody/rotation-custodian.ts';
 import { TdecProvider } from '../../src/custody/tdec.ts';
 import {
   type BranchKeyBody,
@@ -47,6 +48,8 @@ export class RotationWorld implements AsyncDisposable {
   rotateEveryBars = 0;
   lost: string | undefined;
   pageItems = 4;
+  /** Custodians that readers do not reach. */
+  away: ReadonlySet<string> = new Set();
   /** Reads that gave the key, and those that did not. */
   reads = 0;
   #directory: CustodyDirectory;
@@ -67,7 +70,13 @@ export class RotationWorld implements AsyncDisposable {
         },
       },
       transport: {
-        ask: (peer, request) => custodians.site(peer).running.custodian.unwrap(request),
+        ask: async (peer, request) => {
+          if (this.away.has(peer)) throw new HoldfastError('PEER_UNREACHABLE', `${peer} is away`);
+          const site = custodians.site(peer);
+          const { custodian } = site.running;
+          site.at('read', 'read');
+          return custodian.unwrap(request);
+        },
         nameOf: (peer) => custodians.site(peer).name,
       },
       signer: this.writer,
@@ -78,8 +87,13 @@ export class RotationWorld implements AsyncDisposable {
     });
   }
 
-  static async start(dir: string, t: number, n: number): Promise<RotationWorld> {
-    const custodians = await CeremonyWorld.made(dir, t, n);
+  static async start(
+    dir: string,
+    t: number,
+    n: number,
+    disk?: (folder: Disk, name: string) => Disk,
+  ): Promise<RotationWorld> {
+    const custodians = await CeremonyWorld.made(dir, t, n, { disk });
     const world = new RotationWorld(custodians, await BeaconView.open(new MemoryKv()));
     await world.#append({
       subject: 'init',
@@ -103,10 +117,7 @@ export class RotationWorld implements AsyncDisposable {
   async pass(beats: number): Promise<void> {
     this.custodians.beat += beats;
     this.custodians.nowMs += beats * minute;
-    for (const site of this.custodians.sites.filter(({ isUp }) => isUp)) {
-      await site.running.follow();
-      await keepVersions(site.running.desk, (group, ver) => site.running.custodian.lastUse(group, ver));
-    }
+    await this.custodians.beatAll();
   }
 
   /** A writer makes branch keys, as it does when it seals. */
@@ -202,9 +213,10 @@ export class RotationWorld implements AsyncDisposable {
       view: () => this.view,
       store: async () => undefined,
       append: async (append) => {
-        this.#cut('append', 'before', dead);
+        const kind = append.subject.split('/')[0] ?? '';
+        this.#cut(kind, 'before', dead);
         const entry = await this.#append(append);
-        this.#cut('append', 'after', dead);
+        this.#cut(kind, 'after', dead);
         return entry;
       },
       policyOf: async () => ({ rotateEveryBars: this.rotateEveryBars }),
@@ -253,8 +265,10 @@ export class RotationWorld implements AsyncDisposable {
     return beatAt({ beat: this.beat, atMs: 0 }, 0, { beatMs: 1000, beatsPerBar: 10 });
   }
 
-  #cut(step: string, when: 'before' | 'after', dead: () => boolean): void {
-    if (dead() || this.custodians.kill({ who: 'coordinator', step, when }) === 'kill') throw new Killed();
+  /** `kind`: of the records that are appended. */
+  #cut(kind: string, when: 'before' | 'after', dead: () => boolean): void {
+    const at = { who: 'coordinator', protocol: kind, step: 'append', when };
+    if (dead() || this.custodians.kill(at) === 'kill') throw new Killed();
   }
 
   async #register(body: BranchKeyBody | DirectEnvelope): Promise<void> {
