@@ -120,7 +120,7 @@ export interface DoorStatus {
   readonly beacon: {
     readonly state: string;
     readonly reason: string;
-    /** Id of a log that claims the place of this view's and lacks something: `beacon accept` takes it all the same. */
+    /** Id of a log that is in the place of this view's and lacks something: `beacon accept` takes it all the same. */
     readonly refused: string | null;
     readonly revision: number;
     readonly addresses: number;

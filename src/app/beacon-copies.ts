@@ -4,7 +4,6 @@ import type { BeaconLog, LogPosition } from '../beacon/log.ts';
 import { RemoteLog } from '../beacon/remote.ts';
 import { serveReading } from '../beacon/serve.ts';
 import type { BeaconView } from '../beacon/view.ts';
-import { sameBytes } from '../core/bytes.ts';
 import { second } from '../core/clock.ts';
 import { describeError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
@@ -70,14 +69,6 @@ export function membersWithViews(self: Pick<NodePeer, 'membership' | 'name'>): r
     .members.filter(
       ({ peer, roles }) => peer !== self.name && roles.some((role) => role === 'steward' || role === 'door'),
     );
-}
-
-/** True when `longer`, which reaches at least as far, holds the history up to `position`. */
-export async function holds(longer: Pick<BeaconLog, 'read'>, position: LogPosition): Promise<boolean> {
-  if (position.revision === 0) return true;
-  for await (const { revision, chain } of longer.read(position.revision))
-    return revision === position.revision && sameBytes(chain, position.chain);
-  return false;
 }
 
 function sourceOf(view: BeaconView): Pick<BeaconLog, 'head' | 'read'> {

@@ -10,7 +10,7 @@
 // and begun again.
 
 import { mkdir } from 'node:fs/promises';
-import { type Append, type BeaconLog, decodeAppend } from '../beacon/log.ts';
+import { type Append, type BeaconLog, decodeAppend, holds } from '../beacon/log.ts';
 import { copyLog, migrateLog } from '../beacon/migrate.ts';
 import { rebuildBeacon } from '../beacon/rebuild.ts';
 import type { BeaconView } from '../beacon/view.ts';
@@ -20,7 +20,7 @@ import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcMessage, RpcServer } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import { type BeaconSettings, parseBeaconSettings } from '../local/beacon-settings.ts';
-import { type BeaconCopy, holds, otherCopies, ownCopy } from './beacon-copies.ts';
+import { type BeaconCopy, otherCopies, ownCopy } from './beacon-copies.ts';
 import type { BeaconGate } from './beacon-gate.ts';
 import type { Generation } from './beacon-generations.ts';
 import { beginNext, continueNext, type NextLog, nextOfSame } from './beacon-next.ts';

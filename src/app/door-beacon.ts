@@ -28,7 +28,7 @@ export interface DoorBeaconPorts {
   readonly steward: StewardClient;
   /** For files that last as long as a request. */
   readonly scratch: string;
-  /** The view's part: logs that claim the place of its own and lack something (door-view.ts). */
+  /** The view's part: logs in the place of its own that lack something (door-view.ts). */
   readonly successors: Pick<DoorView, 'refused' | 'accept'>;
   /** Resolves once reads here see the revision. */
   visible(revision: number): Promise<void>;

@@ -26,6 +26,8 @@ import { DoorView } from './door-view.ts';
 const first = lineageOf('11'.repeat(16));
 const second = lineageOf('22'.repeat(16), first);
 const third = lineageOf('33'.repeat(16), second);
+/** A log that was made where nobody knew of ours any more. */
+const stranger = lineageOf('44'.repeat(16));
 
 test('after a rebuild every door sets its copy aside and folds the new log, whichever asked for it', async (t) => {
   t.mock.method(console, 'error', () => undefined);
@@ -87,7 +89,7 @@ test('without its note the copy is kept, and followed on where its chain goes on
   await after.stop();
 });
 
-describe('a log that names ours among those it replaces', () => {
+describe('a log in the place of ours', () => {
   const bk = someId('bk');
   const [a, b, c] = ['a', 'b', 'c'].map((name) => putAppend(someManifest(someAddress(name)), bk)) as [
     Append,
@@ -106,25 +108,34 @@ describe('a log that names ours among those it replaces', () => {
     return { steward, dir, door };
   }
 
-  for (const [name, entries, reason] of [
-    ['lacks a record', [a, c], /version 1 of addr\/.*\/b is not in it/],
-    ['has another one in its place', [a, other, c], /version 1 of addr\/.*\/b is another one in it/],
-    ['is empty', [], /is not in it/],
+  for (const [name, entries, reason, lineage] of [
+    ['lacks a record', [a, c], /version 1 of addr\/.*\/b is not in it/, second],
+    ['has another one in its place', [a, other, c], /version 1 of addr\/.*\/b is another one in it/, second],
+    ['is empty', [], /is not in it/, second],
+    [
+      'names nobody and lacks a record',
+      [c, a],
+      /log 4{32} .* version 1 of addr\/.*\/b is not in it/,
+      stranger,
+    ],
   ] as const)
     test(`is not followed when it ${name}, and nothing of ours is given up`, async (t) => {
       t.mock.method(console, 'error', () => undefined);
       const { steward, dir, door } = await followed(t);
       let isReplaced = false;
       void door.copy.replaced.then(() => (isReplaced = true));
-      await steward.putInForce(entries, second);
+      await steward.putInForce(entries, lineage);
       await untilDiverged(door.copy, reason, t.signal);
       const { watches } = steward;
       await assert.rejects(door.followed.head(), { code: 'BEACON_UNAVAILABLE', message: reason });
-      assert.equal(steward.watches, watches, 'what has not grown is not folded again');
+      await steward.append('more');
+      await assert.rejects(door.followed.head(), { code: 'BEACON_UNAVAILABLE', message: reason });
+      assert.equal(steward.watches, watches, 'what has not grown, or only just, is not folded again');
       assert.equal((await door.copy.view.head(someAddress('b')))?.version, 1);
       assert.equal(isReplaced, false);
       await door.stop();
       // Started again it thinks the same, and follows one that holds everything, in whatever order.
+      await steward.putInForce(entries, lineage);
       const again = await steward.door(dir);
       await untilDiverged(again.copy, reason, t.signal);
       await again.stop();
@@ -166,6 +177,84 @@ describe('a log that names ours among those it replaces', () => {
       'view-log',
       `view.left-${first.id}`,
       `view.replaced-${second.id}`,
+    ]);
+  });
+
+  test('is followed when it holds everything, though it names nobody and other logs came in between', async (t) => {
+    t.mock.method(console, 'error', () => undefined);
+    const { steward, dir, door } = await followed(t);
+    await steward.putInForce([], stranger); // a steward that has just lost its disk
+    await untilDiverged(door.copy, /ends at revision 0;/, t.signal);
+    assert.equal(door.copy.refused, undefined, 'nobody is offered an empty registry');
+    await steward.append(c);
+    await untilDiverged(door.copy, /version 1 of addr.* is not in it/, t.signal);
+    assert.equal(door.copy.refused, stranger.id);
+    const rebuilt = lineageOf('55'.repeat(16), stranger);
+    await steward.putInForce([c, b, a], rebuilt);
+    await door.copy.replaced;
+    await assert.rejects(door.copy.accept(stranger.id), { code: 'VERSION_CONFLICT' }, 'it is not there now');
+    await door.stop();
+    const again = await steward.door(dir);
+    await again.copy.view.waitFor(3, t.signal);
+    await again.stop();
+    assert.deepEqual((await readdir(dir)).sort(), ['view', 'view-log', `view.replaced-${first.id}`]);
+  });
+
+  test('waits for nobody any more once ours is back', async (t) => {
+    t.mock.method(console, 'error', () => undefined);
+    const { steward, door } = await followed(t);
+    await steward.putInForce([c], stranger);
+    await untilDiverged(door.copy, /is not in it/, t.signal);
+    await steward.putInForce([a, b], first);
+    while (door.copy.view.health().state !== 'following') await sleep(5, undefined, { signal: t.signal });
+    assert.equal(door.copy.refused, undefined);
+    await assert.rejects(door.copy.accept(stranger.id), { code: 'VERSION_CONFLICT' });
+    await door.stop();
+  });
+
+  test('is folded from its start when an earlier look left what it does not tell', async (t) => {
+    t.mock.method(console, 'error', () => undefined);
+    const { steward, dir, door } = await followed(t);
+    await steward.putInForce([a, c], stranger);
+    await untilDiverged(door.copy, /b is not in it/, t.signal);
+    await door.stop();
+    await steward.putInForce([b, a], stranger);
+    const again = await steward.door(dir);
+    await again.copy.replaced;
+    await again.stop();
+    const last = await steward.door(dir);
+    await last.copy.view.waitFor(2, t.signal);
+    assert.equal((await last.copy.view.head(someAddress('b')))?.version, 1);
+    await last.stop();
+  });
+
+  test('is accepted again where that was done before, and each copy stays', async (t) => {
+    t.mock.method(console, 'error', () => undefined);
+    const steward = new Steward();
+    const dir = await directory(t);
+    for (const [entries, lineage] of [
+      [[a], first],
+      [[b], stranger],
+      [[a], first],
+      [[b], stranger],
+    ] as const) {
+      await steward.putInForce(entries, lineage);
+      const door = await steward.door(dir);
+      if (door.copy.view.position().revision > 0) {
+        await untilDiverged(door.copy, /is not in it/, t.signal);
+        await door.copy.accept(lineage.id);
+      } else await door.copy.view.waitFor(1, t.signal);
+      await door.stop();
+    }
+    const last = await steward.door(dir);
+    assert.equal((await last.copy.view.head(someAddress('b')))?.version, 1);
+    await last.stop();
+    assert.deepEqual((await readdir(dir)).sort(), [
+      'view',
+      'view-log',
+      `view.left-${first.id}`,
+      `view.left-${first.id}.2`,
+      `view.left-${stranger.id}`,
     ]);
   });
 
@@ -261,8 +350,9 @@ test('a view with a row that its log does not give is given up once it has to pr
 });
 
 async function untilDiverged(copy: DoorView, reason: RegExp, signal: AbortSignal): Promise<void> {
-  while (copy.view.health().state !== 'diverged') await sleep(5, undefined, { signal });
-  assert.match(copy.view.health().reason, reason);
+  const isSo = ({ state, reason: said } = copy.view.health()): boolean =>
+    state === 'diverged' && reason.test(said);
+  while (!isSo()) await sleep(5, undefined, { signal });
 }
 
 async function directory(t: TestContext): Promise<string> {
@@ -281,8 +371,7 @@ class Steward {
   async putInForce(entries: readonly (string | Append)[], lineage: LogLineage): Promise<void> {
     const before = this.#log;
     this.#log = new MemoryLog();
-    for (const entry of entries)
-      await this.#log.append(typeof entry === 'string' ? someAppend(entry) : entry);
+    for (const entry of entries) await this.append(entry);
     const named = namedLog(this.#log, lineage);
     const watch: BeaconLog['watch'] = (from, options) => {
       this.watches++;
@@ -292,8 +381,8 @@ class Steward {
     await before?.[Symbol.asyncDispose]();
   }
 
-  async append(subject: string): Promise<void> {
-    await this.#log?.append(someAppend(subject));
+  async append(entry: string | Append): Promise<void> {
+    await this.#log?.append(typeof entry === 'string' ? someAppend(entry) : entry);
   }
 
   async door(dir: string) {

@@ -4,9 +4,10 @@
 //   view-log             {follows, next, left, checked}: the id of its log; that of the log which takes its place at the
 //                        next start; true when a person decided that, since it lacks something; true once the log
 //                        brought a false record, and is never folded on trust again
-//   view.next-<id>       a copy of a log that says it takes the place of ours, while that is looked into
+//   view.next-<id>       a copy of a log that is in the place of ours, while that is looked into
 //   view.replaced-<id>   the copy before this one; all that it holds is in this one too
-//   view.left-<id>       a copy that holds what its successor lacks: people delete it, nobody else
+//   view.left-<id>       a copy that holds what its successor lacks: people delete it, nobody else; `.2`, `.3` … where
+//                        there is one already
 //   view.check           the copy, folded again to be compared: one taken from the steward, or one unlike others
 //   view.damaged         the copy that was found damaged or false last
 
@@ -16,7 +17,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { isStoreDamage } from '../beacon/birth.ts';
 import { proveRows } from '../beacon/copied.ts';
 import { FollowedLog } from '../beacon/followed.ts';
-import type { LogLineage, LogPosition } from '../beacon/log.ts';
+import { holds, type LogLineage, type LogPosition } from '../beacon/log.ts';
 import type { RemoteLog } from '../beacon/remote.ts';
 import { foldUpTo, lostIn } from '../beacon/successor.ts';
 import { BeaconView, diverged, type ViewOptions } from '../beacon/view.ts';
@@ -35,7 +36,7 @@ interface ViewLog {
   readonly checked?: boolean;
 }
 
-/** A log that claimed our place and does not hold what we have. */
+/** A log in the place of ours that does not hold what we have. */
 interface Refused {
   readonly id: string;
   readonly revision: number;
@@ -45,7 +46,7 @@ interface Refused {
 
 /** A log that may take the place of ours and gives nothing for so long is asked again later. */
 const stallMs = 10 * second;
-/** One that lost something, and has grown since, is looked at again after so long. */
+/** One that lacks something, and has grown since, is looked at again after so long. */
 const againMs = minute;
 
 export class DoorView implements AsyncDisposable {
@@ -58,6 +59,8 @@ export class DoorView implements AsyncDisposable {
   readonly #dataDir: string;
   #log: ViewLog;
   #refused: Refused | undefined;
+  /** Until when no other log is looked at: whatever ids come, it takes no more than half of the time. */
+  #restUntilMs = 0;
   #proving: Promise<void> = Promise.resolve();
   #isProving = false;
   #replace: () => void = () => undefined;
@@ -83,6 +86,7 @@ export class DoorView implements AsyncDisposable {
     this.#proving = this.#proveCopy(signal);
     return new FollowedLog(log, {
       position: () => this.view.position(),
+      read: (from, options) => this.view.entriesSince(from, options),
       followed: () => this.#log.follows,
       onFollowed: (id) => this.#remember({ ...this.#log, follows: id }),
       onReplaced: async (by, head) => {
@@ -96,9 +100,9 @@ export class DoorView implements AsyncDisposable {
     });
   }
 
-  /** Id of the log that claims the place of ours and lacks something; a person may accept it. */
+  /** Id of the log in the place of ours that lacks something; a person may accept it. Undefined once ours is back. */
   get refused(): string | undefined {
-    return this.#refused?.id;
+    return this.view.health().state === 'following' ? undefined : this.#refused?.id;
   }
 
   /**
@@ -108,14 +112,14 @@ export class DoorView implements AsyncDisposable {
    */
   async accept(id: string): Promise<void> {
     if (this.#log.follows === id || this.#log.next === id) return; // asked again, because the first answer was lost
-    const refused = this.#refused;
-    if (refused?.id !== id)
+    if (this.refused !== id)
       throw new HoldfastError(
         'VERSION_CONFLICT',
         `no log ${id} is waiting for this door to be accepted; the check \`beacon\` names the one that is`,
-        { details: { waiting: refused?.id ?? null } },
+        { details: { waiting: this.refused ?? null } },
       );
-    console.error(`log ${id} takes the place of the one that this view follows, as ordered:`, refused.error);
+    const why = this.#refused?.error;
+    console.error(`log ${id} takes the place of the one that this view follows, as ordered:`, why);
     await this.#remember({ ...this.#log, next: id, left: true });
     setTimeout(this.#replace, answeredMs);
   }
@@ -130,34 +134,41 @@ export class DoorView implements AsyncDisposable {
     await this.view[Symbol.asyncDispose]();
   }
 
-  /** Folds the other log beside ours, which goes on being served, and compares. Throws when it lost something. */
+  /** Folds the other log beside ours, which goes on being served, and compares. Throws when it lacks something. */
   async #prove({ id }: LogLineage, head: LogPosition, log: RemoteLog, signal: AbortSignal): Promise<void> {
-    const before = this.#refused;
+    const before = this.#refused?.id === id ? this.#refused : undefined;
+    this.#refused = before; // nobody is to accept one that is not there any more
     if (before !== undefined) {
-      const isSame = before.id === id && before.revision === head.revision;
-      if (isSame || performance.now() - before.atMs < againMs) throw before.error;
+      const hasGrown = before.revision !== head.revision;
+      if (!hasGrown || performance.now() - before.atMs < againMs) throw before.error;
     }
-    const directory = nextPath(this.#dataDir, id);
-    await removeSiblings(this.#dataDir, 'view.next-', (name) => name === basename(directory));
-    const problem = await this.#problemOf(directory, head, log, signal);
+    const problem = await this.#atRest(signal, () => this.#problemOf(id, head, log, signal));
     if (problem === undefined) return;
-    const error = diverged(`log ${id} says that it replaces the log of this view, and ${problem}`);
+    const error = diverged(`log ${id} has taken the place of the one that this view follows, and ${problem}`);
     this.#refused = { id, revision: head.revision, atMs: performance.now(), error };
     throw error;
   }
 
+  /** Runs `look` once it is as long ago that the last one ended as that took. */
+  async #atRest<Found>(signal: AbortSignal, look: () => Promise<Found>): Promise<Found> {
+    await delay(Math.max(0, this.#restUntilMs - performance.now()), undefined, { signal });
+    const beganMs = performance.now();
+    try {
+      return await look();
+    } finally {
+      this.#restUntilMs = 2 * performance.now() - beganMs;
+    }
+  }
+
   async #problemOf(
-    directory: string,
+    id: string,
     head: LogPosition,
     log: RemoteLog,
     signal: AbortSignal,
   ): Promise<string | undefined> {
-    // Its rows are what is looked at, and what a person may accept: they must be its own fold, and nothing false in it.
-    await using next = await openView(
-      directory,
-      { checked: true },
-      { snapshotFrom: Number.POSITIVE_INFINITY },
-    );
+    const directory = nextPath(this.#dataDir, id);
+    await removeSiblings(this.#dataDir, 'view.next-', (name) => name === basename(directory));
+    await using next = await openNext(directory, head, log);
     await foldUpTo(next, log, head.revision, { signal, stallMs });
     return await lostIn(this.view, next, signal);
   }
@@ -226,15 +237,35 @@ async function settled(dataDir: string, log: ViewLog): Promise<ViewLog> {
   const next = nextPath(dataDir, log.next);
   const aside = `view.${log.left === true ? 'left' : 'replaced'}-${log.follows ?? 'unknown'}`;
   if (await isThere(next)) {
-    // The copies before the last one go: what they hold is in the last one, and in the one that comes.
-    await removeSiblings(dataDir, 'view.replaced-', (name) => name === aside);
-    await moveIfThere(path, join(dataDir, aside));
+    if (await isThere(path)) {
+      // The copies before the last one go: what they hold is in the last one.
+      await removeSiblings(dataDir, 'view.replaced-');
+      await moveIfThere(path, await freePath(join(dataDir, aside)));
+    }
     await moveIfThere(next, path);
     await syncDirectory(dataDir);
   }
   const now = { follows: log.next };
   await writeWhole(viewLogPath(dataDir), `${JSON.stringify(now)}\n`, 0o600);
   return now;
+}
+
+/** A copy of the log that ends at `head`, with what an earlier look left there, if that is its beginning. */
+async function openNext(directory: string, head: LogPosition, log: RemoteLog): Promise<BeaconView> {
+  // Its rows are what is looked at, and what a person may accept: they must be its own fold, and nothing false in it.
+  const open = (): Promise<BeaconView> =>
+    openView(directory, { checked: true }, { snapshotFrom: Number.POSITIVE_INFINITY });
+  const left = await open();
+  const position = left.position();
+  try {
+    if (position.revision <= head.revision && (await holds(log, position))) return left;
+  } catch (error) {
+    await left[Symbol.asyncDispose]();
+    throw error;
+  }
+  await left[Symbol.asyncDispose]();
+  await rm(directory, { recursive: true });
+  return open();
 }
 
 async function openView(
@@ -266,11 +297,18 @@ async function moveIfThere(from: string, to: string): Promise<void> {
   }
 }
 
+/** `path`, or the first of `path.2`, `path.3` … that is free. */
+async function freePath(path: string): Promise<string> {
+  let free = path;
+  for (let count = 2; await isThere(free); count++) free = `${path}.${count}`;
+  return free;
+}
+
 /** Removes what begins with `prefix` below `directory`, but for what `isKept`. */
 async function removeSiblings(
   directory: string,
   prefix: string,
-  isKept: (name: string) => boolean,
+  isKept: (name: string) => boolean = () => false,
 ): Promise<void> {
   for (const name of await readdir(directory))
     if (name.startsWith(prefix) && !isKept(name))

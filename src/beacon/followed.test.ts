@@ -19,6 +19,7 @@ import { MemoryKv } from './view-memory.ts';
 const first = lineageOf('11'.repeat(16));
 const second = lineageOf('22'.repeat(16), first);
 const third = lineageOf('33'.repeat(16), second);
+const stranger = lineageOf('44'.repeat(16));
 
 test('a log rebuilt in the place of another is noticed by every view, not only by the one that asked', async (t) => {
   const place = new Place(t);
@@ -53,19 +54,50 @@ test('a log restored with its history is followed on, by its new id', async (t) 
   assert.equal(follower.isReplaced, false);
 });
 
-test('a log of another history that replaces nothing is not believed', async (t) => {
+test('a log of another history that names nobody is looked at too: who made it may have lost the names', async (t) => {
+  const place = new Place(t);
+  for (const [entries, known] of [
+    [['x', 'y', 'z'], first.id],
+    [['x'], first.id],
+    [['x', 'y', 'z'], undefined],
+  ] as const) {
+    place.putInForce(await logOf('a', 'b'), first);
+    const follower = await place.follower();
+    await follower.view.waitFor(2, t.signal);
+    follower.followed = known;
+    place.putInForce(await logOf(...entries), stranger);
+    assert.deepEqual(await follower.replaced, stranger);
+    assert.equal(follower.followed, known);
+  }
+});
+
+test('a log that says our id, or none, and tells another history is not looked at', async (t) => {
   const place = new Place(t);
   place.putInForce(await logOf('a', 'b'), first);
   const follower = await place.follower();
   await follower.view.waitFor(2, t.signal);
-  for (const stranger of [lineageOf('44'.repeat(16)), undefined, first]) {
-    place.putInForce(await logOf('x', 'y', 'z'), stranger);
-    await follower.untilState('diverged', t.signal);
+  for (const lineage of [undefined, first]) {
+    place.putInForce(await logOf('x', 'y', 'z'), lineage);
+    await follower.untilReason(/another history/, t.signal);
     place.putInForce(await logOf('a', 'b'), first);
     await follower.untilState('following', t.signal);
   }
   assert.equal(follower.isReplaced, false);
+});
+
+test('the beginning of our history is looked at only where it says that it replaces ours', async (t) => {
+  const place = new Place(t);
+  place.putInForce(await logOf('a', 'b'), first);
+  const follower = await place.follower();
+  await follower.view.waitFor(2, t.signal);
+  for (const entries of [[], ['a']]) {
+    place.putInForce(await logOf(...entries), stranger);
+    await follower.untilReason(new RegExp(`ends at revision ${entries.length};`), t.signal);
+  }
+  assert.equal(follower.isReplaced, false);
   assert.equal(follower.followed, first.id);
+  place.putInForce(await logOf('a'), second);
+  assert.deepEqual(await follower.replaced, second);
 });
 
 test("a view that has seen nothing follows whatever is in force; one of before there were ids learns its log's", async (t) => {
@@ -175,6 +207,7 @@ class Follower {
   logOver(log: RemoteLog): FollowedLog {
     this.log = new FollowedLog(log, {
       position: () => this.view.position(),
+      read: (from, options) => this.view.entriesSince(from, options),
       followed: () => this.followed,
       onFollowed: async (id) => {
         this.followed = id;

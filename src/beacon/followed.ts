@@ -1,26 +1,38 @@
 // A log as a view follows it that is folded elsewhere: it notices when another log has been put in its place.
 //
-//   same id                        go on
-//   another id, our history        go on, and remember the id (a log restored from a copy)
-//   another id that replaces ours  whoever keeps the view looks whether it holds what ours does (successor.ts), and if
-//                                  so follows it from the next start on
-//   any other                      the view finds out by the chain and says `diverged`; a person decides
+//   same id, or none             the view finds out by the chain whether it can go on
+//   another id, our history      go on, and remember the id (a log restored from a copy)
+//   another id and history       whoever keeps the view looks whether it holds what ours does (successor.ts), and if so
+//                                follows it from the next start on
+//   another id, and only the beginning of our history, e.g. an empty log
+//                                it lacks something, and whoever kept it may still fill it (import): it is behind, and
+//                                looked at only where it says that it replaces ours, so that a person can accept it
+//
+// Whether a log of another history names ours does not count: one that was rebuilt after its disk was lost knows of none.
 
-import { sameBytes } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
-import type { Append, BeaconLog, LogEntry, LogHead, LogLineage, LogPosition } from './log.ts';
+import {
+  type Append,
+  type BeaconLog,
+  holds,
+  type LogEntry,
+  type LogHead,
+  type LogLineage,
+  type LogPosition,
+} from './log.ts';
 
 export interface FollowerPorts {
   /** How far the view has come. */
   position(): LogPosition;
+  /** The entries that the view holds, from a revision on. */
+  readonly read: BeaconLog['read'];
   /** Id of the log that the view was folded from; undefined when it has not been told yet. */
   followed(): string | undefined;
   /** The view is a fold of the log with this id. On disk when it resolves. */
   onFollowed(id: string): Promise<void>;
   /**
-   * Another log, which now ends at `head`, says that it has taken the place of the view's, and tells another history.
-   * Resolves when that is proven and on disk that it will be followed. Throws when it is not, with `diverged` when
-   * it lost something.
+   * Another log, which now ends at `head`, is where the view's was. Resolves when it is proven that it holds everything,
+   * and on disk that it will be followed. Throws when it is not, with `diverged` when it lacks something.
    */
   onReplaced(by: LogLineage, head: LogPosition): Promise<void>;
 }
@@ -73,21 +85,24 @@ export class FollowedLog implements BeaconLog {
   async [Symbol.asyncDispose](): Promise<void> {}
 
   async #meet(head: LogPosition, lineage: LogLineage): Promise<void> {
-    if (await this.#continues(head)) return this.#ports.onFollowed(lineage.id);
-    const followed = this.#ports.followed();
-    if (followed === undefined || !lineage.replaces.includes(followed)) return;
+    const history = await this.#historyOf(head);
+    if (history === 'ours') return this.#ports.onFollowed(lineage.id);
+    if (history === 'beginning' && !this.#isNamedBy(lineage)) return;
     await this.#ports.onReplaced(lineage, head);
     throw new HoldfastError('BEACON_UNAVAILABLE', 'another log has been put in the place of this one', {
       details: { id: lineage.id },
     });
   }
 
-  /** True when the log holds the view's history: the entry that the view holds last proves it. */
-  async #continues(head: LogPosition): Promise<boolean> {
-    const { revision, chain } = this.#ports.position();
-    if (revision === 0) return true;
-    if (head.revision < revision) return false;
-    for await (const entry of this.#log.read(revision)) return sameBytes(entry.chain, chain);
-    return false;
+  /** What the log tells, as far as both go: one entry proves it. */
+  async #historyOf(head: LogPosition): Promise<'ours' | 'beginning' | 'another'> {
+    const own = this.#ports.position();
+    if (own.revision <= head.revision) return (await holds(this.#log, own)) ? 'ours' : 'another';
+    return (await holds(this.#ports, head)) ? 'beginning' : 'another';
+  }
+
+  #isNamedBy({ replaces }: LogLineage): boolean {
+    const followed = this.#ports.followed();
+    return followed !== undefined && replaces.includes(followed);
   }
 }

@@ -1,13 +1,14 @@
 // Which log this is. Two logs with equal chains tell the same history; whether one was put in the other's place, on
 // purpose, no chain can say. So every log has an id, drawn at its birth, and names the logs that it replaces.
 //
-// A rebuild makes a new log with revisions of its own. A view of the old one must not follow it by chance, and should
-// follow it by design: it does when the new log names the id that the view has followed up to now.
+// A rebuild makes a new log with revisions of its own. A view of the old one looks at it because its id is another one,
+// and follows it when it holds everything (followed.ts). The names of the ancestors tell a log that was put in the place
+// of ours from one that was only begun there, and lead stewards from one stream to the next.
 
 import { fieldOf } from '../core/shape.ts';
 import type { LogLineage } from './log.ts';
 
-/** A view away for more rebuilds than this is diverged, and a person looks at it. */
+/** Who was away for more rebuilds than this is not named any more. */
 const ancestorsMax = 64;
 
 /** A log born as `id`, in the place of `replaced` if there is one. */

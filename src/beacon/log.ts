@@ -11,7 +11,7 @@
 // chain at the same revision hold the same history: that one comparison is how a view notices a log that
 // lost or rewrote what it had acknowledged.
 
-import { concat, toHex, uint64, utf8 } from '../core/bytes.ts';
+import { concat, sameBytes, toHex, uint64, utf8 } from '../core/bytes.ts';
 import { decodeCbor, encodeCbor } from '../core/block.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
@@ -110,6 +110,14 @@ const chainDomain = utf8('holdfast/beacon-log/v1\n');
 export function nextChain(previous: LogPosition, payload: Uint8Array): Uint8Array {
   // Fixed-length parts in front, so no two inputs share bytes.
   return sha256(concat(chainDomain, previous.chain, uint64(previous.revision + 1), payload));
+}
+
+/** True when `longer`, which reaches at least as far, holds the history up to `position`. */
+export async function holds(longer: Pick<BeaconLog, 'read'>, position: LogPosition): Promise<boolean> {
+  if (position.revision === 0) return true;
+  for await (const { revision, chain } of longer.read(position.revision))
+    return revision === position.revision && sameBytes(chain, position.chain);
+  return false;
 }
 
 /** The entry that `append` becomes right after `previous`. `payload` spares encoding it again. */

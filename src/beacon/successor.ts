@@ -1,8 +1,9 @@
-// May a log that says it replaces another be followed in its place?
+// May a log be followed in the place of another?
 //
-// Whoever serves a log can name any ancestor. So that word opens nothing by itself: a view of the old log is the
-// evidence of what was acknowledged, and the new log is followed only where its own view holds every version of every
-// record that the old one holds, by CID. What the new log adds is another matter: records are signed by their writers.
+// Whoever serves a log can name any ancestor, and who rebuilt one after its disk was lost can name none. So names prove
+// nothing: a view of the old log is the evidence of what was acknowledged, and the new log is followed only where its own
+// view holds every version of every record that the old one holds, by CID. What the new log adds is another matter:
+// records are signed by their writers.
 
 import { grouped } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';

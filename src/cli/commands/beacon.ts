@@ -73,7 +73,7 @@ export const beaconAccept: Command = {
       await using door = await openDoor(context);
       await door.beaconAccept(id, { signal: context.signal });
     }
-    await untilStartedAgain(context, undefined, id);
+    await untilStartedAgain(context, { refused: id });
     if (context.json) context.screen.value({ log: id });
     else context.screen.line(`the door follows log ${id}`);
   },
@@ -97,7 +97,7 @@ export const beaconMigrate: Command = {
   ].join('\n'),
   async run(context) {
     const to = targetOf(context);
-    const before = await stewardStart(context);
+    const before = await beforehand(context);
     const { already } = await follow(context, (door, request) => door.beaconMigrate(to, request));
     // Stewards that are there know it by themselves; this is for those that come.
     await writeBeaconSettings(context.data, to);
@@ -159,7 +159,7 @@ export const beaconImport: Command = {
     const { positionals, json, screen, signal } = context;
     const { readFileBytes } = await import('../../client/directory.ts');
     await using door = await openDoor(context);
-    const before = await stewardStart(context);
+    const before = await beforehand(context);
     using progress = screen.progress('import', undefined);
     const source = counted(readFileBytes(positionals[0] ?? '', { follow: true }), (more) =>
       progress.add(more),
@@ -191,37 +191,41 @@ async function replaceLog(
   context: Context,
   start: (door: DoorClient, request: WatchedRequest) => Promise<unknown>,
 ): Promise<void> {
-  const before = await stewardStart(context);
+  const before = await beforehand(context);
   await follow(context, start);
   await untilStartedAgain(context, before);
 }
 
-/** When the present steward started, ms since 1970; undefined when it does not answer. */
-async function stewardStart(context: Context): Promise<number | undefined> {
+/** How it stood before. */
+interface Before {
+  /** When the steward started, ms since 1970; undefined when it did not answer. */
+  readonly startedAt?: number | undefined;
+  /** A log that the door did not follow then: that it says so still is no news. */
+  readonly refused: string | null;
+}
+
+async function beforehand(context: Context): Promise<Before> {
   await using door = await openDoor(context);
-  const { steward } = await door.status<StewardStatus>({ signal: context.signal });
-  return steward?.startedAt;
+  const { steward, door: facts } = await door.status<StewardStatus>({ signal: context.signal });
+  return { startedAt: steward?.startedAt, refused: facts.beacon.refused };
 }
 
 const startedAgainMs = minute;
 const pollMs = 200;
+const ifDiverged =
+  'A large registry takes it longer to compare: holdfast status says when it follows. If it stays so, see docs/operating/beacon-diverged.md';
 
 /**
- * Waits for another steward than the one that started at `before`, and a door whose view follows its log.
- * Throws VERSION_CONFLICT as soon as the door refuses it; `accepted`: a log that it only has to start again on.
+ * Waits for another steward than there was before, and a door whose view follows its log.
+ * Throws VERSION_CONFLICT as soon as the door refuses that.
  */
-async function untilStartedAgain(
-  context: Context,
-  before: number | undefined,
-  accepted?: string,
-): Promise<void> {
+async function untilStartedAgain(context: Context, before: Before): Promise<void> {
   const deadline = performance.now() + startedAgainMs;
   context.screen.say('the new log takes its place …');
   for (;;) {
     const lacking = await whatIsLacking(context, before);
     if (lacking === undefined) return;
-    if (isHoldfastError(lacking, 'VERSION_CONFLICT') && lacking.details['refused'] !== accepted)
-      throw lacking;
+    if (isHoldfastError(lacking, 'VERSION_CONFLICT')) throw lacking;
     if (performance.now() >= deadline)
       throw new HoldfastError('TIMEOUT', `the new log is in force, but ${describeError(lacking)}`, {
         cause: lacking,
@@ -230,7 +234,7 @@ async function untilStartedAgain(
   }
 }
 
-async function whatIsLacking(context: Context, before: number | undefined): Promise<unknown> {
+async function whatIsLacking(context: Context, before: Before): Promise<unknown> {
   try {
     await using door = await openDoor(context);
     const {
@@ -238,17 +242,19 @@ async function whatIsLacking(context: Context, before: number | undefined): Prom
       door: facts,
       stewardError,
     } = await door.status<StewardStatus>({ signal: context.signal });
-    if (steward === null || steward.startedAt === before)
+    if (steward === null || steward.startedAt === before.startedAt)
       return new Error(`the steward has not started again: ${stewardError ?? 'the old one answers'}`);
     if (!steward.catalogue.fresh) return new Error(`the steward is behind: ${steward.catalogue.reason}`);
     const { state, reason, refused } = facts.beacon;
-    if (state !== 'following' && refused !== null)
+    if (state === 'following') return undefined;
+    if (state === 'diverged' && refused !== null && refused !== before.refused)
       return new HoldfastError(
         'VERSION_CONFLICT',
         `the new log is in force, and the door does not follow it: ${reason}. Where that version is not to be had any more: holdfast beacon accept ${refused}`,
         { details: { refused } },
       );
-    return state === 'following' ? undefined : new Error(`the door is ${state}: ${reason}`);
+    const hint = state === 'diverged' ? `. ${ifDiverged}` : '';
+    return new Error(`the door is ${state}: ${reason}${hint}`);
   } catch (error) {
     context.signal.throwIfAborted();
     return error; // the door is starting
