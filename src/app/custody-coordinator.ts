@@ -85,12 +85,15 @@ export class CustodyCoordinator implements AsyncDisposable {
     return coordinator;
   }
 
-  /** Makes the first key where the operator has ordered one. Resolves when it is there, or after a while without. */
+  /**
+   * Makes the first key where the operator has ordered one. Resolves when it is there, or without it: after a while, and
+   * at once where the registry has lost it.
+   */
   async begin(): Promise<void> {
     const deadline = systemClock.monotonic() + firstKeyMs;
     while (!this.#stop.signal.aborted) {
       if (await this.#initialise()) return;
-      if (systemClock.monotonic() > deadline) {
+      if (this.#coordinator.isLost || systemClock.monotonic() > deadline) {
         console.error(
           `${this.#coordinator.trouble ?? 'the first key is not made yet'}; trying again with the beats`,
         );

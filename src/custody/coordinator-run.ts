@@ -1,6 +1,6 @@
 // What a coordinator does and when: orders as they come, and by itself what is due. One ceremony at a time.
 //
-//   the key is missing and the operator has ordered it       → init
+//   the key is missing and the operator has ordered it       → init, unless the registry has lost it
 //   custodians are locked on a record that is not filed      → agreed on, signed and filed (coordinate-ballot.ts)
 //   a custodian lacks what the present record says it has    → shown the record again; repaired
 //   the group's bars are over, counted from frames           → refresh
@@ -72,6 +72,7 @@ export class Coordinator {
   #beats = 0;
   #resumeMs = Number.NEGATIVE_INFINITY;
   #trouble: string | undefined;
+  #isLost = false;
 
   constructor(ports: CoordinatorPorts, cg: string, rotation?: RotationDriver) {
     this.#ports = ports;
@@ -82,6 +83,11 @@ export class Coordinator {
   /** Why what was due last could not be done, in words. */
   get trouble(): string | undefined {
     return this.#trouble;
+  }
+
+  /** True when the key was registered once and is not any more: waiting for custodians does not help. */
+  get isLost(): boolean {
+    return this.#isLost;
   }
 
   /** As the downbeats show it. */
@@ -109,6 +115,7 @@ export class Coordinator {
     return this.#alone(async () => {
       try {
         if (!(await this.initialised())) {
+          await this.#requireNew();
           const { t, n, tookMs } = await coordinateInit(this.#ports, order, say);
           say(
             `custody group ${this.cg} has a key that ${t} of ${n} custodians can use, made in ${tookMs} ms`,
@@ -121,6 +128,33 @@ export class Coordinator {
         return false;
       }
     });
+  }
+
+  /**
+   * A share that was in force proves that the record of the key was filed. By itself nobody files it a second time: it
+   * would be signed anew, and so be another record than the one that views and storage nodes hold: the registry has to
+   * be brought back. An order that the operator gives now (`custody init`) is carried to the custodians all the same.
+   */
+  async #requireNew(): Promise<void> {
+    const { custodians } = this.#ports;
+    const asked = await Promise.all(
+      custodians.all().map(async (peer) => {
+        try {
+          const { shares } = await custodians.status(peer);
+          const held = shares.some(({ cg, status }) => cg === this.cg && status !== 'staged');
+          return held ? custodians.nameOf(peer) : undefined;
+        } catch {
+          return undefined; // it does not answer: the ceremony needs it, and says so
+        }
+      }),
+    );
+    const holders = asked.filter((name) => name !== undefined);
+    this.#isLost = holders.length > 0;
+    if (!this.#isLost) return;
+    throw new HoldfastError(
+      'VERSION_CONFLICT',
+      `the registry has lost the key of custody group ${this.cg}, of which ${holders.join(', ')} hold shares; bring the registry back: holdfast beacon import FILE, or holdfast beacon rebuild`,
+    );
   }
 
   /** What is due at this beat; never rejects. Beats that come while something is under way are only counted. */

@@ -104,6 +104,22 @@ test('what is agreed on under one order is finished under another, with the poli
   await goesOn(world, other);
 });
 
+test('a key that the registry has lost is not made or filed again by itself', async () => {
+  await using world = await CeremonyWorld.made(dir, t, n);
+  const filed: string[] = [];
+  const ports = world.ports();
+  const lost = {
+    ...ports.registry,
+    kek: async () => undefined,
+    file: async (subject: string) => void filed.push(subject),
+  };
+  const coordinator = new Coordinator({ ...ports, registry: lost }, cg);
+  assert.equal(await coordinator.initialise(world.initOrder(t, n), quiet), false);
+  assert.match(coordinator.trouble ?? '', /custodian-1, .* hold shares; bring the registry back/);
+  assert.equal(coordinator.isLost, true);
+  assert.deepEqual(filed, []);
+});
+
 test('the operator may order others to make the key as long as nobody has voted', async () => {
   await using world = await CeremonyWorld.start(dir, n);
   await endedBefore(world, world.initOrder(t, n), 'conclude');
