@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
@@ -71,6 +71,14 @@ test('killed in the middle of setting aside, it goes on at the next start', asyn
     await stop();
   }
   assert.deepEqual((await readdir(dir)).sort(), ['view', 'view-log']);
+  // Only the copy before was moved.
+  await rename(join(dir, 'view'), join(dir, `view.next-${second.id}`));
+  await mkdir(join(dir, `view.replaced-${first.id}`));
+  await writeFile(join(dir, 'view-log'), JSON.stringify({ follows: first.id, next: second.id }));
+  const { copy, stop } = await steward.door(dir);
+  assert.equal(copy.view.position().revision, 2);
+  await stop();
+  assert.deepEqual((await readdir(dir)).sort(), ['view', 'view-log', `view.replaced-${first.id}`]);
 });
 
 test('without its note the copy is kept, and followed on where its chain goes on', async (t) => {

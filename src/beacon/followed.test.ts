@@ -94,8 +94,12 @@ test('the beginning of our history is looked at only where it says that it repla
     place.putInForce(await logOf(...entries), stranger);
     await follower.untilReason(new RegExp(`ends at revision ${entries.length};`), t.signal);
   }
-  assert.equal(follower.isReplaced, false);
   assert.equal(follower.followed, first.id);
+  follower.followed = undefined;
+  place.putInForce(await logOf(), second);
+  await follower.untilReason(/ends at revision 0;/, t.signal);
+  assert.equal(follower.isReplaced, false);
+  follower.followed = first.id;
   place.putInForce(await logOf('a'), second);
   assert.deepEqual(await follower.replaced, second);
 });
