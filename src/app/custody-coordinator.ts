@@ -121,9 +121,12 @@ export class CustodyCoordinator implements AsyncDisposable {
 
   /** True when there is nothing to make. */
   async #initialise(): Promise<boolean> {
-    if (this.#initialised || this.#beacon.view === undefined) return true;
+    const { view } = this.#beacon;
+    if (this.#initialised || view === undefined) return true;
     if (await this.#coordinator.initialised()) this.#initialised = true;
     else {
+      const { state, revision, logRevision } = view.health();
+      if (state !== 'following' || revision !== logRevision) return false; // what is not read yet may bring it
       const order = await this.#initOrder();
       if (order === undefined) return true;
       if (this.#areThere()) this.#initialised = await this.#coordinator.initialise(order, say);
