@@ -45,7 +45,8 @@ export function beaconRoutes(ports: DoorPorts): Route[] {
       path: '/ucxi/v1/beacon/accept',
       operationId: 'beaconAccept',
       data: schemas.accepted,
-      summary: 'Have this door follow a log that is in the place of its own and lacks something; it starts again on it',
+      summary:
+        'Have this door follow a log that is in the place of its own and lacks something; it starts again on it',
       tag: 'operations',
       parameters: [logParameter],
       statuses: [200],
