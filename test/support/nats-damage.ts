@@ -14,8 +14,8 @@ export type Damage = 'flip' | 'halve';
 const sizeBytesMin = 64;
 
 /**
- * Damages those files of one server that `isMeant` is true of, while it is down; where it does not start with them, it
- * starts with none. Then another one is killed, so that the damaged one is needed for a majority, and started again.
+ * Damages those files of one server that `isMeant` is true of, while it is down; where it does not start with them, or
+ * never follows the leader again, it starts with none, as who operates it would do. Then another one is killed, so that the damaged one is needed for a majority, and started again.
  */
 export async function damageOne(
   cluster: NatsCluster,
@@ -32,13 +32,10 @@ export async function damageOne(
     if (entry.isFile() && isMeant(path) && (await damageFile(path, damage))) count++;
   }
   assert(count > 0, 'no files to damage');
-  try {
-    await cluster.start(index);
-  } catch (error) {
-    // It refuses to start with what is left. Who operates it gives it an empty directory; the others fill that.
-    if (!String(error).includes("Can't start JetStream")) throw error;
+  if (!(await startsWith(cluster, index)) || !(await isCaughtUp(cluster, stream, minute))) {
+    await cluster.end(index);
     await rm(store, { recursive: true });
-    await cluster.start(index);
+    await cluster.start(index); // the others fill it
   }
   await caughtUp(cluster, stream);
   const other = (index + 1) % 3;
@@ -46,6 +43,17 @@ export async function damageOne(
   await delay(5000);
   await cluster.start(other);
   await caughtUp(cluster, stream);
+}
+
+/** False when it refuses to start with what is left. */
+async function startsWith(cluster: NatsCluster, index: number): Promise<boolean> {
+  try {
+    await cluster.start(index);
+    return true;
+  } catch (error) {
+    if (String(error).includes("Can't start JetStream")) return false;
+    throw error;
+  }
 }
 
 /** Twenty bits of it somewhere, or its second half. False for one that holds next to nothing. */
@@ -65,11 +73,16 @@ async function damageFile(path: string, damage: Damage): Promise<boolean> {
 
 /** Resolves when every server that holds the stream follows its leader. */
 async function caughtUp(cluster: NatsCluster, stream: string): Promise<void> {
-  const giveUpAt = performance.now() + 3 * minute;
+  assert(await isCaughtUp(cluster, stream, 3 * minute), 'a server does not catch up');
+}
+
+async function isCaughtUp(cluster: NatsCluster, stream: string, patienceMs: number): Promise<boolean> {
+  const giveUpAt = performance.now() + patienceMs;
   while (!(await allFollow(cluster, stream))) {
-    assert(performance.now() < giveUpAt, 'a server does not catch up');
+    if (performance.now() >= giveUpAt) return false;
     await delay(200);
   }
+  return true;
 }
 
 async function allFollow(cluster: NatsCluster, stream: string): Promise<boolean> {
