@@ -28,6 +28,7 @@ const isFull = isAll || process.env['HOLDFAST_FULL'] === '1';
 const slowest = ['test/cluster/any-one.test.ts', 'test/cluster/custody-tools.test.ts'];
 const long = [
   'src/custody/ceremony-crash.test.ts',
+  'src/custody/rotation-crash.test.ts',
   'test/cluster/custody-rotate.test.ts',
   'test/cluster/hygiene.test.ts',
   'test/cluster/key-providers.test.ts',
@@ -41,6 +42,7 @@ const ofClusters = globSync('test/cluster/*.test.ts');
 /** Of each group, so that none of them is begun when all else is done. */
 const first = [
   'src/custody/ceremony-crash.test.ts',
+  'src/custody/rotation-crash.test.ts',
   'src/app/beacon-moves.test.ts',
   ...globSync(['src/beacon/jetstream*.test.ts', 'test/power-cut.test.ts', 'src/custody/rotation.test.ts']),
   'test/cluster/cli.test.ts',

@@ -365,8 +365,11 @@ export async function keepVersions(
 
 async function eraseDestroyed(desk: Pick<CeremonyDesk, 'ports'>): Promise<void> {
   const { shares, books } = desk.ports;
-  for (const { cg, kekVer } of shares.shares())
-    if (books.book(cg)?.kek(kekVer)?.state === 'destroyed') await shares.retire({ cg, kekVer });
+  for (const cg of books.groups()) {
+    const held = new Set(shares.shares().flatMap((each) => (each.cg === cg ? each.kekVer : [])));
+    for (const kekVer of held)
+      if (books.book(cg)?.kek(kekVer)?.state === 'destroyed') await shares.retire({ cg, kekVer });
+  }
 }
 
 function bookOf(desk: CeremonyDesk, cg: string): CustodyBook {
