@@ -1,6 +1,7 @@
 // Whoever holds a door's token may bring any record; a place that belongs to a custody group it does not get.
 
 import assert from 'node:assert/strict';
+import { Readable } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
 import { catchUp } from '../../test/suites/beacon-view.suite.ts';
 import { someKek } from '../../test/suites/beacon-records.ts';
@@ -21,6 +22,7 @@ import { signRecord, type SignedRecord } from '../manifest/record.ts';
 import { checkEntitled, type Entitled } from './entitled.ts';
 import type { Append, LogRecord } from './log.ts';
 import { MemoryLog } from './memory.ts';
+import { rebuildBeacon } from './rebuild.ts';
 import { openRegistryRecord, recordKey } from './records.ts';
 import { BeaconView, checkAppend } from './view.ts';
 import { MemoryKv } from './view-memory.ts';
@@ -77,6 +79,22 @@ describe('a place of a custody group', () => {
     await assert.rejects(checkEntitled(view, appendOf(policy, kek, ofOther), entitled), {
       message: /comes with the certificate of its birth/,
     });
+  });
+
+  it('is given again where a log is moved that was rebuilt from blocks', async () => {
+    await using log = new MemoryLog();
+    const blocks = founding.map(({ bytes }) => bytes).toReversed();
+    const report = await rebuildBeacon({ blocks: Readable.from(blocks), log, scratch: new MemoryKv() });
+    assert.deepEqual([report.records, report.forks, report.missing], [3, [], []]);
+    await using target = new MemoryLog();
+    await using view = await BeaconView.open(new MemoryKv());
+    for await (const entry of log.read(1)) {
+      await checkEntitled(view, entry, entitled);
+      await target.append(entry);
+      await catchUp(view, target);
+    }
+    assert.equal(view.counts().rejected, 0);
+    assert.notEqual(await view.kek(group.cg, 1), undefined);
   });
 
   it('is not given to a key that somebody made for himself, under its own name or another', async () => {

@@ -45,12 +45,14 @@ export async function rebuildBeacon(ports: RebuildPorts): Promise<RebuildReport>
   const { blocks, invalid } = await sortInto(ports.scratch, ports.blocks, ports.signal);
   const report = { blocks, invalid, records: 0, forks: [], missing: [] } satisfies RebuildReport;
   const found = new Findings();
-  const appended = mapInOrder(orderedRecords(ports.scratch, found), appendsUnderWay, async (record) => {
+  const together = withBirths(orderedRecords(ports.scratch, found), ports.scratch);
+  const appended = mapInOrder(together, appendsUnderWay, async (records) => {
     ports.signal?.throwIfAborted();
-    return ports.log.append(appendOf(record));
+    await ports.log.append(appendOf(records));
+    return records.length;
   });
   let records = 0;
-  for await (const _entry of appended) records++;
+  for await (const count of appended) records += count;
   return { ...report, records, forks: found.forks, missing: found.missing };
 }
 
@@ -116,6 +118,36 @@ async function* orderedRecords(scratch: Kv, found: Findings): AsyncGenerator<Ope
       }
     }
   }
+}
+
+/**
+ * The same records, those that belong into one entry together: the first key of a custody group comes with the
+ * certificate of its birth, or no registry would take it (entitled.ts) when this log is moved there.
+ */
+async function* withBirths(
+  records: AsyncIterable<OpenedRecord>,
+  scratch: Kv,
+): AsyncGenerator<readonly [OpenedRecord, ...OpenedRecord[]]> {
+  const brought = new Set<string>();
+  for await (const record of records) {
+    if (brought.has(record.cid.toString())) continue;
+    const { body } = record;
+    const isFirst = body.kind === 'kek' && body.provider === 'tdec' && body.ver === 1 && body.seq === 1;
+    const birth = isFirst ? await birthOf(body.cg, scratch) : undefined;
+    if (birth !== undefined) brought.add(birth.cid.toString());
+    yield birth === undefined ? [record] : [record, birth];
+  }
+}
+
+/** The first certificate about the first version of a group's key, where one was found. */
+async function birthOf(cg: string, scratch: Kv): Promise<OpenedRecord | undefined> {
+  for await (const chain of chainsOf(scratch, `cert/${cg}/1\0`)) {
+    const [first] = chooseVersions(chain, new Findings());
+    if (first?.version !== 1) return undefined;
+    const bytes = await scratch.get(rowKey(first.chainId, first.version, first.cid.toString()));
+    return bytes === undefined ? undefined : openRegistryRecord(bytes);
+  }
+  return undefined;
 }
 
 /** The candidates of one chain after the other, versions ascending. */
@@ -204,10 +236,11 @@ function bestOf(
   return rivals.toSorted(order)[0];
 }
 
-function appendOf({ body, bytes }: OpenedRecord): Append {
-  const key = recordKey(body);
+function appendOf([first, ...more]: readonly [OpenedRecord, ...OpenedRecord[]]): Append {
+  const { body } = first;
   const at = body.kind === 'manifest' ? Math.max(0, parseInstant(body.generated_at) ?? 0) : 0;
-  return { subject: `${rebuildPrefix}${key}`, expected: expectAny, records: [{ key, bytes }], at };
+  const records = [first, ...more].map((record) => ({ key: recordKey(record.body), bytes: record.bytes }));
+  return { subject: `${rebuildPrefix}${recordKey(body)}`, expected: expectAny, records, at };
 }
 
 function notEmpty(revision: number): HoldfastError {
