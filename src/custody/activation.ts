@@ -76,7 +76,8 @@ export class Activation {
     if (entry.status === 'staged' && this.#isPromised(entry, kek)) return undefined;
     if (entry.status === 'previous' || entry.status === 'staged')
       return async () => {
-        await shares.erase(ref);
+        // Never what a new attempt has staged in its place while we waited for the disk.
+        await shares.erase(ref, entry.id);
         if (kek !== undefined) await this.#erasePrekeys(kek);
       };
     if (kek === undefined || kek.shareGen <= entry.gen || this.#desk.seat(kek) !== undefined)

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { cg, Killed } from '../../test/support/ceremony-world.ts';
+import { cg, Killed, random } from '../../test/support/ceremony-world.ts';
 import { RotationWorld } from '../../test/support/rotation-world.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import type { RotationCoordinator } from './rotation-coordinator.ts';
@@ -159,6 +159,33 @@ describe('rotation of a key', () => {
     const steps = await finish(world, () => world.readAll(), coordinator);
     assert.deepEqual(steps.slice(0, 2), ['destroy', 'make']);
     assert.deepEqual(await world.states(), ['destroyed', 'destroyed', 'active']);
+  });
+
+  test('keeps a share that is staged at the moment in which the one of an earlier attempt is erased', async () => {
+    await using world = await RotationWorld.start(dir, 2, 3);
+    world.order = world.rotateOrder(1);
+    const { custodians } = world;
+    custodians.kill = ({ who, step }) => (who === 'custodian-1' && step === 'receive' ? 'lose' : 'go');
+    await assert.rejects(world.coordinator().advance(signal), /custodian-1/);
+    // It is agreed that nothing came of it, and no other attempt begins.
+    custodians.kill = ({ who, protocol }) => (who === 'custodian-1' && protocol === 'rotate' ? 'lose' : 'go');
+    await assert.rejects(world.coordinator().advance(signal), /custodian-1/);
+    await world.pass(1);
+    custodians.beat += 13;
+    custodians.nowMs += 13 * 60_000;
+    const { shares, activation } = custodians.site('peer-2').running;
+    const stagedKek = () => shares.shares().find(({ key, status }) => key === 'kek' && status === 'staged');
+    const facts = stagedKek();
+    assert.ok(facts !== undefined);
+    const put = { facts, secret: random(32), beat: custodians.beat };
+    const staging = shares.stage({ cg, kekVer: 2, gen: 1 }, 'kek', put);
+    await Promise.all([staging, activation.settle(custodians.nowMs)]);
+    assert.notEqual(stagedKek()?.id, facts.id);
+    assert.ok(stagedKek() !== undefined, 'it was promised to be there');
+    assert.ok(
+      !shares.shares().some(({ key, status }) => key === 'frost' && status === 'staged'),
+      'it was past',
+    );
   });
 
   test('needs all custodians to begin, and two of three to go on', async () => {

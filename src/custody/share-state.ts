@@ -156,11 +156,13 @@ export function left(state: ShareState, ref: Pick<ShareRef, 'cg' | 'kekVer'>): S
 }
 
 /** Without the share of `ref` that is staged or previous: an active one is only ever followed or retired. */
-export function erased(state: ShareState, ref: ShareRef): ShareState {
+export function erased(state: ShareState, ref: ShareRef, id?: string): ShareState {
   const entries = state.entries.filter(
-    (each) => !(isOf(each, ref) && each.gen === ref.gen && each.status !== 'active'),
+    (each) =>
+      !(isOf(each, ref) && each.gen === ref.gen && each.status !== 'active') ||
+      (id !== undefined && each.id !== id),
   );
-  return { ...state, entries };
+  return entries.length === state.entries.length ? state : { ...state, entries };
 }
 
 /** Without any share of a key version, for good. */

@@ -213,9 +213,12 @@ export class ShareStore {
     await this.#change((state) => activated(state, ref, by));
   }
 
-  /** Erases the staged or previous shares of `ref`; nothing when there are none. An active share is not erased. */
-  async erase(ref: ShareRef): Promise<void> {
-    await this.#change((state) => erased(state, ref));
+  /**
+   * Erases the staged or previous shares of `ref`; nothing when there are none. An active share is not erased.
+   * @param id only the share that has these files: another one may have taken its place
+   */
+  async erase(ref: ShareRef, id?: string): Promise<void> {
+    await this.#change((state) => erased(state, ref, id));
   }
 
   /** Erases every share of a key version, also the active one, for good. */
