@@ -42,6 +42,8 @@ class Places {
   readonly seen = new Set<string>();
   /** What is under way: states of the versions that are not destroyed. */
   phase = '';
+  /** Pages that the victim has answered about, or would have. */
+  answered = 0;
   #isOpen = false;
 
   /** True when it is to be cut here. */
@@ -83,10 +85,15 @@ async function rotateThrough(world: RotationWorld, places: Places, checkMore = a
     custodians.kill = (at) => {
       const isStep = !['activate', 'read', 'beat', 'start'].includes(at.protocol);
       const dropsOut = rotations > rotationsOfThree && places.phase !== 'active' && isStep;
+      if (at.who === victim && at.step === 'open' && at.when === 'after') places.answered++;
       return at.who === third && dropsOut ? 'lose' : cut(at);
     };
     await rotate(world, places);
     await checkEnd(world);
+    const { log } = custodians.site('peer-2').running;
+    const leaves = (await log.leaves(0, log.size)).map((leaf) => parseLeaf(leaf).reason);
+    const written = leaves.filter((reason) => /^page \d+ (?:moved|verified)/.test(reason)).length;
+    assert.ok(written >= places.answered, `${written} pages written down, ${places.answered} answered about`);
     await checkMore();
     if (places.seen.size === before && rotations > rotationsOfThree) return;
   }
