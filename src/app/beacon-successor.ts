@@ -131,9 +131,6 @@ export class BeaconSuccessor implements AsyncDisposable {
       const made = await rebuildBeacon({ blocks, log: next.log, scratch, signal });
       await scratch[Symbol.asyncDispose]();
       await clearScratch(next.directory);
-      const { revision } = await next.log.head();
-      if (revision !== made.records)
-        throw new HoldfastError('VERSION_CONFLICT', 'somebody else rebuilds the Beacon into the same stream');
       return made;
     });
     yield {

@@ -72,6 +72,18 @@ it('refuses a log that holds something', async () => {
   });
 });
 
+it('is refused when somebody else appended to the log meanwhile', async () => {
+  await using log = new MemoryLog();
+  async function* blocks(): AsyncGenerator<Uint8Array> {
+    yield* all;
+    await log.append(putAppend(v1, bk));
+  }
+  await assert.rejects(rebuildBeacon({ blocks: blocks(), log, scratch: new MemoryKv() }), {
+    code: 'VERSION_CONFLICT',
+    message: /somebody else rebuilds/,
+  });
+});
+
 async function rebuilt(blocks: readonly Uint8Array[]): Promise<{ view: BeaconView; report: RebuildReport }> {
   const log = new MemoryLog();
   const report = await rebuildBeacon({ blocks: stream(blocks), log, scratch: new MemoryKv() });

@@ -38,7 +38,7 @@ export interface RebuildPorts {
   readonly signal?: AbortSignal;
 }
 
-/** Throws VERSION_CONFLICT when the log is not empty. */
+/** Throws VERSION_CONFLICT when the log is not empty, or somebody else appended meanwhile. */
 export async function rebuildBeacon(ports: RebuildPorts): Promise<RebuildReport> {
   const { revision } = await ports.log.head();
   if (revision > 0) throw notEmpty(revision);
@@ -51,8 +51,13 @@ export async function rebuildBeacon(ports: RebuildPorts): Promise<RebuildReport>
     await ports.log.append(appendOf(records));
     return records.length;
   });
-  let records = 0;
-  for await (const count of appended) records += count;
+  let [entries, records] = [0, 0];
+  for await (const count of appended) {
+    entries++;
+    records += count;
+  }
+  if ((await ports.log.head()).revision !== entries)
+    throw new HoldfastError('VERSION_CONFLICT', 'somebody else rebuilds the Beacon into the same log');
   return { ...report, records, forks: found.forks, missing: found.missing };
 }
 
