@@ -266,6 +266,17 @@ describe('threshold custody', () => {
     );
   });
 
+  it('says at once by a canary that custodians have read nothing since their start', async () => {
+    await using group = await TestGroup.create();
+    const provider = group.provider();
+    const { body } = await makeKey(provider);
+    for (const each of group.custodians) each.forget();
+    const [answer] = await provider.unwrap([body], { ...request, purpose: 'canary' });
+    assert.match(answer?.ok === false ? answer.error.message : '', /were not read to their end yet/);
+    // As often as for any passing trouble: waiting for them would be thirty times.
+    for (const each of group.custodians) assert.ok(each.askedCount <= 5, `${each.name}: ${each.askedCount}`);
+  });
+
   it('waits longer for custodians that have read nothing since their start', async () => {
     await using group = await TestGroup.create();
     const { branchKey, body } = await makeKey(group.provider());

@@ -140,7 +140,8 @@ export class TdecProvider implements KekProvider {
     const answers = new Map<number, Unwrapped>();
     let wanted: readonly number[] = [...records.keys()];
     let { beat } = request;
-    const readingUntil = performance.now() + readingMsMax;
+    // A canary is to say how it is now.
+    const readingUntil = performance.now() + (request.purpose === 'canary' ? 0 : readingMsMax);
     for (let attempt = 1; wanted.length > 0; ) {
       const left = await this.#round(records, wanted, { ...request, beat }, answers);
       wanted = left.places;
