@@ -3,7 +3,7 @@
 //   node scripts/test.ts [name part …]   only files whose path contains one of the parts
 //
 // Files that repeat for longer what another test shows once are left out, unless they are named or HOLDFAST_FULL=1
-// (as .ci/run sets it): `npm test` stays under ten minutes on two cores, and says what it did not run. The slowest
+// (as .ci/run sets it): `npm test` is to stay under ten minutes on two cores, and says what it did not run. The slowest
 // are for a release: only when they are named, or with HOLDFAST_ALL=1, because .ci/run has its limit too.
 //
 // Groups follow each other: of those that start ten processes two run at a time, of the others three, because each waits

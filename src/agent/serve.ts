@@ -8,9 +8,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { second } from '../core/clock.ts';
 import { asHoldfastError, describeError, errorCatalogue, HoldfastError } from '../core/errors.ts';
-import { http } from '../net/http.ts';
 import { objectKeyRequestBytesMax } from '../custody/object-key.ts';
 import { wholeBody } from '../local/loopback.ts';
+import { http } from '../net/http.ts';
 
 export interface AgentService {
   readonly info: () => Readonly<Record<string, unknown>>;

@@ -8,8 +8,8 @@ import { minute } from '../core/clock.ts';
 import { asHoldfastError, describeError, errorCatalogue, HoldfastError } from '../core/errors.ts';
 import type { ErrorDetails } from '../core/errors.ts';
 import { sameSecret, sha256 } from '../core/hash.ts';
-import { http } from '../net/http.ts';
 import { isMap } from '../core/shape.ts';
+import { http } from '../net/http.ts';
 import { isErrorCode } from './run-file.ts';
 
 /** Where one listens. */

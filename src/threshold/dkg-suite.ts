@@ -7,6 +7,7 @@
 import { concat, utf8 } from '../core/bytes.ts';
 import { sha512 } from '../core/hash.ts';
 import { type Group, type Point, pointBytes, type Scalar, samePoint, scalarBytes } from './group.ts';
+import { sha512Scalar } from './transcript.ts';
 import { uint64le } from './wire.ts';
 
 export const schnorrBytes = pointBytes + scalarBytes;
@@ -89,11 +90,6 @@ export function sealingKey(
   return { key: output.subarray(0, 32), nonce: output.subarray(32, 56) };
 }
 
-function prefixedScalar(suite: DkgSuite, name: string, ...parts: readonly Uint8Array[]): Scalar {
-  const input = concat(utf8(`${suite.prefix}-${name}`), ...parts);
-  const wide = sha512(input);
-  const value = suite.group.scalar.reduce(wide);
-  input.fill(0);
-  wide.fill(0);
-  return value;
+function prefixedScalar({ prefix, group }: DkgSuite, name: string, ...parts: readonly Uint8Array[]): Scalar {
+  return sha512Scalar(group, utf8(`${prefix}-${name}`), ...parts);
 }

@@ -25,6 +25,7 @@ import {
 } from './group.ts';
 import { type KeySet, requireMember } from './key-set.ts';
 import { lagrange } from './polynomial.ts';
+import { sha512Scalar } from './transcript.ts';
 
 /** Two points: hiding, binding. */
 const commitmentBytes = 2 * pointBytes;
@@ -144,14 +145,14 @@ function contextOf(
   const list = concat(...rows.flatMap(({ index, bytes }) => [scalar.fromInt(index), bytes]));
   const prefix = concat(keys.Y, sha512(concat(named('msg'), message)), sha512(concat(named('com'), list)));
   const signers = rows.map(({ index, bytes }): Signer => {
-    const binding = hashToScalar(group, named('rho'), prefix, scalar.fromInt(index));
+    const binding = sha512Scalar(group, named('rho'), prefix, scalar.fromInt(index));
     const [hidden, bound] = [bytes.subarray(0, pointBytes), bytes.subarray(pointBytes)];
     const commitment = group.add(hidden, group.mul(binding, bound));
     return { index, binding, commitment, weight: lagrange(group, indices, index) };
   });
   const commitment = group.sum(signers.map((signer) => signer.commitment));
   // H2 has no prefix, so that plain Ed25519 verifies (6.1).
-  return { signers, commitment, challenge: hashToScalar(group, commitment, keys.Y, message) };
+  return { signers, commitment, challenge: sha512Scalar(group, commitment, keys.Y, message) };
 }
 
 /** 5.2: our share. Zeroes the nonces, and whatever else of ours it made. */
@@ -175,7 +176,7 @@ function responseOf(
 /** 4.1: from chance and the share, so that a weak source of chance alone does not show the share. */
 function nonceOf(group: Group, share: Scalar, random: RandomBytes): Scalar {
   const chance = random(scalarBytes);
-  const nonce = hashToScalar(group, named('nonce'), chance, share);
+  const nonce = sha512Scalar(group, named('nonce'), chance, share);
   chance.fill(0);
   return nonce;
 }
@@ -227,15 +228,6 @@ function isCommitment(group: Group, bytes: Uint8Array): boolean {
     group.isPoint(bytes.subarray(0, pointBytes)) &&
     group.isPoint(bytes.subarray(pointBytes))
   );
-}
-
-function hashToScalar({ scalar }: Group, ...parts: readonly Uint8Array[]): Scalar {
-  const input = concat(...parts);
-  const wide = sha512(input);
-  const value = scalar.reduce(wide);
-  input.fill(0);
-  wide.fill(0);
-  return value;
 }
 
 /** Prefix of the hashes H1, H3, H4 and H5 (6.1). */

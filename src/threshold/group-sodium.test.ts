@@ -4,14 +4,17 @@ import { test } from 'node:test';
 import * as wrappers from 'libsodium-wrappers-sumo';
 import { asBuffer } from '../core/bytes.ts';
 import { fieldOf } from '../core/shape.ts';
+import { loadEd25519 } from './ed25519-sodium.ts';
 import { loadRistretto } from './group-sodium.ts';
 import { encrypt } from './tdh2.ts';
 
 const group = await loadRistretto();
+const ed25519 = await loadEd25519();
 const { scalar } = group;
 
 test('it is loaded once', async () => {
   assert.equal(await loadRistretto(), group);
+  assert.equal(await loadEd25519(), ed25519);
 });
 
 test('no scalar stays in the memory of the compiled module, whatever was done with it', () => {
@@ -24,6 +27,10 @@ test('no scalar stays in the memory of the compiled module, whatever was done wi
     mul: () => group.mul(k, p),
     'mul, refused': () => assert.throws(() => group.mul(k, new Uint8Array(32).fill(0xff))),
     base: () => group.base(k),
+    'mul on ed25519': () => ed25519.mul(k, ed25519.base(other)),
+    'mul on ed25519, refused': () => assert.throws(() => ed25519.mul(k, new Uint8Array(32).fill(0xfe))),
+    'mul of the identity of ed25519': () => ed25519.mul(k, ed25519.identity),
+    'base on ed25519': () => ed25519.base(k),
     reduce: () => scalar.reduce(wide),
     add: () => scalar.add(k, other),
     'add, right': () => scalar.add(other, k),

@@ -2,7 +2,7 @@
 // domain in front, and holds all public values of the statement (the strong form): two statements never share
 // bytes. The one exception is the DLEQ proof, which keeps the encoding of RFC 9497 so that its vectors apply.
 
-import { lengthPrefixed } from '../core/bytes.ts';
+import { concat, lengthPrefixed } from '../core/bytes.ts';
 import { preimage, sha512 } from '../core/hash.ts';
 import type { Group, Scalar } from './group.ts';
 
@@ -41,4 +41,14 @@ export function transcriptHash(dst: string, ...parts: readonly Uint8Array[]): Ui
 /** The challenge of a proof: `transcriptHash` mod L. Public. */
 export function hashToScalar(group: Group, dst: string, ...parts: readonly Uint8Array[]): Scalar {
   return group.scalar.reduce(transcriptHash(dst, ...parts));
+}
+
+/** SHA-512 of the parts in a row, mod L. The parts may be secret: what was made of them is zeroed, but for the result. */
+export function sha512Scalar({ scalar }: Group, ...parts: readonly Uint8Array[]): Scalar {
+  const input = concat(...parts);
+  const wide = sha512(input);
+  const value = scalar.reduce(wide);
+  input.fill(0);
+  wide.fill(0);
+  return value;
 }

@@ -15,7 +15,8 @@ const sizeBytesMin = 64;
 
 /**
  * Damages those files of one server that `isMeant` is true of, while it is down; where it does not start with them, or
- * never follows the leader again, it starts with none, as who operates it would do. Then another one is killed, so that the damaged one is needed for a majority, and started again.
+ * never follows the leader again, it starts with none, as who operates it would do. Then another one is killed, so that
+ * the damaged one is needed for a majority, and started again.
  */
 export async function damageOne(
   cluster: NatsCluster,
