@@ -29,7 +29,7 @@ import { timesOf } from './measure.ts';
 const [unwraps = 300, contentKeys = 1_000_000] = process.argv.slice(2).map(Number);
 /** The argument of the processes that this one starts. */
 const rewrapWord = 'rewrap';
-const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+const program = fileURLToPath(new URL('../bin/holdfast.js', import.meta.url));
 const random = (sizeBytes: number): Uint8Array => new Uint8Array(randomBytes(sizeBytes));
 
 async function overProcesses(): Promise<void> {
@@ -148,7 +148,7 @@ async function statusOf(cluster: TestCluster): Promise<CustodyStatus> {
 }
 
 async function refreshMs(dir: string): Promise<number> {
-  const words = [main, 'custody', 'refresh', '--json', '--data', dir];
+  const words = [program, 'custody', 'refresh', '--json', '--data', dir];
   const { stdout } = await promisify(execFile)(process.execPath, words);
   const said = stdout
     .trim()

@@ -6,7 +6,7 @@
 // (as .ci/run sets it): `npm test` is to stay under ten minutes on two cores, and says what it did not run. The slowest
 // are for a release: only when they are named, or with HOLDFAST_ALL=1, because .ci/run has its limit too.
 //
-// Groups follow each other: of those that start ten processes two run at a time, of the others three, because each waits
+// Groups follow each other: of those that start ten processes two run at a time, of the others four, because each waits
 // now and then for disks, leases and bars. What is held against a clock or a number of bytes comes last, alone.
 // A skipped test is named at the end; with HOLDFAST_STRICT=1 (as .ci/run sets it) it counts as failed, unless its
 // reason begins with 'optional:', which is for a server that no Debian package brings.
@@ -14,6 +14,7 @@
 import { globSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { run } from 'node:test';
+import { programCache, useProgramCache } from '../src/local/program-cache.ts';
 
 interface Outcome {
   passed: number;
@@ -38,12 +39,15 @@ const long = [
   'test/cluster/stranded.test.ts',
 ];
 const measured = globSync('test/cluster/{dht-gates,memory,peers,soak,stewards}.test.ts');
-const ofClusters = globSync('test/cluster/*.test.ts');
+/** These wait more than they work. */
+const light = globSync('test/cluster/{replicated-beacon,late-node,secrecy}.test.ts');
+const ofClusters = globSync('test/cluster/*.test.ts', { exclude: [...measured, ...light] });
 /** Of each group, so that none of them is begun when all else is done. */
 const first = [
   'src/custody/ceremony-crash.test.ts',
   'src/custody/rotation-crash.test.ts',
   'src/app/beacon-moves.test.ts',
+  ...light,
   ...globSync(['src/beacon/jetstream*.test.ts', 'test/power-cut.test.ts', 'src/custody/rotation.test.ts']),
   'test/cluster/cli.test.ts',
   'test/cluster/stranded.test.ts',
@@ -51,12 +55,15 @@ const first = [
   'test/cluster/promise.test.ts',
 ];
 const groups = [
-  { name: 'rooms', files: globSync(['src/**/*.test.ts', 'test/*.test.ts']), concurrency: 3 },
-  { name: 'cluster', files: ofClusters.filter((file) => !measured.includes(file)), concurrency: 2 },
+  { name: 'rooms', files: [...globSync(['src/**/*.test.ts', 'test/*.test.ts']), ...light], concurrency: 4 },
+  { name: 'cluster', files: ofClusters, concurrency: 2 },
   { name: 'measured', files: measured, concurrency: 1 },
 ];
 
-// What one test has compiled and looked up, the next one finds.
+// What one test has compiled and looked up, the next one finds, and each process that a test starts.
+useProgramCache();
+const cache = programCache();
+if (cache !== undefined) process.env['NODE_COMPILE_CACHE'] = cache;
 const withCache = join(import.meta.dirname, 'with-cache.ts');
 
 const outcome: Outcome = { passed: 0, failed: [], skipped: [] };

@@ -1,6 +1,6 @@
-#!/usr/bin/env node
 // Starts what was asked for: one process of a cluster (`daemon`, spawned by the supervisor), a custodian or key agent of
-// its own (`daemon --config`, spawned by its command), the process of one share in a drill (`cold-share`, spawned by `custody drill`), or a command.
+// its own (`daemon --config`, spawned by its command), the process of one share in a drill (`cold-share`, spawned by
+// `custody drill`), or a command (from bin/holdfast.js).
 
 import { fileURLToPath } from 'node:url';
 import { saveProgramCache, useProgramCache } from './local/program-cache.ts';

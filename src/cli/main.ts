@@ -3,8 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { describeError, errorCatalogue, HoldfastError } from '../core/errors.ts';
 import { stopOnSignals } from '../local/signals.ts';
-import { findCommand, helpPage, makeContext, overview } from './command.ts';
-import { commands } from './commands/index.ts';
+import { helpPage, makeContext, overview } from './command.ts';
+import { allCommands, commandIn } from './commands/index.ts';
 import { Screen, type Streams } from './screen.ts';
 
 export interface CliOptions {
@@ -56,8 +56,8 @@ async function dispatch(
   }
   if (first === undefined || first === '--help' || first === '-h' || first === 'help')
     return showHelp(screen, argv.slice(1));
-  const found = findCommand(commands, argv);
-  if (found === undefined) throw unknownCommand(argv);
+  const found = await commandIn(argv);
+  if (found === undefined) throw await unknownCommand(argv);
   const context = makeContext(found.command, found.rest, { screen, ...outside });
   if (context.help) {
     screen.line(helpPage(found.command));
@@ -69,17 +69,19 @@ async function dispatch(
   return (await found.command.run(context)) ?? 0;
 }
 
-function showHelp(screen: Screen, words: readonly string[]): number {
-  const found = findCommand(commands, words);
+async function showHelp(screen: Screen, words: readonly string[]): Promise<number> {
+  const found = await commandIn(words);
   if (found === undefined && words.length > 0 && words[0]?.startsWith('-') !== true)
-    throw unknownCommand(words);
-  screen.line(found === undefined ? overview(commands) : helpPage(found.command));
+    throw await unknownCommand(words);
+  screen.line(found === undefined ? overview(await allCommands()) : helpPage(found.command));
   return 0;
 }
 
-function unknownCommand(words: readonly string[]): HoldfastError {
+async function unknownCommand(words: readonly string[]): Promise<HoldfastError> {
   const [first = ''] = words;
-  const family = commands.filter(({ name }) => name.startsWith(`${first} `)).map(({ name }) => name);
+  const family = (await allCommands())
+    .filter(({ name }) => name.startsWith(`${first} `))
+    .map(({ name }) => name);
   return family.length > 0
     ? new HoldfastError(
         'ARGUMENT_INVALID',

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
-const main = join(import.meta.dirname, '../main.ts');
+const program = join(import.meta.dirname, '../../bin/holdfast.js');
 let home = '';
 
 before(async () => {
@@ -43,7 +43,7 @@ async function tableIn(directory: string): Promise<string> {
 async function started(directory: string): Promise<void> {
   const env = { ...process.env, NODE_COMPILE_CACHE: directory, HOLDFAST_DATA: join(home, 'nothing') };
   const said = await new Promise<string>((resolve) => {
-    execFile(process.execPath, [main, 'status'], { env }, (_error, _stdout, stderr) => resolve(stderr));
+    execFile(process.execPath, [program, 'status'], { env }, (_error, _stdout, stderr) => resolve(stderr));
   });
   if (!said.includes('no cluster in')) throw new Error(said);
 }

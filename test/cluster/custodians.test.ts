@@ -10,7 +10,7 @@ import { cosignaturesOf, openCheckpoint } from '../../src/custody/checkpoint.ts'
 import { layoutPaths, readLayout } from '../../src/local/layout.ts';
 import { publicKeyOfPeer } from '../../src/node/identity.ts';
 import { TestCluster } from '../helpers/cluster.ts';
-import { main } from '../helpers/command-line.ts';
+import { program } from '../helpers/command-line.ts';
 
 let cluster: TestCluster;
 before(async () => {
@@ -77,7 +77,7 @@ test('one runs by itself, from a configuration, and is the same custodian', asyn
       sealingKey: paths.sealingKey('custodian-3'),
     }),
   );
-  const child = spawn(process.execPath, [main, 'custodian', '--config', config], {
+  const child = spawn(process.execPath, [program, 'custodian', '--config', config], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const [said] = await once(child.stdout, 'data');

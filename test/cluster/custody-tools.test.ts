@@ -11,7 +11,7 @@ import { after, before, test } from 'node:test';
 import type { DrillReport } from '../../src/custody/drill.ts';
 import { choosePorts } from '../../src/local/ports.ts';
 import { TestCluster } from '../helpers/cluster.ts';
-import { commandLine, main } from '../helpers/command-line.ts';
+import { commandLine, program } from '../helpers/command-line.ts';
 import { custodyTold, untilCustody } from '../helpers/custody.ts';
 
 const address = 'ucxl://operator:ops@custody:test/*^/note.txt';
@@ -202,7 +202,7 @@ test('a key agent gives a reader without leave exactly its object, and the branc
 
   const started = JSON.stringify({ ...written, port: await freePort() });
   await writeFile(config, started);
-  const child = spawn(process.execPath, [main, 'key-agent', '--config', config, '--json'], {
+  const child = spawn(process.execPath, [program, 'key-agent', '--config', config, '--json'], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   try {

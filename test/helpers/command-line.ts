@@ -5,7 +5,10 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
-/** What `node` is given to run the program. */
+/** What `node` is given to run a command. */
+export const program = fileURLToPath(new URL('../../bin/holdfast.js', import.meta.url));
+
+/** The same for what a command starts: processes of a cluster. */
 export const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 
 export interface Finished {
@@ -40,7 +43,7 @@ export interface CommandLine {
 /** Commands for the cluster of a place, which is asked for as each begins: most clusters start after their test is read. */
 export function commandLine(place: () => Place, input: string | Uint8Array = ''): CommandLine {
   const run = (...words: string[]): Promise<Finished> =>
-    finished(process.execPath, [main, ...words], place(), input);
+    finished(process.execPath, [program, ...words], place(), input);
   const ok = async (...words: string[]): Promise<Finished> => {
     const done = await run(...words);
     assert.equal(done.status, 0, `holdfast ${words.join(' ')}:\n${done.err}${done.out}`);

@@ -9,7 +9,7 @@ import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ControlClient } from '../../src/local/control-types.ts';
-import { main } from './command-line.ts';
+import { program } from './command-line.ts';
 
 const mebibyte = 1_048_576;
 
@@ -63,7 +63,7 @@ export interface CliRun {
 /** Runs one command, its standard input from `input`. Rejects when it does not end with 0. */
 export async function runCli(words: readonly string[], input?: Iterable<Uint8Array>): Promise<CliRun> {
   const started = performance.now();
-  const child = spawn(process.execPath, [main, ...words], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [program, ...words], { stdio: ['pipe', 'pipe', 'inherit'] });
   const exited = once(child, 'exit');
   let peak = 0;
   const look = async (): Promise<void> => {

@@ -1,6 +1,7 @@
-// All commands, in the order of the help.
+// All commands. Those of custody read keys, certificates and capabilities, and what that takes is four times as much
+// as all else a command loads: they are loaded when one of them is meant, or the help of all is.
 
-import type { Command } from '../command.ts';
+import { type Command, findCommand } from '../command.ts';
 import { auditStranded } from './audit.ts';
 import {
   beaconAccept,
@@ -12,13 +13,9 @@ import {
   beaconVerify,
 } from './beacon.ts';
 import { custodian } from './custodian.ts';
-import { custodyCommands } from './custody.ts';
-import { migrateCommands } from './custody-migrate.ts';
-import { recoveryCommands } from './custody-recovery.ts';
 import { down } from './down.ts';
 import { get } from './get.ts';
 import { heal } from './heal.ts';
-import { keyAgentCommands } from './key-agent.ts';
 import { log } from './log.ts';
 import { ls } from './ls.ts';
 import { nodeCommands } from './node.ts';
@@ -28,23 +25,9 @@ import { stat } from './stat.ts';
 import { status } from './status.ts';
 import { up } from './up.ts';
 
-export const commands: readonly Command[] = [
-  up,
-  down,
-  status,
-  put,
-  get,
-  ls,
-  log,
-  stat,
-  rm,
-  ...nodeCommands,
-  custodian,
-  ...keyAgentCommands,
+const content: readonly Command[] = [up, down, status, put, get, ls, log, stat, rm, ...nodeCommands];
+const registry: readonly Command[] = [
   heal,
-  ...custodyCommands,
-  ...migrateCommands,
-  ...recoveryCommands,
   auditStranded,
   beaconVerify,
   beaconReseed,
@@ -54,3 +37,23 @@ export const commands: readonly Command[] = [
   beaconImport,
   beaconMigrate,
 ];
+
+/** Of all, in the order of the help. */
+export async function allCommands(): Promise<readonly Command[]> {
+  const [{ custodyCommands }, { migrateCommands }, { recoveryCommands }, { keyAgentCommands }] =
+    await Promise.all([
+      import('./custody.ts'),
+      import('./custody-migrate.ts'),
+      import('./custody-recovery.ts'),
+      import('./key-agent.ts'),
+    ]);
+  const custody = [...custodyCommands, ...migrateCommands, ...recoveryCommands];
+  return [...content, ...registry, ...custody, custodian, ...keyAgentCommands];
+}
+
+/** The command that `words` begin with, and the words after it. No name of one kind begins one of the other. */
+export async function commandIn(
+  words: readonly string[],
+): Promise<{ command: Command; rest: string[] } | undefined> {
+  return findCommand([...content, ...registry, custodian], words) ?? findCommand(await allCommands(), words);
+}
