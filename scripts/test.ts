@@ -7,7 +7,8 @@
 // are for a release: only when they are named, or with HOLDFAST_ALL=1, because .ci/run has its limit too.
 //
 // Groups follow each other: of those that start ten processes two run at a time, of the others four, because each waits
-// now and then for disks, leases and bars. What is held against a clock or a number of bytes comes last, alone.
+// now and then for disks, leases and bars. What is held against a clock or a number of bytes comes last, alone but for
+// one that mostly waits.
 // A skipped test is named at the end; with HOLDFAST_STRICT=1 (as .ci/run sets it) it counts as failed, unless its
 // reason begins with 'optional:', which is for a server that no Debian package brings.
 
@@ -15,6 +16,14 @@ import { globSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { run } from 'node:test';
 import { programCache, useProgramCache } from '../src/local/program-cache.ts';
+
+interface Group {
+  readonly name: string;
+  readonly files: readonly string[];
+  readonly concurrency: number;
+  /** One after the other, while the group runs. */
+  readonly beside?: readonly string[];
+}
 
 interface Outcome {
   passed: number;
@@ -30,6 +39,7 @@ const slowest = ['test/cluster/any-one.test.ts', 'test/cluster/custody-tools.tes
 const long = [
   'src/custody/ceremony-crash.test.ts',
   'src/custody/rotation-crash.test.ts',
+  'test/cluster/custodian-loss.test.ts',
   'test/cluster/custody-rotate.test.ts',
   'test/cluster/hygiene.test.ts',
   'test/cluster/key-providers.test.ts',
@@ -38,10 +48,11 @@ const long = [
   'test/cluster/stewards.test.ts',
   'test/cluster/stranded.test.ts',
 ];
-const measured = globSync('test/cluster/{dht-gates,memory,peers,soak,stewards}.test.ts');
 /** These wait more than they work. */
-const light = globSync('test/cluster/{replicated-beacon,late-node,secrecy}.test.ts');
-const ofClusters = globSync('test/cluster/*.test.ts', { exclude: [...measured, ...light] });
+const light = globSync('test/cluster/{late-node,secrecy}.test.ts');
+const patient = 'test/cluster/replicated-beacon.test.ts';
+const measured = globSync('test/cluster/{dht-gates,memory,peers,soak,stewards}.test.ts');
+const ofClusters = globSync('test/cluster/*.test.ts', { exclude: [...measured, ...light, patient] });
 /** Of each group, so that none of them is begun when all else is done. */
 const first = [
   'src/custody/ceremony-crash.test.ts',
@@ -54,10 +65,10 @@ const first = [
   'test/cluster/custody-rotate.test.ts',
   'test/cluster/promise.test.ts',
 ];
-const groups = [
+const groups: readonly Group[] = [
   { name: 'rooms', files: [...globSync(['src/**/*.test.ts', 'test/*.test.ts']), ...light], concurrency: 4 },
   { name: 'cluster', files: ofClusters, concurrency: 2 },
-  { name: 'measured', files: measured, concurrency: 1 },
+  { name: 'measured', files: measured, concurrency: 1, beside: [patient] },
 ];
 
 // What one test has compiled and looked up, the next one finds, and each process that a test starts.
@@ -69,15 +80,15 @@ const withCache = join(import.meta.dirname, 'with-cache.ts');
 const outcome: Outcome = { passed: 0, failed: [], skipped: [] };
 const elapsedMs = new Map<string, number>();
 let filesCount = 0;
-for (const group of groups) {
-  const files = group.files
-    .filter((file) => (wanted.length === 0 ? !isLeftOut(file) : isWanted(file)))
-    .sort()
-    .sort((a, b) => rank(a) - rank(b));
-  if (files.length === 0) continue;
-  filesCount += files.length;
-  console.log(`${group.name}: ${files.length} test files`);
-  await runFiles(files, group.concurrency);
+for (const { name, files, concurrency, beside = [] } of groups) {
+  const [alone, aside] = [chosen(files), chosen(beside)];
+  const count = alone.length + aside.length;
+  if (count === 0) continue;
+  filesCount += count;
+  console.log(`${name}: ${count} test files`);
+  const startedMs = performance.now();
+  await Promise.all([runFiles(alone, concurrency), runFiles(aside, 1)]);
+  elapsedMs.set(`all ${name}`, performance.now() - startedMs);
 }
 if (filesCount === 0) outcome.failed.push(`no test file matches ${wanted.join(' ')}`);
 
@@ -94,6 +105,14 @@ const failures = outcome.failed.length + missed;
 console.log(`${outcome.passed} passed, ${failures} failed, ${outcome.skipped.length - missed} skipped`);
 process.exitCode = failures === 0 ? 0 : 1;
 
+/** Those that are to run, in their order. */
+function chosen(files: readonly string[]): string[] {
+  return files
+    .filter((file) => (wanted.length === 0 ? !isLeftOut(file) : isWanted(file)))
+    .toSorted()
+    .toSorted((a, b) => rank(a) - rank(b));
+}
+
 function isLeftOut(file: string): boolean {
   return (!isFull && long.includes(file)) || (!isAll && slowest.includes(file));
 }
@@ -108,6 +127,7 @@ function rank(file: string): number {
 }
 
 async function runFiles(files: string[], concurrency: number): Promise<void> {
+  if (files.length === 0) return;
   const stream = run({
     files,
     concurrency,

@@ -585,36 +585,3 @@ test('the metrics of a working door are taken by a strict scraper', async () => 
   assert.equal(families.get('holdfast_node_up')?.samples.length, 5);
   assert.equal(families.get('holdfast_steward_up')?.samples[0]?.value, 1);
 });
-
-test('a large object passes through in bounded memory, both ways', async () => {
-  const mebibytes = 128;
-  const piece = new Uint8Array(randomBytes(1024 * 1024));
-  const before = await memoryMiB();
-  let sent = 0;
-  const body = new ReadableStream<Uint8Array>({
-    pull: (controller) => (sent++ < mebibytes ? controller.enqueue(piece) : controller.close()),
-  });
-  const init: RequestInit & { duplex: 'half' } = { method: 'PUT', body, duplex: 'half' };
-  const stored = await data<PutAnswer>(await cluster.fetch(at('put', { address: key('large') }), init));
-  assert.equal(stored.sizeBytes, mebibytes * piece.length);
-  const response = await cluster.fetch(at('get', { address: key('large') }));
-  assert.ok(response.body !== null);
-  let received = 0;
-  let wrong = 0;
-  for await (const chunk of response.body) {
-    const offset = received % piece.length;
-    const first = Math.min(chunk.length, piece.length - offset);
-    if (!Buffer.from(piece.buffer, offset, first).equals(chunk.subarray(0, first))) wrong++;
-    received += chunk.length;
-  }
-  assert.deepEqual([received, wrong], [mebibytes * piece.length, 0]);
-  const after = await memoryMiB();
-  assert.ok(after.peak - before.now <= 120, `door: ${before.now} MiB before, ${after.peak} MiB at most`);
-});
-
-async function memoryMiB(): Promise<{ now: number; peak: number }> {
-  const status = await readFile(`/proc/${await cluster.pid('door')}/status`, 'utf8');
-  const read = (name: string): number =>
-    Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1]) / 1024;
-  return { now: Math.round(read('VmRSS')), peak: Math.round(read('VmHWM')) };
-}
