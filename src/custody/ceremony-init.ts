@@ -133,7 +133,7 @@ function requireAllowed(desk: CeremonyDesk, { order }: OpenedOrder): void {
   const ballot = shares.ballot(order.cg);
   const isBeingMade = ballot !== undefined && isFirst(ballot.heads);
   // With another ballot, what is staged is of a group that is there.
-  const isThere = ballot !== undefined || shares.mark(`generation/${order.cg}/1/kek`) > 0;
+  const isThere = ballot !== undefined || shares.hasServed(order.cg);
   if ((isThere && !isBeingMade) || desk.ports.books.book(order.cg)?.kek(1) !== undefined)
     throw thereAlready(order.cg);
 }

@@ -366,8 +366,7 @@ export async function keepVersions(
 async function eraseDestroyed(desk: Pick<CeremonyDesk, 'ports'>): Promise<void> {
   const { shares, books } = desk.ports;
   for (const cg of books.groups()) {
-    const held = new Set(shares.shares().flatMap((each) => (each.cg === cg ? each.kekVer : [])));
-    for (const kekVer of held)
+    for (const kekVer of shares.versions(cg))
       if (books.book(cg)?.kek(kekVer)?.state === 'destroyed') await shares.retire({ cg, kekVer });
   }
 }

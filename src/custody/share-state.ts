@@ -5,7 +5,9 @@
 //
 // At most one share is staged, active and previous per group, key version and key. Activating the staged one makes
 // the active one previous and drops the previous one, all in one step, so that a crash finds the old world or the
-// new one. A generation that was active once is never staged again: its number is a high-water mark.
+// new one. A generation that was active once is never staged again: its number is a high-water mark. Of a version that
+// was erased for good no mark is kept but that it was, or a later one: versions are made in their order, so a share of
+// one that is not later, and of which no generation is known, comes from the past.
 
 import { decodeCbor, encodeCbor } from '../core/block.ts';
 import { sameBytes } from '../core/bytes.ts';
@@ -92,11 +94,11 @@ export const emptyState: ShareState = { entries: [], marks: {}, nonces: {}, pins
 
 /** `state` with `entry` staged in place of what was staged there. Throws VERSION_CONFLICT for a generation that has been. */
 export function staged(state: ShareState, entry: ShareEntry): ShareState {
-  const floor = state.marks[generationMark(entry)] ?? -1;
+  const floor = floorOf(state, entry);
   if (entry.gen <= floor) {
     throw new HoldfastError(
       'VERSION_CONFLICT',
-      `generation ${entry.gen} of ${nameOf(entry)} cannot be staged: generation ${floor === retiredMark ? 'of a retired key' : floor} has been active here`,
+      `generation ${entry.gen} of ${nameOf(entry)} cannot be staged: generation ${floor} has been active here`,
       { details: { current: floor } },
     );
   }
@@ -132,7 +134,7 @@ export function activated(
  * got it again. Throws VERSION_CONFLICT for an older generation than has been.
  */
 export function repaired(state: ShareState, entry: ShareEntry): ShareState {
-  const floor = state.marks[generationMark(entry)] ?? -1;
+  const floor = floorOf(state, entry);
   if (entry.gen < floor)
     throw new HoldfastError(
       'VERSION_CONFLICT',
@@ -165,20 +167,30 @@ export function erased(state: ShareState, ref: ShareRef, id?: string): ShareStat
   return entries.length === state.entries.length ? state : { ...state, entries };
 }
 
-/** Without any share of a key version, for good. */
+/** Without any share of a key version, for good, and without what was remembered of it: it has done its service. */
 export function retired(state: ShareState, ref: Pick<ShareRef, 'cg' | 'kekVer'>): ShareState {
-  // What was remembered of its way out has done its service.
   const marks = Object.fromEntries(
-    Object.entries(state.marks).filter(
-      ([name]) => !rotationNotes.some((note) => name === rotationMark(ref.cg, ref.kekVer, note)),
-    ),
+    Object.entries(state.marks).filter(([name]) => markedVersion(name, ref.cg) !== ref.kekVer),
   );
-  for (const key of shareKeys) marks[generationMark({ ...ref, key })] = retiredMark;
+  const mark = retiredMark(ref.cg);
+  marks[mark] = Math.max(ref.kekVer, marks[mark] ?? 0);
   return {
     ...state,
     entries: state.entries.filter((each) => !isOf(each, ref)),
     marks: boundedMarks(marks),
   };
+}
+
+/** Versions of a group's key of which there are shares, or something is remembered. */
+export function versionsIn({ entries, marks }: ShareState, cg: string): readonly number[] {
+  const held = entries.flatMap((each) => (each.kind === 'share' && each.cg === cg ? each.kekVer : []));
+  const marked = Object.keys(marks).flatMap((name) => markedVersion(name, cg) ?? []);
+  return [...new Set([...held, ...marked])];
+}
+
+/** True when shares of a group's key were in use here once. */
+export function hasServed({ marks }: ShareState, cg: string): boolean {
+  return retiredMark(cg) in marks || Object.keys(marks).some((name) => name.startsWith(`generation/${cg}/`));
 }
 
 /** With one more key pair. Throws VERSION_CONFLICT when there is one of that kind and epoch. */
@@ -200,10 +212,10 @@ export function withoutPrekeysBefore(state: ShareState, epoch: number): ShareSta
 }
 
 /** What a custodian remembers of a version until its shares are erased (rotation-marks.ts). */
-const rotationNotes = ['used', 'retired', 'ordered'] as const;
+type RotationNote = 'used' | 'retired' | 'ordered';
 
 /** Name of a mark about a version of a key. */
-export function rotationMark(cg: string, kekVer: number, note: (typeof rotationNotes)[number]): string {
+export function rotationMark(cg: string, kekVer: number, note: RotationNote): string {
   return `rotation/${cg}/${kekVer}/${note}`;
 }
 
@@ -284,7 +296,29 @@ export function nameOf({ cg, kekVer }: Pick<ShareRef, 'cg' | 'kekVer'>): string 
   return `key ${kekVer} of group ${cg}`;
 }
 
-const retiredMark = Number.MAX_SAFE_INTEGER;
+/** The highest generation that was active here; −1 for none. Throws VERSION_CONFLICT for a version that was erased for good. */
+function floorOf({ marks }: ShareState, entry: ShareEntry): number {
+  const floor = marks[generationMark(entry)];
+  if (floor !== undefined) return floor;
+  const last = marks[retiredMark(entry.cg)] ?? 0;
+  if (entry.kekVer > last) return -1;
+  throw new HoldfastError(
+    'VERSION_CONFLICT',
+    `${nameOf(entry)} is over: version ${last} was erased here for good`,
+    { details: { current: last } },
+  );
+}
+
+/** Name of the mark that says up to which version those that are not remembered are over. */
+function retiredMark(cg: string): string {
+  return `retired/${cg}`;
+}
+
+/** The version that a mark is about. */
+function markedVersion(name: string, cg: string): number | undefined {
+  const [kind = '', group, ver] = name.split('/');
+  return (kind === 'generation' || kind === 'rotation') && group === cg ? Number(ver) : undefined;
+}
 
 function generationMark({ cg, kekVer, key }: Pick<ShareEntry, 'cg' | 'kekVer' | 'key'>): string {
   return `generation/${cg}/${kekVer}/${key}`;

@@ -99,6 +99,36 @@ describe('share store', () => {
     });
   });
 
+  test('a version that was given up is over while the one before it goes on', async () => {
+    const store = await active(world());
+    const put = { facts, secret: bytes32(1), beat: 3 };
+    await store.stage({ cg: 'main', kekVer: 2, gen: 1 }, 'kek', put);
+    await store.retire({ cg: 'main', kekVer: 2 });
+    await assert.rejects(store.stage({ cg: 'main', kekVer: 2, gen: 1 }, 'kek', put), {
+      code: 'VERSION_CONFLICT',
+    });
+    await store.stage(generation(1), 'kek', put);
+    await store.activate(generation(1), { beat: 4, certificate });
+    await store.leave({ cg: 'main', kekVer: 1 });
+    assert.deepEqual(store.versions('main'), [1], 'who left may come back, to a later generation');
+    await assert.rejects(store.stage(generation(1), 'kek', put), { code: 'VERSION_CONFLICT' });
+    await store.stage(generation(2), 'kek', put);
+    await store.retire({ cg: 'main', kekVer: 1 });
+    await assert.rejects(store.stage(generation(3), 'kek', put), { code: 'VERSION_CONFLICT' });
+    assert.ok(store.hasServed('main') && !store.hasServed('other'));
+  });
+
+  test('what an earlier release remembers of a version that is over goes with the next look at it', async () => {
+    const store = await open(world(), true);
+    await store.raise('generation/main/1/kek', Number.MAX_SAFE_INTEGER);
+    const put = { facts, secret: bytes32(1), beat: 3 };
+    await assert.rejects(store.stage(generation(1), 'kek', put), { code: 'VERSION_CONFLICT' });
+    assert.deepEqual(store.versions('main'), [1]);
+    await store.retire({ cg: 'main', kekVer: 1 });
+    assert.deepEqual(store.versions('main'), []);
+    await assert.rejects(store.stage(generation(1), 'kek', put), { code: 'VERSION_CONFLICT' });
+  });
+
   test('a generation that was active is never staged again', async () => {
     const store = await active(world());
     await assert.rejects(store.stage(generation(0), 'kek', { facts, secret: bytes32(9), beat: 3 }), {

@@ -39,6 +39,7 @@ import {
   emptyState,
   encodeState,
   erased,
+  hasServed,
   type KeyPairEntry,
   left,
   nameOf,
@@ -53,6 +54,7 @@ import {
   type ShareRef,
   type ShareState,
   staged,
+  versionsIn,
   withBallot,
   withKeyPair,
   withNonce,
@@ -247,6 +249,16 @@ export class ShareStore {
       );
     }
     return { entry, secret: await this.#read(entry) };
+  }
+
+  /** Versions of a group's key of which there are shares, or something is remembered. */
+  versions(cg: string): readonly number[] {
+    return versionsIn(this.#state, cg);
+  }
+
+  /** True when shares of a group's key were in use here once, also when nothing is left of them. */
+  hasServed(cg: string): boolean {
+    return hasServed(this.#state, cg);
   }
 
   // Key pairs
