@@ -6,7 +6,9 @@
 // When the registry was replaced it is read into new books; those that were compared serve until the new ones are.
 
 import { describeError, isHoldfastError } from '../core/errors.ts';
+import { isFirst } from './ballot.ts';
 import { CustodyBook } from './book.ts';
+import type { ShareEntry } from './share-state.ts';
 import type { ShareStore } from './share-store.ts';
 
 /** A record of custody as the registry gives it. */
@@ -29,7 +31,7 @@ export class CustodyBooks {
     this.#shares = shares;
   }
 
-  /** What is known of a group; undefined when no share of it is here. */
+  /** What is known of a group; undefined when nothing of it is here. */
   book(cg: string): CustodyBook | undefined {
     return this.#bookIn(this.#books, cg);
   }
@@ -37,8 +39,7 @@ export class CustodyBooks {
   #bookIn(books: Map<string, CustodyBook>, cg: string): CustodyBook | undefined {
     const known = books.get(cg);
     if (known !== undefined) return known;
-    // What is only staged belongs to a ceremony that may lead to nothing, and to another key than the next one.
-    const own = this.#shares.shares().filter((each) => each.cg === cg && each.status !== 'staged');
+    const own = this.#concerning().filter((each) => each.cg === cg);
     if (own.length === 0) return undefined;
     const frost = own.find(({ key }) => key === 'frost');
     const book = new CustodyBook(cg, frost?.publicKey, this.#shares.pins(cg));
@@ -46,10 +47,22 @@ export class CustodyBooks {
     return book;
   }
 
-  /** Groups of which shares are here. */
+  /** Groups of which shares are here, or of which this custodian is to become a member. */
   groups(): string[] {
-    const held = this.#shares.shares().filter(({ status }) => status !== 'staged');
-    return [...new Set(held.map(({ cg }) => cg))];
+    return [...new Set(this.#concerning().map(({ cg }) => cg))];
+  }
+
+  /**
+   * Shares that make the records of their group our business. Of a group that is there already also those that are only
+   * staged: the records say what came of them. Before the first key they belong to a ceremony that may lead to nothing,
+   * and to another key than the next one.
+   */
+  #concerning(): ShareEntry[] {
+    const isThere = (cg: string): boolean => {
+      const ballot = this.#shares.ballot(cg);
+      return ballot !== undefined && !isFirst(ballot.heads);
+    };
+    return this.#shares.shares().filter(({ cg, status }) => status !== 'staged' || isThere(cg));
   }
 
   /** Gives a record to every book. One that is no good is told in `problems`, and stops what depends on it. */

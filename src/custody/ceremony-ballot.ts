@@ -253,7 +253,8 @@ export class Poll {
   #requireHere(): void {
     const { active, heads } = this.#terms;
     const book = this.#desk.ports.books.book(active.cg);
-    if (book === undefined) return; // who only joins has no records of its own
+    // Who only joins votes about nothing, and has no records of its own, or those of when it was a member.
+    if (book === undefined || this.#desk.seat(active) === undefined) return;
     const problem = this.#desk.ports.books.problem(active.cg);
     if (problem !== undefined) throw new HoldfastError('KEY_UNAVAILABLE', problem);
     const keks = versionsOf(book);

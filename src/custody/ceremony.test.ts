@@ -6,6 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { CeremonyWorld, cg, groups } from '../../test/support/ceremony-world.ts';
 import { birthProblem } from './birth.ts';
 import { parseCertificate } from './certificate.ts';
+import { minute } from '../core/clock.ts';
 import { openRecord } from '../manifest/record.ts';
 import type { CeremonyResult } from './coordinator.ts';
 import type { OrderResult } from './coordinator-run.ts';
@@ -167,10 +168,32 @@ describe('ceremonies', () => {
     world.beat += 11;
     await gone.activation.settle(121_000);
     assert.equal(gone.shares.shares().length, 0);
-    // And back again, as a newcomer who knows the group by the operator's order alone.
-    await world.coordinator().command(world.dealOrder('reshare', 3, world.seats(5)), quiet);
+    // And back again, as a newcomer who knows the group by the operator's order alone; what it read before is old.
+    await world.coordinator().command(world.dealOrder('refresh', 2, members), quiet);
+    const said: string[] = [];
+    const reshare = world.dealOrder('reshare', 3, world.seats(5));
+    await world.coordinator().command(reshare, (text) => void said.push(text));
+    assert.ok(said.includes('5 custodians have verified and stored their new shares'), said.join('\n'));
     await checkKey(world);
     assert.equal(gone.shares.shares().filter(({ status }) => status === 'active').length, 2);
+  });
+
+  test('who was to join by a reshare that nothing came of erases what it had put by for it', async () => {
+    await using world = await CeremonyWorld.made(dir, 2, 3, { count: 5 });
+    world.kill = ({ who, step }) => (who === 'coordinator' && step.startsWith('propose') ? 'kill' : 'go');
+    const reshare = world.dealOrder('reshare', 2, world.seats(5).slice(2));
+    await assert.rejects(world.coordinator().command(reshare, quiet));
+    world.kill = () => 'go';
+    const held = (peer: string) => world.site(peer).running.shares.shares().length;
+    assert.deepEqual(['peer-4', 'peer-5'].map(held), [2, 2]);
+    await world.coordinator().command(world.dealOrder('refresh', 2, world.seats(3)), quiet);
+    for (let at = 0; at < 2; at++) {
+      await world.beatAll();
+      world.beat += 11;
+      world.nowMs += 11 * minute;
+    }
+    await world.beatAll();
+    assert.deepEqual(['peer-3', 'peer-4', 'peer-5'].map(held), [2, 0, 0]);
   });
 
   test('a custodian that lost everything is repaired, trusting nothing but the birth of the group', async () => {
