@@ -6,6 +6,8 @@
 // (as .ci/run sets it): `npm test` is to stay under ten minutes on two cores, and says what it did not run. The slowest
 // are for a release: only when they are named, or with HOLDFAST_ALL=1, because .ci/run has its limit too.
 //
+// Pure rooms run in one process each batch: loading the program anew for each file would take longer than its tests.
+//
 // Groups follow each other: of those that start ten processes two run at a time, of the others four, because each waits
 // now and then for disks, leases and bars. What is held against a clock or a number of bytes comes last, alone but for
 // one that mostly waits.
@@ -13,7 +15,7 @@
 // reason begins with 'optional:', which is for a server that no Debian package brings.
 
 import { globSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { run } from 'node:test';
 import { programCache, useProgramCache } from '../src/local/program-cache.ts';
 
@@ -21,8 +23,8 @@ interface Group {
   readonly name: string;
   readonly files: readonly string[];
   readonly concurrency: number;
-  /** One after the other, while the group runs. */
-  readonly beside?: readonly string[];
+  /** One after the other, while the group runs: each is a file, or many that share a process. */
+  readonly beside?: readonly (readonly string[])[];
 }
 
 interface Outcome {
@@ -65,10 +67,21 @@ const first = [
   'test/cluster/custody-rotate.test.ts',
   'test/cluster/promise.test.ts',
 ];
+/** Rooms whose tests leave a process as they found it. Those of custody that take long are better beside each other. */
+const pure = [
+  globSync('src/threshold/*.test.ts'),
+  globSync('src/{core,ucxl,manifest,envelope,flows,steward,http}/*.test.ts'),
+  globSync('src/custody/*.test.ts', {
+    exclude: globSync(
+      'src/custody/{ballot,ceremony*,first-key,messages,pkcs11*,policy-change,rotation*,sequences,split*,transit}.test.ts',
+    ),
+  }),
+];
+const rooms = globSync(['src/**/*.test.ts', 'test/*.test.ts'], { exclude: pure.flat() });
 const groups: readonly Group[] = [
-  { name: 'rooms', files: [...globSync(['src/**/*.test.ts', 'test/*.test.ts']), ...light], concurrency: 4 },
+  { name: 'rooms', files: [...rooms, ...light], concurrency: 3, beside: pure },
   { name: 'cluster', files: ofClusters, concurrency: 2 },
-  { name: 'measured', files: measured, concurrency: 1, beside: [patient] },
+  { name: 'measured', files: measured, concurrency: 1, beside: [[patient]] },
 ];
 
 // What one test has compiled and looked up, the next one finds, and each process that a test starts.
@@ -76,18 +89,20 @@ useProgramCache();
 const cache = programCache();
 if (cache !== undefined) process.env['NODE_COMPILE_CACHE'] = cache;
 const withCache = join(import.meta.dirname, 'with-cache.ts');
+const together = join(import.meta.dirname, 'together.ts');
 
 const outcome: Outcome = { passed: 0, failed: [], skipped: [] };
 const elapsedMs = new Map<string, number>();
 let filesCount = 0;
 for (const { name, files, concurrency, beside = [] } of groups) {
-  const [alone, aside] = [chosen(files), chosen(beside)];
-  const count = alone.length + aside.length;
+  const alone = chosen(files);
+  const aside = beside.map(chosen).filter((batch) => batch.length > 0);
+  const count = alone.length + aside.flat().length;
   if (count === 0) continue;
   filesCount += count;
   console.log(`${name}: ${count} test files`);
   const startedMs = performance.now();
-  await Promise.all([runFiles(alone, concurrency), runFiles(aside, 1)]);
+  await Promise.all([runFiles(alone, { concurrency }), runBatches(aside)]);
   elapsedMs.set(`all ${name}`, performance.now() - startedMs);
 }
 if (filesCount === 0) outcome.failed.push(`no test file matches ${wanted.join(' ')}`);
@@ -126,10 +141,20 @@ function rank(file: string): number {
   return at === -1 ? first.length : at;
 }
 
-async function runFiles(files: string[], concurrency: number): Promise<void> {
+async function runBatches(batches: readonly (readonly string[])[]): Promise<void> {
+  for (const batch of batches)
+    if (batch.length === 1) await runFiles(batch, { concurrency: 1 });
+    else await runFiles([together], { concurrency: 1, argv: batch.map((file) => resolve(file)) });
+}
+
+async function runFiles(
+  files: readonly string[],
+  { concurrency, argv = [] }: { concurrency: number; argv?: readonly string[] },
+): Promise<void> {
   if (files.length === 0) return;
   const stream = run({
     files,
+    argv,
     concurrency,
     timeout: 420_000,
     execArgv: ['--no-warnings=ExperimentalWarning', `--import=${withCache}`],
