@@ -25,16 +25,14 @@ export async function proveRows(view: BeaconView, scratch: Kv, signal: AbortSign
   const again = await BeaconView.open(scratch);
   while (view.position().revision - again.position().revision > closeEntries)
     await foldSome(view, again, signal);
-  const started: { left?: ReturnType<typeof startedRows>; right?: ReturnType<typeof startedRows> } = {};
-  await view.standingStill(async () => {
+  const [left, right] = await view.standingStill(async () => {
     await foldSome(view, again, signal);
-    started.left = startedRows(view.rows());
-    started.right = startedRows(again.rows());
-    await Promise.all([started.left.first, started.right.first]);
+    const started = [startedRows(view.rows()), startedRows(again.rows())] as const;
+    await Promise.all(started.map(({ first }) => first));
+    return started;
   });
-  if (started.left === undefined || started.right === undefined) return;
   const problems = new Problems();
-  await compareRows(started.left.rows, started.right.rows, problems);
+  await compareRows(left.rows, right.rows, problems);
   signal.throwIfAborted();
   await view.settleProof(problems.list[0] ?? '');
 }

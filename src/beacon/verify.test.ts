@@ -16,7 +16,7 @@ import {
   withFalseSignature,
 } from '../../test/suites/beacon-records.ts';
 import type { CID } from '../core/block.ts';
-import type { Append } from './log.ts';
+import type { Append, BeaconLog } from './log.ts';
 import { MemoryLog } from './memory.ts';
 import { rowKey } from './rows.ts';
 import { verifyBeacon, type VerifyPorts } from './verify.ts';
@@ -32,6 +32,32 @@ const third = addresses[3] ?? '';
 it('finds nothing where all agree', async () => {
   await using world = await worldOf(appends);
   assert.deepEqual(await problemsOf(world, { hasBlock: async () => true }), []);
+});
+
+it('finds nothing where all agree and writers go on', async () => {
+  await using world = await worldOf(appends);
+  const { log, view } = world;
+  const more = putAppend(someManifest(someAddress('v/late')), bk);
+  const busy: BeaconLog = {
+    append: (append) => log.append(append),
+    head: () => log.head(),
+    watch: (from, options) => log.watch(from, options),
+    async *read(from) {
+      for await (const entry of log.read(from)) {
+        if (entry.revision === 3) await view.apply([await log.append(more)]);
+        yield entry;
+      }
+    },
+    [Symbol.asyncDispose]: async () => undefined,
+  };
+  const { ok, problems, revision, counts } = await verifyBeacon({
+    log: busy,
+    view,
+    scratch: new MemoryKv(),
+    hasBlock: async () => true,
+  });
+  assert.deepEqual([ok, problems, revision, counts.entries], [true, [], appends.length, appends.length]);
+  assert.equal(view.position().revision, appends.length + 1);
 });
 
 it('chain: the log tells another history', async () => {
@@ -135,13 +161,13 @@ it('key record missing: a branch key that nobody registered', async () => {
   assert.match(problems[0] ?? '', /v\/0 version 1: branch key [0-9a-f]{32} version 1 is not registered$/);
 });
 
-interface World {
-  readonly log: MemoryLog | undefined;
+interface World<Log = MemoryLog | undefined> {
+  readonly log: Log;
   readonly view: BeaconView;
   readonly kv: MemoryKv;
 }
 
-async function worldOf(entries: readonly Append[]): Promise<World & AsyncDisposable> {
+async function worldOf(entries: readonly Append[]): Promise<World<MemoryLog> & AsyncDisposable> {
   const log = await logOf(entries);
   const kv = new MemoryKv();
   const view = await BeaconView.open(kv);

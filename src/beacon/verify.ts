@@ -1,13 +1,13 @@
 // `beacon verify`: do log, view and blocks agree?
 //
 // The log is read whole, which checks every checksum and the chain; it is folded anew into scratch; the scratch
-// and the view are then compared row by row; the key records of what must be kept are looked up in the view, and
-// every record and content root among the blocks.
+// and the view, as it was when this began, are then compared row by row; the key records of what must be kept are looked
+// up in the view, and every record and content root among the blocks. Writers go on meanwhile.
 
 import type { CID } from '../core/block.ts';
 import { sameBytes, toHex } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
-import type { Kv, KvRow } from './kv.ts';
+import { type Kv, type KvRow, startedRows } from './kv.ts';
 import type { BeaconLog, LogEntry, LogPosition } from './log.ts';
 import type { RegistryCounts } from './queries.ts';
 import { BeaconView } from './view.ts';
@@ -40,7 +40,7 @@ export interface VerifyReport {
 /** Never throws for what it looks for: that is in the report. */
 export async function verifyBeacon(ports: VerifyPorts): Promise<VerifyReport> {
   const problems = new Problems();
-  const target = ports.view.position();
+  const { position: target, counts, rows: present } = await momentOf(ports.view);
   await using again = await BeaconView.open(borrowed(ports.scratch));
   await refold(again, ports, target, problems);
   const { revision, chain } = again.position();
@@ -49,10 +49,9 @@ export async function verifyBeacon(ports: VerifyPorts): Promise<VerifyReport> {
       `the log leads to revision ${revision} (${toHex(chain)}), the view stands at ${target.revision} (${toHex(target.chain)})`,
     );
   }
-  const rows = await compareRows(ports.view.rows(), again.rows(), problems);
+  const rows = await compareRows(present, again.rows(), problems);
   await checkKeys(ports, problems);
   const blocks = await checkBlocks(ports, problems);
-  const counts = ports.view.counts();
   return {
     ok: problems.list.length === 0,
     revision,
@@ -70,6 +69,15 @@ export class Problems {
   add(problem: string): void {
     if (this.list.length < 1000) this.list.push(problem);
   }
+}
+
+/** Where the view stands, and its rows of that moment, whatever is folded in while they are read. */
+async function momentOf(view: BeaconView) {
+  return view.standingStill(async () => {
+    const { first, rows } = startedRows(view.rows());
+    await first.catch(() => undefined); // the comparison meets it
+    return { position: view.position(), counts: view.counts(), rows };
+  });
 }
 
 async function refold(

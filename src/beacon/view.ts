@@ -214,10 +214,10 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   /** One at a time; the failure is the caller's. */
-  async #alone(work: () => Promise<void>): Promise<void> {
+  async #alone<Result>(work: () => Promise<Result>): Promise<Result> {
     const run = this.#applying.then(work);
     this.#applying = run.catch(() => undefined);
-    await run;
+    return run;
   }
 
   /**
@@ -644,8 +644,8 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
   }
 
   /** Runs `work` while nothing is folded in. */
-  async standingStill(work: () => Promise<void>): Promise<void> {
-    await this.#alone(work);
+  standingStill<Result>(work: () => Promise<Result>): Promise<Result> {
+    return this.#alone(work);
   }
 
   /** What folding `append` right now would do. For `checkAppend`. */
