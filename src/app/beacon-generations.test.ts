@@ -53,8 +53,16 @@ test('without its file a log is nobody’s successor', async (t) => {
 
 test('without a file that says which is in force it is the newest that was ever opened, in LevelDB', async (t) => {
   const born = ['beacon-1', 'beacon-2', 'beacon-3', 'beacon-5'];
-  assert.deepEqual(await readGeneration(await steward(t, born, stream)), level(3));
+  assert.deepEqual(await readGeneration(await steward(t, born)), level(3));
   assert.deepEqual(await readGeneration(await steward(t)), level(1));
+});
+
+test('without that file a steward whose settings name a stream takes no log of its own for it', async (t) => {
+  const member = await steward(t, ['beacon-1', 'beacon-2'], stream);
+  await assert.rejects(readGeneration(member), {
+    code: 'DATA_DIR_DAMAGED',
+    message: /beacon-generation is gone, .* generation 2 of the Beacon: the settings name stream holdfast/,
+  });
 });
 
 test('where none was opened it is what the settings say, and what is in force stays what it is', async (t) => {

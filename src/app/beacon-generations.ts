@@ -12,7 +12,7 @@ import { lineageOf, parseLineage } from '../beacon/lineage.ts';
 import type { LogLineage } from '../beacon/log.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { fieldOf, isMap } from '../core/shape.ts';
-import { errnoOf, readIfThere, writeWhole } from '../files/whole.ts';
+import { errnoOf, isThere, readIfThere, writeWhole } from '../files/whole.ts';
 import { type BeaconSettings, parseBeaconSettings } from '../local/beacon-settings.ts';
 import type { Member } from './member.ts';
 
@@ -40,7 +40,9 @@ export function birthName(generation: number): string {
 
 /**
  * Which log is in force. Without the file it is the newest that was ever opened, in LevelDB, since an older one has been
- * replaced; and where none was, what the settings say. Throws FILE_UNREADABLE, DATA_DIR_DAMAGED for a file that says neither.
+ * replaced; and where none was, what the settings say. Throws FILE_UNREADABLE, DATA_DIR_DAMAGED for a file that says
+ * neither, and without one where the settings name a stream: what is left on this disk may be a copy of that, and whoever
+ * took it for the log would be alone with it.
  */
 export async function readGeneration(member: Member): Promise<Generation> {
   const path = generationPath(member);
@@ -52,8 +54,16 @@ export async function readGeneration(member: Member): Promise<Generation> {
       throw new HoldfastError('FILE_UNREADABLE', `cannot read ${path}`, { cause });
     let number = 1;
     while (member.dir.isBorn(birthName(number + 1))) number++;
-    const isBorn = member.dir.isBorn(birthName(number));
-    return { number, kept: isBorn ? level : (member.config.settings.beacon ?? level) };
+    const said = member.config.settings.beacon ?? level;
+    if (!member.dir.isBorn(birthName(number))) return { number, kept: said };
+    if (said.engine === 'jetstream')
+      throw new HoldfastError(
+        'DATA_DIR_DAMAGED',
+        `${path} is gone, which alone says what keeps generation ${number} of the Beacon: the settings name stream ` +
+          `${said.stream}; restore it from a backup`,
+        { cause },
+      );
+    return { number, kept: level };
   }
 }
 
@@ -73,6 +83,11 @@ export async function switchGeneration(
 /** A lineage for a log in the place of that of generation `current`. */
 export async function nextLineage(member: Member, current: number): Promise<LogLineage> {
   return lineageOf(freshId(), await openLineage(member, current));
+}
+
+/** Writes down what keeps the log in force, where nothing says so. */
+export async function keepGeneration(member: Member, generation: Generation): Promise<void> {
+  if (!(await isThere(generationPath(member)))) await writeGeneration(member, generation);
 }
 
 /** Makes `generation` the one in force, its lineage being known already. */

@@ -7,7 +7,7 @@ import { LevelLog } from '../beacon/level.ts';
 import type { BeaconLog } from '../beacon/log.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { BeaconReport } from '../steward/status.ts';
-import { birthName, type Generation, logDirectory, openLineage } from './beacon-generations.ts';
+import { birthName, type Generation, keepGeneration, logDirectory, openLineage } from './beacon-generations.ts';
 import { openStream, type StreamPorts } from './beacon-stream.ts';
 import type { Member } from './member.ts';
 
@@ -36,6 +36,7 @@ export async function openLog(
   await mkdir(directory, { recursive: true });
   const log = await LevelLog.open(directory, { lineage: await openLineage(member, number) });
   try {
+    await keepGeneration(member, generation);
     await member.dir.markBorn(name);
   } catch (error) {
     await log[Symbol.asyncDispose]();
