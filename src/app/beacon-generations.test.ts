@@ -6,6 +6,7 @@ import { test, type TestContext } from 'node:test';
 import type { BeaconSettings, JetStreamSettings } from '../local/beacon-settings.ts';
 import {
   type Generation,
+  keepGeneration,
   openLineage,
   prepareGeneration,
   readGeneration,
@@ -63,6 +64,13 @@ test('without that file a steward whose settings name a stream takes no log of i
     code: 'DATA_DIR_DAMAGED',
     message: /beacon-generation is gone, .* generation 2 of the Beacon: the settings name stream holdfast/,
   });
+});
+
+test('a log in LevelDB says so from the beginning, whatever the settings say later', async (t) => {
+  const member = await steward(t, [], stream);
+  await keepGeneration(member, level(1));
+  await keepGeneration(member, { number: 2, kept: stream }); // says it where nothing does
+  assert.deepEqual(await readGeneration(member), level(1));
 });
 
 test('where none was opened it is what the settings say, and what is in force stays what it is', async (t) => {

@@ -161,6 +161,7 @@ export class BeaconHost implements AsyncDisposable {
       const gated = { ...readingOf(log), append: gate.append.bind(gate) };
       serveBeacon(rpc, gated, {
         mayAppend: isDoor,
+        recall: (id) => log.recall(id),
         check: (append) => checkAppend(view, append, entitledIn(this.#member)),
         snapshot: () => view.snapshot(),
       });

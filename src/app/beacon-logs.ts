@@ -4,15 +4,21 @@
 import { mkdir } from 'node:fs/promises';
 import { isBorn } from '../beacon/birth.ts';
 import { LevelLog } from '../beacon/level.ts';
-import type { BeaconLog } from '../beacon/log.ts';
+import type { RecallingLog } from '../beacon/log.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { BeaconReport } from '../steward/status.ts';
-import { birthName, type Generation, keepGeneration, logDirectory, openLineage } from './beacon-generations.ts';
+import {
+  birthName,
+  type Generation,
+  keepGeneration,
+  logDirectory,
+  openLineage,
+} from './beacon-generations.ts';
 import { openStream, type StreamPorts } from './beacon-stream.ts';
 import type { Member } from './member.ts';
 
 export interface HostedLog {
-  readonly log: BeaconLog;
+  readonly log: RecallingLog;
   /** What a person is told about it. */
   report(): BeaconReport;
 }

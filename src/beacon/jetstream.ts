@@ -36,8 +36,16 @@ import {
   type StreamState,
 } from './jetstream-stream.ts';
 import { LevelLog } from './level.ts';
-import { parseLineage } from './lineage.ts';
-import type { Append, BeaconLog, LogEntry, LogHead, LogHealth, LogLineage, LogPosition } from './log.ts';
+import { lineageField, lineageIn } from './lineage.ts';
+import type {
+  Append,
+  LogEntry,
+  LogHead,
+  LogHealth,
+  LogLineage,
+  LogPosition,
+  RecallingLog,
+} from './log.ts';
 
 export interface JetStreamLogOptions extends Omit<StreamAccess, 'timeoutMs'> {
   /** Directory of the copy. One process at a time. */
@@ -66,7 +74,7 @@ export interface JetStreamLogOptions extends Omit<StreamAccess, 'timeoutMs'> {
   readonly behindMs?: number;
 }
 
-export class JetStreamLog implements BeaconLog {
+export class JetStreamLog implements RecallingLog {
   readonly #options: Required<Pick<JetStreamLogOptions, 'acceptNotDurable' | 'retryMs' | 'behindMs'>> &
     JetStreamLogOptions;
   readonly #stream: Stream;
@@ -149,6 +157,11 @@ export class JetStreamLog implements BeaconLog {
 
   async append(append: Append, options?: { readonly signal?: AbortSignal }): Promise<LogEntry> {
     return this.#usable().append(append, options);
+  }
+
+  /** What is in the copy: all that a view of this log shows. */
+  async recall(id: Uint8Array): Promise<LogEntry | undefined> {
+    return this.#usable().recall(id);
   }
 
   async *read(from: number, options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<LogEntry> {
@@ -488,7 +501,6 @@ export class JetStreamLog implements BeaconLog {
   }
 }
 
-const lineageField = 'holdfast-log';
 /** On a stream that is born closed. */
 const closedField = 'holdfast-closed';
 /** Longer than servers take from being killed to taking a message, so that no message follows one that such a restart lost. */
@@ -499,17 +511,6 @@ const stalledMs = 5 * second;
 const publishPauseMs = 20;
 const behindPauseMs = 200;
 const followPauseMs = 250;
-
-function lineageIn(metadata: Readonly<Record<string, string>>): LogLineage | undefined {
-  const text = metadata[lineageField];
-  if (text === undefined) return undefined;
-  try {
-    return parseLineage(JSON.parse(text));
-  } catch (cause) {
-    if (isHoldfastError(cause)) throw cause;
-    throw new HoldfastError('BEACON_UNAVAILABLE', 'the stream does not say which log it is', { cause });
-  }
-}
 
 /** False when `signal` aborted before `ms` went by. */
 async function paused(ms: number, signal: AbortSignal): Promise<boolean> {

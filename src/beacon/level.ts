@@ -30,7 +30,6 @@ import { isDiskFull } from './errno.ts';
 import {
   type Append,
   appendIdText,
-  type BeaconLog,
   decodeEntry,
   emptyPosition,
   encodeAppend,
@@ -42,6 +41,7 @@ import {
   type LogPosition,
   nextChain,
   nextEntry,
+  type RecallingLog,
   versionConflict,
 } from './log.ts';
 import { checkLevel } from './level-check.ts';
@@ -93,7 +93,7 @@ interface Group {
   readonly answers: (() => void)[];
 }
 
-export class LevelLog implements BeaconLog {
+export class LevelLog implements RecallingLog {
   readonly #directory: string;
   readonly #freeBytesMin: number;
   readonly #original: Original | undefined;
@@ -148,6 +148,10 @@ export class LevelLog implements BeaconLog {
     // Queued first, drained in a later turn: the loop's first look finds what this turn brings.
     this.#draining ??= Promise.resolve().then(() => this.#drain());
     return answer.promise;
+  }
+
+  async recall(id: Uint8Array): Promise<LogEntry | undefined> {
+    return this.#entryOf(this.#checkOpen(), id);
   }
 
   /**
@@ -252,7 +256,7 @@ export class LevelLog implements BeaconLog {
     for (const item of waiting) {
       const { append, payload, signal, resolve, reject } = item;
       const current = subjects.get(append.subject) ?? 0;
-      const repeated = await this.#entryWithId(db, group, append.id);
+      const repeated = append.id && (await this.#entryOf(db, append.id, group));
       if (signal?.aborted === true) group.answers.push(() => reject(signal.reason));
       else if (repeated !== undefined) group.answers.push(() => resolve(repeated));
       else if (expectationHolds(append.expected, current)) stageEntry(group, append, payload, resolve);
@@ -294,10 +298,9 @@ export class LevelLog implements BeaconLog {
     return revisions;
   }
 
-  async #entryWithId(db: Db, group: Group, id: Uint8Array | undefined): Promise<LogEntry | undefined> {
-    if (id === undefined) return undefined;
+  async #entryOf(db: Db, id: Uint8Array, group?: Group): Promise<LogEntry | undefined> {
     const text = appendIdText(id);
-    const staged = group.entryOfId.get(text);
+    const staged = group?.entryOfId.get(text);
     if (staged !== undefined) return staged;
     const revision = this.#revisionOfId.get(text);
     return revision === undefined ? undefined : this.#entryAt(db, revision);

@@ -5,6 +5,7 @@
 // and follows it when it holds everything (followed.ts). The names of the ancestors tell a log that was put in the place
 // of ours from one that was only begun there, and lead stewards from one stream to the next.
 
+import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import type { LogLineage } from './log.ts';
 
@@ -22,6 +23,20 @@ export function parseLineage(value: unknown): LogLineage | undefined {
   const [id, replaces] = [fieldOf(value, 'id'), fieldOf(value, 'replaces')];
   if (!isId(id) || !Array.isArray(replaces) || replaces.length > ancestorsMax) return undefined;
   return replaces.every(isId) ? { id, replaces } : undefined;
+}
+
+/** Where a stream says it, in its metadata. */
+export const lineageField = 'holdfast-log';
+
+/** What a stream says of itself; undefined when it says nothing. Throws BEACON_UNAVAILABLE for what nobody understands. */
+export function lineageIn(metadata: Readonly<Record<string, string>>): LogLineage | undefined {
+  const text = metadata[lineageField];
+  if (text === undefined) return undefined;
+  try {
+    return parseLineage(JSON.parse(text));
+  } catch (cause) {
+    throw new HoldfastError('BEACON_UNAVAILABLE', 'the stream does not say which log it is', { cause });
+  }
 }
 
 function isId(value: unknown): value is string {

@@ -95,6 +95,12 @@ export interface BeaconLog extends AsyncDisposable {
   snapshot?(options: { readonly signal: AbortSignal }): AsyncIterable<Uint8Array>;
 }
 
+/** A log that whoever judges appends before they reach it can ask what it has taken already. */
+export interface RecallingLog extends BeaconLog {
+  /** The entry that an append with this id made; undefined when it made none, or so long ago that nobody sends it again. */
+  recall(id: Uint8Array): Promise<LogEntry | undefined>;
+}
+
 /** What a log that keeps its own files says about itself. */
 export interface LogHealth {
   readonly state: 'ready' | 'read-only';

@@ -5,17 +5,17 @@ import { Bell, readAndFollow } from './bell.ts';
 import {
   type Append,
   appendIdText,
-  type BeaconLog,
   emptyPosition,
   encodeAppend,
   expectationHolds,
   type LogEntry,
   type LogPosition,
   nextEntry,
+  type RecallingLog,
   versionConflict,
 } from './log.ts';
 
-export class MemoryLog implements BeaconLog {
+export class MemoryLog implements RecallingLog {
   readonly #entries: LogEntry[] = [];
   readonly #revisionOfSubject = new Map<string, number>();
   readonly #entryOfId = new Map<string, LogEntry>();
@@ -38,6 +38,10 @@ export class MemoryLog implements BeaconLog {
     if (append.id !== undefined) this.#entryOfId.set(appendIdText(append.id), entry);
     this.#bell.ring();
     return entry;
+  }
+
+  async recall(id: Uint8Array): Promise<LogEntry | undefined> {
+    return this.#entryOfId.get(appendIdText(id));
   }
 
   async *read(from: number, options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<LogEntry> {

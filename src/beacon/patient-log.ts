@@ -9,7 +9,7 @@ import { second } from '../core/clock.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import type { JetStreamLog } from './jetstream.ts';
 import type { StreamWord } from './jetstream-message.ts';
-import type { Append, BeaconLog, LogEntry, LogHead, LogHealth } from './log.ts';
+import type { Append, LogEntry, LogHead, LogHealth, RecallingLog } from './log.ts';
 
 export interface PatientLogOptions {
   /** How long `start` waits for the first attempt, ms. Default 10 s. */
@@ -24,7 +24,7 @@ export interface PatientLogOptions {
   readonly onStuck?: () => Promise<void>;
 }
 
-export class PatientLog implements BeaconLog {
+export class PatientLog implements RecallingLog {
   readonly #open: (signal: AbortSignal) => Promise<JetStreamLog>;
   readonly #options: Required<Omit<PatientLogOptions, 'onLost' | 'onStuck'>> & PatientLogOptions;
   readonly #closing = new AbortController();
@@ -77,6 +77,10 @@ export class PatientLog implements BeaconLog {
 
   append(append: Append, options?: { readonly signal?: AbortSignal }): Promise<LogEntry> {
     return this.#opened().then((log) => log.append(append, options));
+  }
+
+  async recall(id: Uint8Array): Promise<LogEntry | undefined> {
+    return (await this.#opened()).recall(id);
   }
 
   async *read(from: number, options?: { readonly signal?: AbortSignal }): AsyncGenerator<LogEntry> {

@@ -3,11 +3,14 @@ import { it } from 'node:test';
 import { Loopback } from '../../test/support/loopback-rpc.ts';
 import { namedLog } from '../../test/support/named-log.ts';
 import { beaconLogSuite, entriesOf, someAppend } from '../../test/suites/beacon-log.suite.ts';
+import { putAppend, someAddress, someId, someManifest } from '../../test/suites/beacon-records.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { expectNone } from './log.ts';
 import { MemoryLog } from './memory.ts';
 import { RemoteLog } from './remote.ts';
 import { serveBeacon } from './serve.ts';
+import { BeaconView, checkAppend } from './view.ts';
+import { MemoryKv } from './view-memory.ts';
 
 const peer = 'steward';
 
@@ -37,6 +40,27 @@ for (const lost of ['question', 'answer'] as const) {
     assert.equal((await entriesOf(served)).length, 1);
   });
 }
+
+it('sends an append again whose answer was lost, though it is in its own way by then', async () => {
+  const rpc = new Loopback();
+  await using served = new MemoryLog();
+  await using view = await BeaconView.open(new MemoryKv());
+  serveBeacon(rpc, served, {
+    // As a steward does; what was appended is in its view before the append comes again.
+    check: async (append) => {
+      const { revision } = view.position();
+      await view.apply(await entriesOf(served, revision + 1));
+      await checkAppend(view, append);
+    },
+    recall: (id) => served.recall(id),
+  });
+  await using log = new RemoteLog(rpc, () => peer, { pauseMs: 1 });
+  const append = putAppend(someManifest(someAddress('again')), someId('bk'), expectNone);
+  rpc.lose = ['answer', 'answer'];
+  assert.equal((await log.append(append)).revision, 1);
+  assert.equal((await entriesOf(served)).length, 1);
+  await assert.rejects(log.append(append), { code: 'VERSION_CONFLICT' }); // another id: somebody else
+});
 
 it('gives up after its time and says that the outcome is unknown', async () => {
   const rpc = new Loopback();

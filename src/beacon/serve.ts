@@ -20,11 +20,14 @@ import {
   emptyPosition,
   type LogEntry,
   type LogPosition,
+  type RecallingLog,
 } from './log.ts';
 
 export interface ServeOptions {
   /** Refuses an append by throwing, before it reaches the log: see `checkAppend` in view.ts. Default: none is. */
   readonly check?: (append: Append) => Promise<void>;
+  /** See `RecallingLog`: where there is a `check`, it knows what is sent again. Default: the log alone does. */
+  readonly recall?: RecallingLog['recall'];
   /** The rows of a view of this log (`BeaconView.snapshot`), for newcomers. Default: they fold the log. */
   readonly snapshot?: () => AsyncIterable<Uint8Array>;
   /** Who may append. Reading is for everybody that the transport lets in. Default: everybody. */
@@ -35,7 +38,7 @@ export interface ServeOptions {
 
 /** Registers the five methods. The log stays the caller's to close. */
 export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOptions = {}): void {
-  const { idleMs = 2.5 * second, check, mayAppend = () => true, snapshot } = options;
+  const { idleMs = 2.5 * second, mayAppend = () => true, snapshot } = options;
   server.handle('beacon.head', async () => {
     const { revision, chain, lineage } = await log.head();
     return { head: { revision, chain, ...(lineage === undefined ? {} : { lineage }) } };
@@ -43,8 +46,8 @@ export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOpt
   server.handle('beacon.append', async ({ body }, { peer, signal }) => {
     if (!mayAppend(peer)) throw new HoldfastError('FORBIDDEN', `${peer} may not append to the Beacon`);
     const append = decodeAppend(body);
-    await check?.(append);
-    const { revision, chain, payload } = await log.append(append, { signal });
+    const made = await madeBefore(append, options);
+    const { revision, chain, payload } = made ?? (await log.append(append, { signal }));
     return { head: { revision, chain }, body: payload };
   });
   let snapshots = 0;
@@ -62,6 +65,21 @@ export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOpt
   server.handleStream('beacon.watch', ({ head }, { signal }) =>
     watchPages(log, fromOf(head), idleMs, signal),
   );
+}
+
+/**
+ * Checks an append. One that is sent again, since its first answer was lost, may be refused for nothing but having taken
+ * effect: then this is the entry that it made.
+ */
+async function madeBefore(append: Append, { check, recall }: ServeOptions): Promise<LogEntry | undefined> {
+  try {
+    await check?.(append);
+    return undefined;
+  } catch (error) {
+    const made = append.id && (await recall?.(append.id));
+    if (made === undefined) throw error;
+    return made;
+  }
 }
 
 /** Each keeps what LevelDB would else throw away, and reads all there is. Who gets none folds the log. */

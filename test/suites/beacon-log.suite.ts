@@ -10,6 +10,7 @@ import {
   expectAny,
   expectNone,
   type LogEntry,
+  type RecallingLog,
   nextChain,
 } from '../../src/beacon/log.ts';
 import { MemoryLog } from '../../src/beacon/memory.ts';
@@ -36,6 +37,10 @@ export async function collect<Item>(items: AsyncIterable<Item>): Promise<Item[]>
   const all: Item[] = [];
   for await (const item of items) all.push(item);
   return all;
+}
+
+function recalls(log: BeaconLog): log is RecallingLog {
+  return 'recall' in log;
 }
 
 export function beaconLogSuite(name: string, create: () => Promise<LogFixture>): void {
@@ -131,6 +136,19 @@ export function beaconLogSuite(name: string, create: () => Promise<LogFixture>):
       ]);
       assert.equal(again.revision, twin.revision);
       assert.equal((await fixture.log.head()).revision, 3);
+    });
+
+    it('recalls what an append has made, where it can be asked', async () => {
+      await using fixture = await create();
+      const id = new Uint8Array(16).fill(7);
+      const made = await fixture.log.append(someAppend('addr/a', { expected: expectNone, id }));
+      await fixture.log.append(someAppend('addr/a', { expected: made.revision }));
+      for (let log: BeaconLog | undefined = fixture.log; log !== undefined; ) {
+        if (!recalls(log)) return;
+        assert.equal((await log.recall(id))?.revision, made.revision);
+        assert.equal(await log.recall(new Uint8Array(16).fill(8)), undefined);
+        log = log === fixture.log ? await fixture.reopen?.() : undefined;
+      }
     });
 
     it('reads from the middle and from beyond the end', async () => {
