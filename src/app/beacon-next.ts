@@ -1,10 +1,11 @@
 // A log that is being made beside the one in force, to take its place: empty, or what an interrupted attempt for the same
 // place has left there.
 
+import { isStoreDamage } from '../beacon/birth.ts';
 import type { JetStreamLog } from '../beacon/jetstream.ts';
 import { LevelLog } from '../beacon/level.ts';
 import type { BeaconLog, LogLineage } from '../beacon/log.ts';
-import { HoldfastError } from '../core/errors.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { BeaconSettings, JetStreamSettings } from '../local/beacon-settings.ts';
 import {
   beaconDirectory,
@@ -30,7 +31,9 @@ export interface NextLog extends AsyncDisposable {
 const attemptsMax = 16;
 
 /**
- * Begins a log that is kept in `kept`, or goes on with one that was begun for it. Throws what the engines throw.
+ * Begins a log that is kept in `kept`, or goes on with one that was begun for it. What is left of that and is of no use,
+ * because it is damaged or its stream is not there any more, is thrown away: nothing that counts is in it. Throws what
+ * the engines throw.
  */
 export async function continueNext(
   member: Member,
@@ -39,7 +42,18 @@ export async function continueNext(
 ): Promise<NextLog> {
   const generation = { number: current.number + 1, kept };
   await prepareGeneration(member, generation);
-  return opened(member, current, generation);
+  try {
+    return await opened(member, current, generation);
+  } catch (error) {
+    if (!isStoreDamage(error) && !isDiverged(error)) throw error;
+    console.error(`what an earlier attempt left is thrown away: ${describeError(error)}`);
+    await prepareGeneration(member, generation, true);
+    return opened(member, current, generation);
+  }
+}
+
+function isDiverged(error: unknown): boolean {
+  return isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['diverged'] === true;
 }
 
 /** As `continueNext`, in the same engine, with a log that holds the beginning of the same history or nothing. */

@@ -15,7 +15,7 @@ import type { StreamWord } from '../beacon/jetstream-message.ts';
 import { LevelLog } from '../beacon/level.ts';
 import type { BeaconLog } from '../beacon/log.ts';
 import { isSettings, PatientLog } from '../beacon/patient-log.ts';
-import { describeError } from '../core/errors.ts';
+import { describeError, isHoldfastError } from '../core/errors.ts';
 import type { JetStreamSettings } from '../local/beacon-settings.ts';
 import type { BeaconReport } from '../steward/status.ts';
 import {
@@ -61,16 +61,22 @@ export async function openStream(
   let isFirst = true;
   const adopt = (): Promise<boolean> =>
     ports.lookAround((isBusy) => adoptSuccessor(member, generation, isBusy));
+  // A move that was killed: where nothing else is in force this one goes on.
+  const goOn = async (): Promise<void> => {
+    if (await adopt()) ports.onReplaced();
+    else await sayInStream(member, generation.kept, 'open', 'the move was interrupted');
+  };
   const log = await PatientLog.start(
     async (signal) => {
       const opened = await openedCopy(directory, () => openInForce(member, generation, signal));
-      // A move that was killed: nothing else is in force, so this one goes on.
-      if (isFirst && opened.closed?.by === member.peer.name) {
-        if (await adopt()) ports.onReplaced();
-        else await sayInStream(member, generation.kept, 'open', 'the move was interrupted');
+      try {
+        if (isFirst && opened.closed?.by === member.peer.name) await goOn();
+        isFirst = false;
+        return opened;
+      } catch (error) {
+        await opened[Symbol.asyncDispose]();
+        throw error;
       }
-      isFirst = false;
-      return opened;
     },
     {
       onLost: settle,
@@ -138,7 +144,11 @@ async function openInForce(
   }
 }
 
-/** Goes to an open stream behind ours that names it. False when there is none. */
+/**
+ * Goes to an open stream behind ours that names it. False when there is none; throws BEACON_UNAVAILABLE when nobody says
+ * whether there is. The directory of the next generation, where a move of ours may have come far, is taken for a stream
+ * that is there only.
+ */
 async function adoptSuccessor(
   member: Member,
   { number, kept }: StreamGeneration,
@@ -148,13 +158,10 @@ async function adoptSuccessor(
   for (let count = 1; count <= successorsTried; count++) {
     if (isBusy()) return false;
     const next = { number: number + 1, kept: { ...kept, stream: streamAfter(kept.stream, count) } };
+    if (!(await namesLog(member, next.kept, own.id))) continue;
     await prepareGeneration(member, next);
-    const log = await openStreamLog(member, next.kept, {
-      directory: logDirectory(member, next.number),
-      ...once,
-    }).catch(
-      () => undefined, // not there, or not to be reached: looked for again
-    );
+    const directory = logDirectory(member, next.number);
+    const log = await unlessRefused(() => openStreamLog(member, next.kept, { directory, ...once }));
     if (log === undefined) continue;
     await using _log = log;
     await log.head();
@@ -164,6 +171,24 @@ async function adoptSuccessor(
     return true;
   }
   return false;
+}
+
+/** Whether there is a stream that says it is in the place of log `id`. */
+async function namesLog(member: Member, settings: JetStreamSettings, id: string): Promise<boolean> {
+  const word = await import('../beacon/jetstream-word.ts');
+  const lineage = await unlessRefused(() => word.lineageOfStream(accessOf(member, settings)));
+  return lineage?.replaces.includes(id) === true;
+}
+
+/** What `work` gives; undefined where the stream is not as it must be. Throws where nobody answers: that may end. */
+async function unlessRefused<Result>(work: () => Promise<Result>): Promise<Result | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['unanswered'] === true) throw error;
+    console.error(`a stream behind ours is passed over: ${describeError(error)}`);
+    return undefined;
+  }
 }
 
 /** What a copy holds that the view has not folded yet, e.g. after its stream turned out to be another one. */

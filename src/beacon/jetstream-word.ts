@@ -3,6 +3,7 @@
 //
 // It needs no copy and trusts no history: a stream that lost something can be closed as well. Then its last message says
 // where it ends; where that cannot be read, the word stands behind nothing, and every follower names it.
+// And what a stream says of itself, for whoever looks at one that may not be there.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { second } from '../core/clock.ts';
@@ -10,7 +11,8 @@ import { sameBytes, toHex } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { decodeGroup, encodeWord, type StreamWord } from './jetstream-message.ts';
 import { patiently, Stream, type StreamAccess } from './jetstream-stream.ts';
-import { emptyPosition, type LogPosition } from './log.ts';
+import { lineageIn } from './lineage.ts';
+import { emptyPosition, type LogLineage, type LogPosition } from './log.ts';
 
 const tryMs = 15 * second;
 const pauseMs = 100;
@@ -45,6 +47,18 @@ export async function sayInStream(
       });
     await delay(pauseMs);
   }
+}
+
+/**
+ * Which log a stream says it is; undefined when there is none, or none that says so. Asks once, and leaves nothing behind.
+ * Throws BEACON_UNAVAILABLE, details `unanswered` when nobody answers.
+ */
+export async function lineageOfStream(
+  access: Omit<StreamAccess, 'timeoutMs'> & { readonly timeoutMs?: number },
+): Promise<LogLineage | undefined> {
+  await using stream = await Stream.connect({ ...access, timeoutMs: access.timeoutMs ?? 5 * second });
+  const state = await stream.state();
+  return state === undefined ? undefined : lineageIn(state.metadata);
 }
 
 async function endOf(stream: Stream, sequence: number): Promise<LogPosition> {

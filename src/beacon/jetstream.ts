@@ -37,15 +37,7 @@ import {
 } from './jetstream-stream.ts';
 import { LevelLog } from './level.ts';
 import { lineageField, lineageIn } from './lineage.ts';
-import type {
-  Append,
-  LogEntry,
-  LogHead,
-  LogHealth,
-  LogLineage,
-  LogPosition,
-  RecallingLog,
-} from './log.ts';
+import type { Append, LogEntry, LogHead, LogHealth, LogLineage, LogPosition, RecallingLog } from './log.ts';
 
 export interface JetStreamLogOptions extends Omit<StreamAccess, 'timeoutMs'> {
   /** Directory of the copy. One process at a time. */
