@@ -7,7 +7,7 @@
 
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { isStoreDamage, setAside } from '../beacon/birth.ts';
+import { isEarlierEdition, isStoreDamage, setAside } from '../beacon/birth.ts';
 import { proveRows } from '../beacon/copied.ts';
 import { serveCustody } from '../beacon/custody-rpc.ts';
 import { bringsCustody, checkEntitled, type Entitled } from '../beacon/entitled.ts';
@@ -272,16 +272,17 @@ function readingOf(log: BeaconLog): Omit<BeaconLog, 'append'> {
   };
 }
 
-/** A view is a fold of the log: one that is damaged is set aside, for a person to look at, and folded again. */
-async function openView(parent: string): Promise<BeaconView> {
+/** A view is a fold of the log: one that is damaged, or of an earlier edition, is set aside and folded again. */
+export async function openView(parent: string): Promise<BeaconView> {
   const directory = join(parent, 'view');
   await mkdir(directory, { recursive: true });
   try {
     return await BeaconView.open(await LevelKv.open(directory));
   } catch (error) {
-    if (!isStoreDamage(error)) throw error;
-    const aside = await setAside(directory, Date.now());
-    console.error(`the view is damaged, now at ${aside}, and folded again: ${error.message}`);
+    const isEarlier = isEarlierEdition(error);
+    if (!isEarlier && !isStoreDamage(error)) throw error;
+    const aside = await setAside(directory, Date.now(), isEarlier ? 'earlier' : 'damaged');
+    console.error(`the view is now at ${aside}, and folded again: ${error.message}`);
     await mkdir(directory, { recursive: true });
     return BeaconView.open(await LevelKv.open(directory));
   }

@@ -357,6 +357,60 @@ test('a view with a row that its log does not give is given up once it has to pr
   await again.stop();
 });
 
+test('a copy of an earlier edition is set aside and fetched again, from a log that holds all of it', async (t) => {
+  t.mock.method(console, 'error', () => undefined);
+  const steward = new Steward();
+  await steward.putInForce(['a', 'b', 'c'], first);
+  const dir = await directory(t);
+  const door = await steward.door(dir);
+  await door.copy.view.waitFor(3, t.signal);
+  await door.stop();
+  await makeEarlier(join(dir, 'view'));
+  // The same id, and less than was seen.
+  await steward.putInForce(['a', 'b'], first);
+  const behind = await steward.door(dir);
+  await untilDiverged(
+    behind.copy,
+    /ends at revision 2, does not hold what was seen here up to revision 3/,
+    t.signal,
+  );
+  assert.equal(behind.copy.view.position().revision, 0);
+  await behind.stop();
+  // It is remembered over a start, and until that is there again.
+  await steward.putInForce(['a', 'b', 'c', 'd'], first);
+  const again = await steward.door(dir);
+  await again.copy.view.waitFor(4, t.signal);
+  await again.stop();
+  assert.deepEqual((await readdir(dir)).sort(), ['view', 'view-log', 'view.earlier']);
+});
+
+test('a log of another history in the place of what was seen in an earlier edition is a person’s to accept', async (t) => {
+  t.mock.method(console, 'error', () => undefined);
+  const steward = new Steward();
+  await steward.putInForce(['a', 'b'], first);
+  const dir = await directory(t);
+  const door = await steward.door(dir);
+  await door.copy.view.waitFor(2, t.signal);
+  await door.stop();
+  await makeEarlier(join(dir, 'view'));
+  await steward.putInForce(['x', 'y', 'z'], stranger);
+  const other = await steward.door(dir);
+  await untilDiverged(other.copy, /does not hold what was seen here/, t.signal);
+  assert.equal(other.copy.refused, stranger.id);
+  await other.copy.accept(stranger.id);
+  await other.copy.replaced;
+  await other.stop();
+  const accepted = await steward.door(dir);
+  await accepted.copy.view.waitFor(3, t.signal);
+  await accepted.stop();
+});
+
+/** As the program before this one would have left it. */
+async function makeEarlier(view: string): Promise<void> {
+  const mark = JSON.parse(await readFile(join(view, 'born.json'), 'utf8')) as object;
+  await writeFile(join(view, 'born.json'), JSON.stringify({ ...mark, version: 0 }));
+}
+
 async function untilDiverged(copy: DoorView, reason: RegExp, signal: AbortSignal): Promise<void> {
   const isSo = ({ state, reason: said } = copy.view.health()): boolean =>
     state === 'diverged' && reason.test(said);

@@ -3,25 +3,28 @@
 //   view/                the copy
 //   view-log             {follows, next, left, checked}: the id of its log; that of the log which takes its place at the
 //                        next start; true when a person decided that, since it lacks something; true once the log
-//                        brought a false record, and is never folded on trust again
+//                        brought a false record, and is never folded on trust again. {seen: {revision, chain}}: how
+//                        far a copy of an earlier edition had come, which only a log that holds it may fill again
 //   view.next-<id>       a copy of a log that is in the place of ours, while that is looked into
 //   view.replaced-<id>   the copy before this one; all that it holds is in this one too
 //   view.left-<id>       a copy that holds what its successor lacks: people delete it, nobody else; `.2`, `.3` … where
 //                        there is one already
 //   view.check           the copy, folded again to be compared: one taken from the steward, or one unlike others
 //   view.damaged         the copy that was found damaged or false last
+//   view.earlier         the last copy of an earlier edition
 
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { isStoreDamage } from '../beacon/birth.ts';
+import { isEarlierEdition, isStoreDamage } from '../beacon/birth.ts';
 import { proveRows } from '../beacon/copied.ts';
 import { FollowedLog } from '../beacon/followed.ts';
 import { holds, type LogLineage, type LogPosition } from '../beacon/log.ts';
 import type { RemoteLog } from '../beacon/remote.ts';
 import { foldUpTo, lostIn } from '../beacon/successor.ts';
 import { BeaconView, diverged, type ViewOptions } from '../beacon/view.ts';
-import { LevelKv } from '../beacon/view-level.ts';
+import { LevelKv, positionIn } from '../beacon/view-level.ts';
+import { keyOfHex, toHex } from '../core/bytes.ts';
 import { minute, second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
@@ -34,6 +37,7 @@ interface ViewLog {
   readonly next?: string;
   readonly left?: boolean;
   readonly checked?: boolean;
+  readonly seen?: LogPosition;
 }
 
 /** A log in the place of ours that does not hold what we have. */
@@ -77,8 +81,15 @@ export class DoorView implements AsyncDisposable {
 
   /** Opens the copy below `dataDir`; one that cannot be opened is fetched again, one of a replaced log set aside. */
   static async open(dataDir: string): Promise<DoorView> {
-    const log = await settled(dataDir, await readViewLog(dataDir));
-    return new DoorView(dataDir, await openView(join(dataDir, 'view'), log), log);
+    let log = await settled(dataDir, await readViewLog(dataDir));
+    const path = join(dataDir, 'view');
+    const view = await openView(path, log, {}, async () => {
+      const seen = await positionIn(path);
+      if (seen === undefined || seen.revision === 0) return;
+      log = { ...log, seen };
+      await writeViewLog(dataDir, log);
+    });
+    return new DoorView(dataDir, view, log);
   }
 
   /** `log` for this view to follow: notices when another one has taken its place. */
@@ -88,6 +99,10 @@ export class DoorView implements AsyncDisposable {
       position: () => this.view.position(),
       read: (from, options) => this.view.entriesSince(from, options),
       followed: () => this.#log.follows,
+      seen: () => this.#unseen(),
+      onLacking: (by, { revision }, error) => {
+        if (by !== undefined) this.#refused = { id: by.id, revision, atMs: performance.now(), error };
+      },
       onFollowed: (id) => this.#remember({ ...this.#log, follows: id }),
       onReplaced: async (by, head) => {
         await this.#prove(by, head, log, signal);
@@ -224,10 +239,21 @@ export class DoorView implements AsyncDisposable {
     this.#replace();
   }
 
+  #unseen(): LogPosition | undefined {
+    const { seen } = this.#log;
+    return seen === undefined || this.view.position().revision >= seen.revision ? undefined : seen;
+  }
+
   async #remember(log: ViewLog): Promise<void> {
-    await writeWhole(viewLogPath(this.#dataDir), `${JSON.stringify(log)}\n`, 0o600);
+    await writeViewLog(this.#dataDir, log);
     this.#log = log;
   }
+}
+
+async function writeViewLog(dataDir: string, { seen, ...rest }: ViewLog): Promise<void> {
+  const position = seen && { revision: seen.revision, chain: toHex(seen.chain) };
+  const text = JSON.stringify({ ...rest, ...(position === undefined ? {} : { seen: position }) });
+  await writeWhole(viewLogPath(dataDir), `${text}\n`, 0o600);
 }
 
 /** Puts the copy of the log that takes our place there. The new id is written last: a crash in between repeats it. */
@@ -246,7 +272,7 @@ async function settled(dataDir: string, log: ViewLog): Promise<ViewLog> {
     await syncDirectory(dataDir);
   }
   const now = { follows: log.next };
-  await writeWhole(viewLogPath(dataDir), `${JSON.stringify(now)}\n`, 0o600);
+  await writeViewLog(dataDir, now);
   return now;
 }
 
@@ -272,6 +298,7 @@ async function openView(
   directory: string,
   { checked = false }: ViewLog,
   more: ViewOptions = {},
+  beforeEarlierGoes: () => Promise<void> = async () => undefined,
 ): Promise<BeaconView> {
   // The steward's process opened every record before its log took it, and who is told of one has it opened first.
   const options: ViewOptions = { ...more, signatures: checked ? 'before' : 'after' };
@@ -279,13 +306,18 @@ async function openView(
   try {
     return await BeaconView.open(await LevelKv.open(directory), options);
   } catch (error) {
-    if (!isStoreDamage(error)) throw error;
-    const aside = `${directory}.damaged`;
-    console.error(`the Beacon view is damaged, now at ${aside}, and fetched again: ${error.message}`);
+    const isEarlier = isEarlierEdition(error);
+    if (!isEarlier && !isStoreDamage(error)) throw error;
+    const aside = `${directory}.${isEarlier ? 'earlier' : 'damaged'}`;
+    console.error(`the Beacon view is now at ${aside}, and fetched again: ${error.message}`);
+    if (isEarlier) await beforeEarlierGoes();
     await rm(aside, { recursive: true, force: true });
     await moveIfThere(directory, aside);
     await mkdir(directory, { recursive: true });
-    return BeaconView.open(await LevelKv.open(directory), { signatures: 'before' });
+    return BeaconView.open(
+      await LevelKv.open(directory),
+      isEarlier ? options : { ...more, signatures: 'before' },
+    );
   }
 }
 
@@ -321,7 +353,9 @@ async function readViewLog(dataDir: string): Promise<ViewLog> {
   try {
     const value: unknown = JSON.parse(text ?? '{}');
     const [follows, next] = [fieldOf(value, 'follows'), fieldOf(value, 'next')];
+    const seen = seenIn(fieldOf(value, 'seen'));
     return {
+      ...(seen === undefined ? {} : { seen }),
       ...(fieldOf(value, 'checked') === true ? { checked: true } : {}),
       ...(fieldOf(value, 'left') === true ? { left: true } : {}),
       ...(typeof follows === 'string' ? { follows } : {}),
@@ -331,6 +365,11 @@ async function readViewLog(dataDir: string): Promise<ViewLog> {
     console.error(`${viewLogPath(dataDir)} is damaged:`, error);
     return {};
   }
+}
+
+function seenIn(value: unknown): LogPosition | undefined {
+  const [revision, chain] = [fieldOf(value, 'revision'), keyOfHex(fieldOf(value, 'chain'))];
+  return typeof revision === 'number' && chain !== undefined ? { revision, chain } : undefined;
 }
 
 function nextPath(dataDir: string, id: string): string {

@@ -18,7 +18,7 @@ export interface StoreFormat {
 /**
  * Opens the store in `<directory>/db`, creating it only when it was never born.
  * `open` gets the path and whether it may create.
- * Throws DATA_DIR_DAMAGED, DATA_DIR_FOREIGN, DATA_DIR_NEWER, DATA_DIR_LOCKED.
+ * Throws DATA_DIR_DAMAGED, DATA_DIR_FOREIGN for another store or an earlier edition, DATA_DIR_NEWER, DATA_DIR_LOCKED.
  */
 export async function openBorn<Store>(
   directory: string,
@@ -45,17 +45,22 @@ export async function isBorn(directory: string): Promise<boolean> {
   return (await readMark(directory)) !== undefined;
 }
 
-/** Damaged copies that stay, for a person to look at. */
+/** Copies of a kind that stay, for a person to look at. */
 const asideMax = 3;
 
 /**
- * Moves a damaged store that can be derived again out of the way, under a name that ends with the time. Returns where it
- * is now. Only the last few stay: a disk that damages one after the other would be full of them.
+ * Moves a store that can be derived again, and is damaged or of an earlier edition, out of the way, under a name that ends
+ * with the time. Returns where it is now. Only the last few stay: a disk that damages one after the other would be full
+ * of them.
  */
-export async function setAside(directory: string, atMs: number): Promise<string> {
-  const aside = `${directory}.damaged-${atMs}`;
+export async function setAside(
+  directory: string,
+  atMs: number,
+  why: 'damaged' | 'earlier' = 'damaged',
+): Promise<string> {
+  const aside = `${directory}.${why}-${atMs}`;
   await rename(directory, aside);
-  const [parent, prefix] = [dirname(directory), `${basename(directory)}.damaged-`];
+  const [parent, prefix] = [dirname(directory), `${basename(directory)}.${why}-`];
   const there = (await readdir(parent)).filter((name) => name.startsWith(prefix));
   const byAge = there.toSorted((a, b) => Number(a.slice(prefix.length)) - Number(b.slice(prefix.length)));
   for (const name of byAge.slice(0, -asideMax))
@@ -66,6 +71,11 @@ export async function setAside(directory: string, atMs: number): Promise<string>
 /** True for what says that a store is damaged. One that is derivable is set aside then, and built anew. */
 export function isStoreDamage(error: unknown): error is HoldfastError {
   return isHoldfastError(error, 'DATA_DIR_DAMAGED') || isHoldfastError(error, 'RECORD_CORRUPT');
+}
+
+/** True for what says that a store has the layout of an earlier edition. One that is derivable is set aside, too. */
+export function isEarlierEdition(error: unknown): error is HoldfastError {
+  return isHoldfastError(error, 'DATA_DIR_FOREIGN') && error.details['edition'] !== undefined;
 }
 
 const markName = 'born.json';
@@ -144,10 +154,17 @@ function checkFormat(directory: string, found: StoreFormat, expected: StoreForma
   if (found.format !== expected.format) {
     throw new HoldfastError('DATA_DIR_FOREIGN', `${directory} holds ${found.format}, not ${expected.format}`);
   }
+  if (found.version < expected.version) {
+    throw new HoldfastError(
+      'DATA_DIR_FOREIGN',
+      `${directory} has layout ${found.version} of an earlier edition; this program reads ${expected.version}`,
+      { details: { edition: found.version } },
+    );
+  }
   if (found.version > expected.version) {
     throw new HoldfastError(
       'DATA_DIR_NEWER',
-      `${directory} has layout ${found.version}; this program reads up to ${expected.version}`,
+      `${directory} has layout ${found.version}; this program reads ${expected.version}`,
     );
   }
 }

@@ -8,6 +8,9 @@
 //                                it lacks something, and whoever kept it may still fill it (import): it is behind, and
 //                                looked at only where it says that it replaces ours, so that a person can accept it
 //
+// A view that was begun anew, because its rows were of an earlier edition, remembers how far the one before had come: until
+// it is there again it follows only a log that holds that.
+//
 // Whether a log of another history names ours does not count: one that was rebuilt after its disk was lost knows of none.
 
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
@@ -20,6 +23,7 @@ import {
   type LogLineage,
   type LogPosition,
 } from './log.ts';
+import { diverged } from './view.ts';
 
 export interface FollowerPorts {
   /** How far the view has come. */
@@ -30,6 +34,10 @@ export interface FollowerPorts {
   followed(): string | undefined;
   /** The view is a fold of the log with this id. On disk when it resolves. */
   onFollowed(id: string): Promise<void>;
+  /** How far the view had come that was here before, while this one has not come so far. Absent: there was none. */
+  seen?(): LogPosition | undefined;
+  /** The log, which is `by` if it says so, does not hold what was seen, for which `error` is thrown. */
+  onLacking?(by: LogLineage | undefined, head: LogPosition, error: HoldfastError): void;
   /**
    * Another log, which now ends at `head`, is where the view's was. Resolves when it is proven that it holds everything,
    * and on disk that it will be followed. Throws when it is not, with `diverged` when it lacks something.
@@ -60,6 +68,7 @@ export class FollowedLog implements BeaconLog {
       throw error;
     });
     this.#refused = false;
+    await this.#checkSeen(head);
     if (head.lineage !== undefined && head.lineage.id !== this.#ports.followed())
       await this.#meet(head, head.lineage);
     return head;
@@ -83,6 +92,18 @@ export class FollowedLog implements BeaconLog {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
+
+  /** Throws BEACON_UNAVAILABLE, details `diverged`. */
+  async #checkSeen(head: LogHead): Promise<void> {
+    const seen = this.#ports.seen?.();
+    if (seen === undefined) return;
+    if (seen.revision <= head.revision && (await holds(this.#log, seen))) return;
+    const error = diverged(
+      `the log, which ends at revision ${head.revision}, does not hold what was seen here up to revision ${seen.revision}`,
+    );
+    this.#ports.onLacking?.(head.lineage, head, error);
+    throw error;
+  }
 
   async #meet(head: LogPosition, lineage: LogLineage): Promise<void> {
     const history = await this.#historyOf(head);

@@ -16,6 +16,8 @@ import { openBorn } from './birth.ts';
 import { isDiskFull } from './errno.ts';
 import type { KeyRange, Kv, KvChanges, KvRow } from './kv.ts';
 import { type CheckedAtOpen, checkLevel, keepChecking } from './level-check.ts';
+import type { LogPosition } from './log.ts';
+import { decodeState, positionKey } from './rows.ts';
 import { sealValue, storeError, unsealValue } from './seal.ts';
 import type { CopyableKv, SealedRow } from './snapshot.ts';
 
@@ -190,6 +192,28 @@ export class LevelKv implements Kv, CopyableKv {
     return this.#reading(async () =>
       keys.length === 1 ? [await this.#db.get(only)] : this.#db.getMany([...keys]),
     );
+  }
+}
+
+/**
+ * How far the view in `directory`, which nobody has open, had come; undefined when that is not to be read. For a view of
+ * another edition: this one row is the same in all.
+ */
+export async function positionIn(directory: string): Promise<LogPosition | undefined> {
+  const db: Db = new ClassicLevel(join(directory, 'db'), {
+    keyEncoding: 'utf8',
+    valueEncoding: 'view',
+    createIfMissing: false,
+  });
+  try {
+    await db.open();
+    const sealed = await db.get(positionKey);
+    return sealed === undefined ? undefined : decodeState(unseal(positionKey, sealed)).position;
+  } catch (error) {
+    console.error(`how far ${directory} had come is not to be read: ${describeError(error)}`);
+    return undefined;
+  } finally {
+    await db.close();
   }
 }
 
