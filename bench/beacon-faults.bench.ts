@@ -1,5 +1,5 @@
 // The replicated Beacon while everything happens to its servers: three NATS servers, writers with compare-and-set on
-// three logs with a copy and a view each (beacon-scene.ts), and one fault after the other.
+// three logs with a copy and a view each (test/support/beacon-scene.ts), and one fault after the other.
 //
 //   node bench/beacon-faults.bench.ts [--writers 50] [--cuts 10] [--rounds 3] [--appends 300] [--only power-all,control]
 //
@@ -14,8 +14,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { isHoldfastError } from '../src/core/errors.ts';
 import { manage, type NatsCluster } from '../test/support/nats-cluster.ts';
-import { damageOne } from '../test/support/nats-damage.ts';
-import { BeaconScene } from './beacon-scene.ts';
+import { damageOne, ofStream } from '../test/support/nats-damage.ts';
+import { BeaconScene } from '../test/support/beacon-scene.ts';
 
 const { values } = parseArgs({
   options: {
@@ -147,10 +147,6 @@ function namedLoss(error: unknown): string {
   const isNamed = isHoldfastError(error, 'BEACON_UNAVAILABLE') && error.details['diverged'] === true;
   if (!isNamed) throw error;
   return error.message;
-}
-
-function ofStream(stream: string): (path: string) => boolean {
-  return (path) => path.includes(`/streams/${stream}/`);
 }
 
 async function leaderOf(cluster: NatsCluster, stream: string): Promise<number> {

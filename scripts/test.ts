@@ -43,6 +43,7 @@ const long = [
   'src/custody/rotation-crash.test.ts',
   'test/cluster/custodian-loss.test.ts',
   'test/cluster/custody-rotate.test.ts',
+  'test/cluster/damaged-stream.test.ts',
   'test/cluster/hygiene.test.ts',
   'test/cluster/key-providers.test.ts',
   'test/cluster/memory.test.ts',

@@ -10,13 +10,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { putAppend, someAddress, someId, someManifest } from '../../test/suites/beacon-records.ts';
 import { jetStreamRoom } from '../../test/support/jetstream-logs.ts';
-import {
-  beaconLogin,
-  manage,
-  type NatsCluster,
-  startNatsCluster,
-  systemLogin,
-} from '../../test/support/nats-cluster.ts';
+import { manage, type NatsCluster, startNatsCluster, writeLogins } from '../../test/support/nats-cluster.ts';
 import { natsSkip } from '../../test/support/nats-server.ts';
 import { keepRunning } from '../../test/support/roles.ts';
 import { emptyPosition, type LogEntry, nextEntry } from '../beacon/log.ts';
@@ -36,12 +30,12 @@ const count = 200;
 describe('a Beacon', { skip: await natsSkip() }, () => {
   let nats: NatsCluster;
   let files: string;
+  let logins: Awaited<ReturnType<typeof writeLogins>>;
   let site: Site;
   let exported: string;
   before(async () => {
     files = await mkdtemp(join(tmpdir(), 'holdfast-moves-'));
-    for (const [name, { user, password }] of Object.entries({ beacon: beaconLogin, system: systemLogin }))
-      await writeFile(join(files, name), `${user}:${password}\n`, { mode: 0o600 });
+    logins = await writeLogins(files);
     nats = await startNatsCluster(room);
     await room.untilReady(nats);
     site = await Site.start(join(files, 'cluster'));
@@ -57,8 +51,7 @@ describe('a Beacon', { skip: await natsSkip() }, () => {
     engine: 'jetstream',
     stream: 'registry',
     servers: nats.urls,
-    credentials: join(files, 'beacon'),
-    system: join(files, 'system'),
+    ...logins,
     ...more,
   });
 

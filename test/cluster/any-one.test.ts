@@ -5,7 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test, type TestContext } from 'node:test';
@@ -13,7 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { minute, second } from '../../src/core/clock.ts';
 import { TestCluster } from '../helpers/cluster.ts';
 import { jetStreamRoom } from '../support/jetstream-logs.ts';
-import { beaconLogin, type NatsCluster, startNatsCluster, systemLogin } from '../support/nats-cluster.ts';
+import { type NatsCluster, startNatsCluster, writeLogins } from '../support/nats-cluster.ts';
 import { natsSkip } from '../support/nats-server.ts';
 
 const chaosMs = process.env['HOLDFAST_FULL_TIME'] === '1' ? 5 * minute : 45 * second;
@@ -66,12 +66,7 @@ async function started(t: TestContext, nats: NatsCluster): Promise<TestCluster> 
   const dir = await mkdtemp(join(tmpdir(), 'holdfast-any-one-'));
 
   t.after(() => rm(dir, { recursive: true, force: true, maxRetries: 5 }));
-  for (const [name, { user, password }] of [
-    ['beacon', beaconLogin],
-    ['system', systemLogin],
-  ] as const)
-    await writeFile(join(dir, name), `${user}:${password}\n`, { mode: 0o600 });
-  const [credentials, system] = [join(dir, 'beacon'), join(dir, 'system')];
+  const { credentials, system } = await writeLogins(dir);
   return TestCluster.start({
     nodes: 5,
     zones: 3,

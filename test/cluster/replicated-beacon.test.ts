@@ -1,14 +1,14 @@
 // A cluster whose Beacon is a stream on three NATS servers, in real processes.
 
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { BeaconReport } from '../../src/steward/status.ts';
 import { TestCluster } from '../helpers/cluster.ts';
 import { jetStreamRoom } from '../support/jetstream-logs.ts';
-import { beaconLogin, startNatsCluster, systemLogin } from '../support/nats-cluster.ts';
+import { startNatsCluster, writeLogins } from '../support/nats-cluster.ts';
 import { natsSkip } from '../support/nats-server.ts';
 
 const room = await jetStreamRoom();
@@ -22,11 +22,6 @@ describe('a cluster over NATS', { skip: await natsSkip() }, () => {
     t.after(() => rm(dir, { recursive: true, force: true, maxRetries: 5 }));
     const logins = await mkdtemp(join(tmpdir(), 'holdfast-logins-'));
     t.after(() => rm(logins, { recursive: true }));
-    for (const [name, { user, password }] of [
-      ['beacon', beaconLogin],
-      ['system', systemLogin],
-    ] as const)
-      await writeFile(join(logins, name), `${user}:${password}\n`, { mode: 0o600 });
     await using cluster = await TestCluster.start({
       nodes: 1,
       dir: join(dir, 'cluster'),
@@ -35,8 +30,7 @@ describe('a cluster over NATS', { skip: await natsSkip() }, () => {
           engine: 'jetstream',
           stream: 'registry',
           servers: nats.urls,
-          credentials: join(logins, 'beacon'),
-          system: join(logins, 'system'),
+          ...(await writeLogins(logins)),
         },
       },
     });

@@ -1,4 +1,5 @@
 // A supervisor over the real processes, on the directory given: what `holdfast up` runs, without its welcome.
+// Arguments: the directory, options as JSON, and optionally a module that each process imports before the program.
 
 import { access } from 'node:fs/promises';
 import { systemClock } from '../../src/app/member.ts';
@@ -10,7 +11,7 @@ import { stopOnSignals } from '../../src/local/signals.ts';
 import { startSupervisor } from '../../src/local/supervisor.ts';
 import { main } from './command-line.ts';
 
-const [dir = '', options = '{}'] = process.argv.slice(2);
+const [dir = '', options = '{}', imported = ''] = process.argv.slice(2);
 using signals = stopOnSignals();
 // A test that is killed takes nothing down: the end of the pipe from it does.
 process.stdin
@@ -27,8 +28,9 @@ const hasCustodians = layout.file.processes.some(({ role }) => role === 'custodi
 await using _provider = hasCustodians
   ? undefined
   : await openDevFile({ path, clock: systemClock, create: !exists });
+const [program = '', ...rest] = daemonCommand(main);
 await using supervisor = await startSupervisor(layout, {
-  command: daemonCommand(main),
+  command: [program, ...(imported === '' ? [] : [`--import=${imported}`]), ...rest],
   signal: signals.stop,
   hurry: signals.hurry,
   startMs: 150_000, // other tests may have the processor

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,6 +16,7 @@ import type { StewardStatus } from '../../src/steward/status.ts';
 import { custodyAnswered } from './custody.ts';
 
 const script = fileURLToPath(new URL('./cluster.child.ts', import.meta.url));
+const killPlaces = fileURLToPath(new URL('./kill-places.child.ts', import.meta.url));
 
 export interface ClusterOptions {
   readonly nodes?: number;
@@ -25,6 +26,8 @@ export interface ClusterOptions {
   /** Default one. */
   readonly stewards?: number;
   readonly settings?: Partial<ClusterSettings>;
+  /** True: its processes die at the places that `diesAt` names. */
+  readonly dies?: boolean;
   /** An existing directory; default a fresh one, removed at the end. */
   readonly dir?: string;
 }
@@ -78,7 +81,8 @@ export class TestCluster implements AsyncDisposable {
   async up(): Promise<void> {
     const { nodes, zones, custodians = 0, stewards, settings } = this.#options;
     const options = JSON.stringify({ nodes, zones, custodians, stewards, settings, port: this.port });
-    const child = spawn(process.execPath, [script, this.dir, options], {
+    const imported = this.#options.dies === true ? killPlaces : '';
+    const child = spawn(process.execPath, [script, this.dir, options, imported], {
       stdio: ['pipe', 'pipe', 'pipe'], // the first tells it when this process has gone
     });
     this.#supervisor = child;
@@ -139,6 +143,21 @@ export class TestCluster implements AsyncDisposable {
     child?.kill('SIGKILL');
     for (const { pid } of processes) if (pid !== undefined) killHard(pid);
     await ended;
+  }
+
+  /**
+   * From now on whichever process comes to the first of `places` dies there, then whichever comes to the second, and so
+   * on (kill-places.child.ts).
+   */
+  async diesAt(places: readonly string[]): Promise<void> {
+    assert.ok(this.#options.dies === true, 'this cluster was not started to die');
+    await writeFile(join(this.dir, 'kills'), places.join('\n'));
+  }
+
+  /** Those of the places that nobody has come to yet. */
+  async placesLeft(): Promise<string[]> {
+    const list = await readFile(join(this.dir, 'kills'), 'utf8');
+    return list.split('\n').filter((place) => place !== '');
   }
 
   /** A request with the token. */

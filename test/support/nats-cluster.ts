@@ -12,6 +12,19 @@ import { type Ending, freePort, type NatsServer, natsStore, startNats } from './
 export const beaconLogin = { user: 'beacon', password: 'beacon' } as const;
 export const systemLogin = { user: 'system', password: 'system' } as const;
 
+/** The two logins as files in `directory`: their paths, under the names that `settings.beacon` has for them. */
+export async function writeLogins(
+  directory: string,
+): Promise<{ readonly credentials: string; readonly system: string }> {
+  const paths = { credentials: join(directory, 'beacon'), system: join(directory, 'system') };
+  for (const [path, { user, password }] of [
+    [paths.credentials, beaconLogin],
+    [paths.system, systemLogin],
+  ] as const)
+    await writeFile(path, `${user}:${password}\n`, { mode: 0o600 });
+  return paths;
+}
+
 /** Does something to streams that the Beacon never does. */
 export async function manage(
   cluster: NatsCluster,

@@ -46,6 +46,11 @@ export async function damageOne(
   await caughtUp(cluster, stream);
 }
 
+/** Files that hold the messages of `stream`, and nothing else that a server keeps. */
+export function ofStream(stream: string): (path: string) => boolean {
+  return (path) => path.includes(`/streams/${stream}/`);
+}
+
 /** False when it refuses to start with what is left. */
 async function startsWith(cluster: NatsCluster, index: number): Promise<boolean> {
   try {
