@@ -27,7 +27,6 @@ import { createSealingKeyFile } from '../../src/custody/sealing-key.ts';
 import { ShareStore } from '../../src/custody/share-store.ts';
 import type { CustodianStatus } from '../../src/custody/wire.ts';
 import type { TdecKek } from '../../src/envelope/kek.ts';
-import { parseKek } from '../../src/envelope/records.ts';
 import { openRecord, signRecord } from '../../src/manifest/record.ts';
 import { loadEd25519 } from '../../src/threshold/ed25519-sodium.ts';
 import type { Scalar } from '../../src/threshold/group.ts';
@@ -40,8 +39,9 @@ const ristretto = await loadRistretto();
 export const groups = { kek: ristretto, frost: await loadEd25519() };
 
 /**
- * Where a process is killed, or a message to a custodian lost: `before` or after (`after`) a custodian has taken a step, or at the registry. The step
- * `log in S` is a write to the audit log in step S; killed before it, half of the write is on the disk.
+ * Where a process is killed (`restart`: and comes back at once), or a message to a custodian lost: `before` or after
+ * (`after`) a custodian has taken a step, or at the registry. The step `log in S` is a write to the audit log in step S;
+ * killed before it, half of the write is on the disk.
  */
 export type Kill = (at: {
   readonly who: string;
@@ -49,7 +49,13 @@ export type Kill = (at: {
   readonly protocol: string;
   readonly step: string;
   readonly when: 'before' | 'after';
-}) => 'go' | 'kill' | 'lose';
+}) => 'go' | 'kill' | 'restart' | 'lose';
+
+/** A record in its place in the registry. */
+interface Filed {
+  readonly key: string;
+  readonly bytes: Uint8Array;
+}
 
 /** What a custodian's share store writes to. */
 type Disks = (folder: Disk, name: string) => Disk;
@@ -60,7 +66,7 @@ export class CustodianSite {
   readonly peer: string;
   readonly signer: Signer = signerFromSeed(random(32));
   /** What it is shown of the registry: a steward may keep back the newest records. */
-  registry: () => readonly { readonly key: string; readonly bytes: Uint8Array }[];
+  registry: () => readonly Filed[];
   /** What it is at, for whoever cuts it: `start`, a chore, or a step with its protocol. */
   doing = { protocol: 'start', step: 'start' };
   readonly #world: CeremonyWorld;
@@ -210,7 +216,7 @@ export class CeremonyWorld implements AsyncDisposable {
   readonly steward = signerFromSeed(random(32));
   readonly sites: CustodianSite[] = [];
   /** The registry. */
-  readonly log: { key: string; bytes: Uint8Array }[] = [];
+  readonly log: Filed[] = [];
   beat = 100;
   nowMs = 1_700_000_000_000;
   kill: Kill = () => 'go';
@@ -219,8 +225,11 @@ export class CeremonyWorld implements AsyncDisposable {
   isDiskOut: (name: string) => boolean = () => false;
   /** True: the custodian is gone with its disk. */
   isPowerCut = false;
-  readonly said: string[] = [];
+  /** Puts records that were found to be next into the registry: where there is a Beacon, it does (rotation-world.ts). */
+  append: (subject: string, records: readonly Filed[]) => Promise<void> = async (_, records) =>
+    void this.log.push(...records);
   readonly #book = new CustodyBook(cg);
+  readonly #read = new WeakMap<Filed, ReturnType<typeof readBase>>();
   #taken = 0;
 
   private constructor(dir: string, disk: Disks) {
@@ -292,13 +301,15 @@ export class CeremonyWorld implements AsyncDisposable {
 
   /** Starts again whoever is down, and again when it was cut in that. */
   async revive(): Promise<void> {
-    for (const site of this.sites)
-      while (!site.isUp) {
-        site.at('start', 'start');
-        await this.#powered(site, () => site.start()).catch((error: unknown) => {
-          if (!this.isDiskOut(site.name)) throw error;
-        });
-      }
+    for (const site of this.sites) while (!site.isUp) await this.#start(site);
+  }
+
+  /** Starts it; it stays down where its disk is gone, or goes in that. */
+  async #start(site: CustodianSite): Promise<void> {
+    site.at('start', 'start');
+    await this.#powered(site, () => site.start()).catch((error: unknown) => {
+      if (!this.isDiskOut(site.name)) throw error;
+    });
   }
 
   order(op: OrderOp, args: Record<string, unknown>, signer: Signer = this.operator): Uint8Array {
@@ -326,7 +337,7 @@ export class CeremonyWorld implements AsyncDisposable {
     t: number,
     members: readonly { peer: string; org: string }[],
   ) {
-    const kek = this.versions().findLast(({ kek: { state } }) => state === 'active')?.kek ?? this.kek();
+    const kek = this.kek();
     return this.order(op, {
       ver: kek.ver,
       gen: kek.shareGen,
@@ -341,20 +352,20 @@ export class CeremonyWorld implements AsyncDisposable {
     return this.sites.slice(0, n).map(({ peer, name }) => ({ peer, org: name }));
   }
 
-  filedKek(): { bytes: Uint8Array; kek: TdecKek } | undefined {
-    const bytes = this.log.findLast(({ key }) => key.startsWith('kek/'))?.bytes;
-    if (bytes === undefined) return undefined;
-    const { kind: _, v: __, writer: ___, prev: ____, ...kek } = parseKek(openRecord(bytes).body);
-    if (kek.provider !== 'tdec') throw new TypeError('a threshold group expected');
-    return { bytes, kek };
+  /** The newest record of the version that is in use. */
+  filedKek(): { cid: CID; bytes: Uint8Array; kek: TdecKek } | undefined {
+    return this.versions().findLast(({ kek: { state } }) => state === 'active');
   }
 
   /** The newest record of every version, oldest version first. */
   versions(): { cid: CID; bytes: Uint8Array; kek: TdecKek }[] {
-    const keys = new Set(this.log.map(({ key }) => key).filter((key) => key.startsWith('kek/')));
-    return [...keys].flatMap((key) => {
-      const bytes = this.log.findLast((each) => each.key === key)?.bytes;
-      return bytes === undefined ? [] : [{ ...readBase(bytes), bytes }];
+    const newest = new Map(
+      this.log.filter(({ key }) => key.startsWith('kek/')).map((each) => [each.key, each]),
+    );
+    return [...newest.values()].map((filed) => {
+      const base = this.#read.get(filed) ?? readBase(filed.bytes);
+      this.#read.set(filed, base);
+      return { ...base, bytes: filed.bytes };
     });
   }
 
@@ -426,7 +437,7 @@ export class CeremonyWorld implements AsyncDisposable {
       registry: {
         kek: async () => {
           const found = this.filedKek();
-          return found && { ...found, cid: openRecord(found.bytes).cid, revision: this.log.length };
+          return found && { ...found, revision: this.log.length };
         },
         versions: async () => this.versions().map((each) => ({ ...each, revision: this.log.length })),
         policy: async (root) => this.book().policy(root),
@@ -435,8 +446,8 @@ export class CeremonyWorld implements AsyncDisposable {
           const certificate = this.log.find(({ key }) => key.startsWith('cert/'))?.bytes;
           return kek && certificate && { kek, certificate };
         },
-        lastCertificate: async () => {
-          const last = this.log.findLast(({ key }) => key.startsWith('cert/'));
+        lastCertificate: async (group, ver) => {
+          const last = this.log.findLast(({ key }) => key.startsWith(`cert/${group}/${ver}/`));
           if (last === undefined) return undefined;
           const { cid, body } = openRecord(last.bytes);
           return { cid, n: Number(Reflect.get(body, 'n')), beat: Number(Reflect.get(body, 'beat')) };
@@ -455,12 +466,15 @@ export class CeremonyWorld implements AsyncDisposable {
     for (const site of this.sites) await site.kill();
   }
 
-  #file(subject: string, expected: number, records: readonly FiledAs[]): void {
+  async #file(subject: string, expected: number, records: readonly FiledAs[]): Promise<void> {
     const at = { protocol: 'registry', step: 'append' };
     this.#cutCoordinator(at, 'before');
     const current = this.log.some(({ key }) => key === subject) ? this.log.length : 0;
     if (current !== expected) throw new HoldfastError('VERSION_CONFLICT', 'another one was quicker');
-    this.log.push(...records.map(({ key, record }) => ({ key, bytes: record.block.bytes })));
+    await this.append(
+      subject,
+      records.map(({ key, record }) => ({ key, bytes: record.block.bytes })),
+    );
     this.book(); // throws for what nobody would believe
     this.#cutCoordinator(at, 'after');
   }
@@ -480,7 +494,8 @@ export class CeremonyWorld implements AsyncDisposable {
     this.#cutCoordinator({ protocol, step: `${step} of ${site.name}` }, when);
     const luck = this.kill({ who: site.name, protocol, step, when });
     if (luck === 'go') return;
-    if (luck === 'kill') await site.kill();
+    if (luck !== 'lose') await site.kill();
+    if (luck === 'restart') await this.#start(site);
     throw new HoldfastError('PEER_UNREACHABLE', `${site.name} does not answer`);
   }
 
@@ -520,7 +535,8 @@ async function makeKeys(shares: ShareStore): Promise<void> {
   await shares.addKeyPair({ kind: 'prekey', epoch: 0, publicKey }, secretKey);
 }
 
-function interpolated(
+/** What these shares are of, if they are of one polynomial and enough. */
+export function interpolated(
   key: 'kek' | 'frost',
   shares: readonly { readonly index: number; readonly secret: Scalar }[],
 ): Scalar {

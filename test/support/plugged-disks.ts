@@ -21,6 +21,17 @@ export class PluggedDisks {
     return disk;
   }
 
+  /** What is on the disk now, for `replace`. */
+  copy(name: string): PowerCutDisk | undefined {
+    return this.#disks.get(name)?.disk.afterCut('everything', new Fuse());
+  }
+
+  /** Another disk in its place, which the custodian finds when it starts: an earlier copy, or an empty one. */
+  replace(name: string, copy?: PowerCutDisk): void {
+    if (copy === undefined) this.#disks.delete(name);
+    else this.#disks.set(name, { disk: copy, plug: new Plug(() => false) });
+  }
+
   isOut(name: string): boolean {
     return this.#disks.get(name)?.plug.isOut === true;
   }

@@ -14,9 +14,12 @@ import { HoldfastError } from '../../src/core/errors.ts';
 import { type Signer, signerFromSeed } from '../../src/core/hash.ts';
 import { signCapability } from '../../src/custody/capability.ts';
 import { fullCapability } from '../../src/custody/default-policy.ts';
+import type { CoordinatorPorts } from '../../src/custody/coordinator.ts';
+import { Coordinator } from '../../src/custody/coordinator-run.ts';
 import { CustodyDirectory } from '../../src/custody/directory.ts';
 import type { Disk } from '../../src/custody/disk.ts';
 import { beatAt } from '../../src/custody/freshness.ts';
+import type { Unwrapped } from '../../src/custody/provider.ts';
 import { RotationCoordinator, type RotationPorts } from '../../src/custody/rotation-coordinator.ts';
 import { TdecProvider } from '../../src/custody/tdec.ts';
 import {
@@ -31,10 +34,30 @@ import { signRecord } from '../../src/manifest/record.ts';
 import { CeremonyWorld, cg, groups, Killed, random } from './ceremony-world.ts';
 
 /** A key that must stay what it is, whatever becomes of its wraps. */
-interface KnownKey {
+export interface KnownKey {
   readonly kind: 'branch-key' | 'envelope';
   readonly id: Uint8Array;
   readonly key: Uint8Array;
+}
+
+/** The life of a coordinator's process: it ends where it is killed. */
+export class Life {
+  isOver = false;
+  readonly signal = new AbortController().signal;
+
+  async live<T>(work: () => Promise<T>): Promise<T> {
+    if (this.isOver) throw new Killed();
+    try {
+      return await work();
+    } catch (error) {
+      this.isOver ||= error instanceof Killed;
+      throw error;
+    }
+  }
+}
+
+interface MortalPorts extends CoordinatorPorts {
+  readonly life: Life;
 }
 
 export class RotationWorld implements AsyncDisposable {
@@ -50,6 +73,8 @@ export class RotationWorld implements AsyncDisposable {
   pageItems = 4;
   /** Custodians that readers do not reach. */
   away: ReadonlySet<string> = new Set();
+  /** Who answers readers otherwise than a custodian does, by its peer. */
+  liars: ReadonlyMap<string, (request: Uint8Array) => Uint8Array> = new Map();
   /** Reads that gave the key, and those that did not. */
   reads = 0;
   #directory: CustodyDirectory;
@@ -72,6 +97,8 @@ export class RotationWorld implements AsyncDisposable {
       transport: {
         ask: async (peer, request) => {
           if (this.away.has(peer)) throw new HoldfastError('PEER_UNREACHABLE', `${peer} is away`);
+          const lie = this.liars.get(peer);
+          if (lie !== undefined) return lie(request);
           const site = custodians.site(peer);
           const { custodian } = site.running;
           site.at('read', 'read');
@@ -91,10 +118,14 @@ export class RotationWorld implements AsyncDisposable {
     dir: string,
     t: number,
     n: number,
-    disk?: (folder: Disk, name: string) => Disk,
+    options: { readonly count?: number; readonly disk?: (folder: Disk, name: string) => Disk } = {},
   ): Promise<RotationWorld> {
-    const custodians = await CeremonyWorld.made(dir, t, n, { disk });
+    const custodians = await CeremonyWorld.made(dir, t, n, options);
     const world = new RotationWorld(custodians, await BeaconView.open(new MemoryKv()));
+    custodians.append = async (subject, records) => {
+      const expected = await world.view.subjectRevision(subject);
+      await world.#append({ subject, expected, records, at: custodians.nowMs });
+    };
     await world.#append({
       subject: 'init',
       expected: expectAny,
@@ -173,19 +204,19 @@ export class RotationWorld implements AsyncDisposable {
     this.known.push({ kind: 'envelope', id: objId, key: branchKey });
   }
 
-  /** Every key comes back, by the newest record of it. */
-  async readAll(): Promise<void> {
-    const records = await Promise.all(this.known.map((each) => this.record(each)));
-    const answers = await this.provider.unwrap(records, {
-      purpose: 'read',
-      requester: this.writer.publicKey,
-      beat: this.beat,
-    });
-    for (const [at, answer] of answers.entries()) {
+  /** Every one of these keys comes back, by the newest record of it. */
+  async readAll(keys: readonly KnownKey[] = this.known): Promise<void> {
+    for (const [at, answer] of (await this.read(keys)).entries()) {
       if (!answer.ok) throw answer.error;
-      assert.equal(toHex(answer.branchKey), toHex(this.known[at]?.key ?? random(1)));
+      assert.equal(toHex(answer.branchKey), toHex(keys[at]?.key ?? random(1)));
       this.reads++;
     }
+  }
+
+  async read(keys: readonly KnownKey[]): Promise<readonly Unwrapped[]> {
+    const records = await Promise.all(keys.map((each) => this.record(each)));
+    const { beat } = this;
+    return this.provider.unwrap(records, { purpose: 'read', requester: this.writer.publicKey, beat });
   }
 
   async record({ kind, id }: KnownKey): Promise<BranchKeyBody> {
@@ -225,35 +256,61 @@ export class RotationWorld implements AsyncDisposable {
     });
   }
 
-  /** A coordinator that lives until it is killed. */
+  /** A coordinator of rotations that lives until it is killed. */
   coordinator(): RotationCoordinator {
-    let isDead = false;
-    const { custodians: ports, signer } = this.custodians.ports();
-    const alive = async <T>(work: () => Promise<T>): Promise<T> => {
-      if (isDead) throw new Killed();
-      try {
-        return await work();
-      } catch (error) {
-        if (error instanceof Killed) isDead = true;
-        throw error;
-      }
-    };
+    return this.#rotation(this.#mortal(new Life()), () => this.order);
+  }
+
+  /** A steward, which carries ceremonies and rotations until it is killed; a rotation that it was ordered to, it forgets then. */
+  steward(life = new Life()): Coordinator {
+    const ports = this.#mortal(life);
+    let order: Uint8Array | undefined;
+    const rotation = this.#rotation(ports, () => order);
+    return new Coordinator(ports, cg, {
+      give: (given) => {
+        order = given;
+      },
+      advance: () => rotation.advance(life.signal),
+    });
+  }
+
+  #rotation(ports: MortalPorts, order: () => Uint8Array | undefined): RotationCoordinator {
+    const { custodians, signer, life } = ports;
     const options: RotationPorts = {
       cg,
-      registry: this.registry(() => isDead),
-      step: (peer, at, payload) => alive(() => ports.step(peer, at, payload)),
-      activate: (peer, record) => alive(() => ports.activate(peer, record)),
-      nameOf: (peer) => ports.nameOf(peer),
+      registry: this.registry(() => life.isOver),
+      step: (peer, at, payload) => custodians.step(peer, at, payload),
+      activate: (peer, record) => custodians.activate(peer, record),
+      nameOf: (peer) => custodians.nameOf(peer),
       signer,
       groups: async () => groups,
       random,
       beat: () => ({ ...this.#now(), lost: this.lost }),
       beatsPerBar: () => 10,
       instant: () => '2026-11-22T23:00:00Z',
-      order: () => this.order,
+      order,
       pageItems: this.pageItems,
     };
     return new RotationCoordinator(options);
+  }
+
+  /** What a coordinator reaches as long as it lives. */
+  #mortal(life: Life): MortalPorts {
+    const ports = this.custodians.ports();
+    const { custodians, registry } = ports;
+    return {
+      ...ports,
+      life,
+      custodians: {
+        ...custodians,
+        step: (peer, at, payload) => life.live(() => custodians.step(peer, at, payload)),
+        activate: (peer, record) => life.live(() => custodians.activate(peer, record)),
+      },
+      registry: {
+        ...registry,
+        file: (subject, expected, records) => life.live(() => registry.file(subject, expected, records)),
+      },
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
