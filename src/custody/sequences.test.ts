@@ -33,6 +33,12 @@ const cut: fc.Arbitrary<Cut> = fc.oneof(
     left: fc.constantFrom(...survivals),
   }),
   fc.record({ what: fc.constant('nothing is shown' as const), whose }),
+  fc.record({
+    what: fc.constant('another comes' as const),
+    at: fc.nat(callsMax / 2),
+    deed: fc.constantFrom('refresh', 'reshare', 'evict', 'rotate', 'pass'),
+    seed: fc.nat(),
+  }),
 );
 const step: fc.Arbitrary<Step> = fc.record({
   // Most deeds take time to have their effect.

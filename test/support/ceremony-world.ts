@@ -92,7 +92,8 @@ export class CustodianSite {
 
   async start(): Promise<void> {
     const create = !this.#born;
-    if (create) {
+    // A first start that was cut is gone on with.
+    if (this.#dir === '') {
       this.#dir = await mkdtemp(join(this.#world.dir, `${this.name}-`));
       await createSealingKeyFile(join(this.#dir, 'sealing.key'));
     }
@@ -194,6 +195,7 @@ export class CustodianSite {
   async wipe(): Promise<void> {
     await this.kill();
     this.#born = false;
+    this.#dir = '';
   }
 }
 
@@ -529,10 +531,12 @@ function statusOf({ name, running }: CustodianSite): CustodianStatus {
 }
 
 async function makeKeys(shares: ShareStore): Promise<void> {
+  const has = (kind: 'dkg' | 'prekey'): boolean => shares.keyPairs().some((pair) => pair.kind === kind);
   const secret = ristretto.scalar.random(random);
-  await shares.addKeyPair({ kind: 'dkg', epoch: 0, publicKey: ristretto.base(secret) }, secret);
+  if (!has('dkg'))
+    await shares.addKeyPair({ kind: 'dkg', epoch: 0, publicKey: ristretto.base(secret) }, secret);
   const { publicKey, secretKey } = generateKeyPair(random);
-  await shares.addKeyPair({ kind: 'prekey', epoch: 0, publicKey }, secretKey);
+  if (!has('prekey')) await shares.addKeyPair({ kind: 'prekey', epoch: 0, publicKey }, secretKey);
 }
 
 /** What these shares are of, if they are of one polynomial and enough. */

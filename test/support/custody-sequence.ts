@@ -24,6 +24,7 @@ export const deeds = [
   'set back',
   'pass',
 ] as const;
+export type Deed = (typeof deeds)[number];
 
 /** `at`: which of the places that it comes to. */
 export type Cut =
@@ -31,7 +32,9 @@ export type Cut =
   | { readonly what: keyof typeof lucks; readonly whose: number; readonly at: number }
   | { readonly what: 'disk goes'; readonly whose: number; readonly at: number; readonly left: Survival }
   /** Custodian `whose` is shown nothing of the registry that is new in this step. */
-  | { readonly what: 'nothing is shown'; readonly whose: number };
+  | { readonly what: 'nothing is shown'; readonly whose: number }
+  /** Another steward comes in between, and does `deed` before the next call of the first. */
+  | { readonly what: 'another comes'; readonly at: number; readonly deed: Deed; readonly seed: number };
 
 export const lucks = {
   'custodian dies': 'kill',
@@ -40,7 +43,7 @@ export const lucks = {
 } as const satisfies Readonly<Record<string, ReturnType<Kill>>>;
 
 export interface Step {
-  readonly deed: (typeof deeds)[number];
+  readonly deed: Deed;
   /** Decides what the deed leaves open. */
   readonly seed: number;
   readonly cuts: readonly Cut[];
@@ -93,6 +96,7 @@ export class CustodySequence implements AsyncDisposable {
   /** Does one step, and looks at what is left of it. */
   async take({ deed, seed, cuts, staysAway }: Step): Promise<void> {
     const dice = new Dice(seed);
+    if (this.#life.isOver) this.#newSteward();
     this.#arm(cuts);
     try {
       await this.#do(deed, dice);
@@ -137,8 +141,7 @@ export class CustodySequence implements AsyncDisposable {
     return this.world.custodians;
   }
 
-  async #do(deed: Step['deed'], dice: Dice): Promise<void> {
-    if (this.#life.isOver) this.#newSteward();
+  async #do(deed: Deed, dice: Dice): Promise<void> {
     switch (deed) {
       case 'write':
         return dice.below(2) === 0 ? this.world.write(1) : this.world.writeRestricted();
@@ -286,7 +289,11 @@ export class CustodySequence implements AsyncDisposable {
         // What was written and is not lost is also what a disk has that goes away under a process which goes on.
         custodians.isPowerCut = cut.left !== 'everything';
         this.#disks.cut = (name) => name === site?.name && places++ === cut.at;
-      } else {
+      } else if (cut.what === 'another comes')
+        this.#life.meanwhile = async () => {
+          if (places++ === cut.at) await this.#overtake(cut.deed, cut.seed);
+        };
+      else {
         const [victim, luck] =
           cut.what === 'coordinator dies' ? ['coordinator', 'kill' as const] : [site?.name, lucks[cut.what]];
         kills.push(({ who }) => (who === victim && places++ === cut.at ? luck : 'go'));
@@ -300,6 +307,20 @@ export class CustodySequence implements AsyncDisposable {
     this.#custodians.kill = () => 'go';
     this.#disks.cut = () => false;
     for (const site of sites) site.registry = () => log;
+    this.#life.meanwhile = async () => undefined;
+  }
+
+  /** The first one goes on afterwards, and knows nothing of it. */
+  async #overtake(deed: Deed, seed: number): Promise<void> {
+    const [life, steward] = [this.#life, this.#steward];
+    this.#newSteward();
+    try {
+      await this.#do(deed, new Dice(seed));
+    } catch (error) {
+      if (!(error instanceof Killed)) requireExpected(error);
+    } finally {
+      [this.#life, this.#steward] = [life, steward];
+    }
   }
 
   /** Those that are left hold enough of every version that opens. */

@@ -43,9 +43,12 @@ export interface KnownKey {
 /** The life of a coordinator's process: it ends where it is killed. */
 export class Life {
   isOver = false;
+  /** What happens before each of its calls. */
+  meanwhile: () => Promise<void> = async () => undefined;
   readonly signal = new AbortController().signal;
 
   async live<T>(work: () => Promise<T>): Promise<T> {
+    await this.meanwhile();
     if (this.isOver) throw new Killed();
     try {
       return await work();
@@ -123,7 +126,10 @@ export class RotationWorld implements AsyncDisposable {
     const custodians = await CeremonyWorld.made(dir, t, n, options);
     const world = new RotationWorld(custodians, await BeaconView.open(new MemoryKv()));
     custodians.append = async (subject, records) => {
+      const { length } = custodians.log;
       const expected = await world.view.subjectRevision(subject);
+      if (custodians.log.length !== length)
+        throw new HoldfastError('VERSION_CONFLICT', 'another one was quicker');
       await world.#append({ subject, expected, records, at: custodians.nowMs });
     };
     await world.#append({
