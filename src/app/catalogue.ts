@@ -9,10 +9,17 @@ import type { Catalogue, CatalogueObject, CataloguePage } from '../steward/catal
 /** A view that has not heard from its log for this long is not fresh: nothing is collected on its word. */
 const staleMs = 30 * second;
 
+/** Addresses that are remembered so; of more than these versions are said again. */
+const saidMax = 100_000;
+
 export class ViewCatalogue implements Catalogue {
   readonly #view: BeaconQueries;
   readonly #clock: Clock;
   #followingAt = Number.NEGATIVE_INFINITY;
+  /** Addresses of which every version was said, and up to which entry that holds: until everything was read once. */
+  readonly #saidUpTo = new Map<string, number>();
+  /** Where the last page ended. */
+  #readUpTo: number | undefined;
 
   constructor(view: BeaconQueries, clock: Clock) {
     this.#view = view;
@@ -32,6 +39,16 @@ export class ViewCatalogue implements Catalogue {
   }
 
   async changes(after: number, limit: number): Promise<CataloguePage> {
+    // What was said in a page that nobody got, or is asked for again, was not said.
+    if (after !== this.#readUpTo) this.#saidUpTo.clear();
+    this.#readUpTo = undefined;
+    const page = await this.#page(after, limit);
+    if (page.done) this.#saidUpTo.clear();
+    this.#readUpTo = page.revision;
+    return page;
+  }
+
+  async #page(after: number, limit: number): Promise<CataloguePage> {
     const objects: CatalogueObject[] = [];
     let revision = after;
     for await (const change of this.#view.changesSince(after + 1)) {
@@ -73,14 +90,20 @@ export class ViewCatalogue implements Catalogue {
     return found;
   }
 
-  /** A new version alters nothing of the others, unless it is a tombstone, which lets go of their content. */
+  /**
+   * A new version alters nothing of the others, unless it is a tombstone, which lets go of their content. Behind the view
+   * all versions are said at once, and not again for each of the entries that brought them.
+   */
   async #restateAddress(address: string, revision: number, objects: CatalogueObject[]): Promise<void> {
+    if (revision <= (this.#saidUpTo.get(address) ?? 0)) return;
+    const seen = this.#view.health().revision;
     const head = await this.#view.head(address);
     if (head === undefined) return;
     const keks = await this.#kekBlocks();
     const everything = head.record.body.type === 'tombstone' || head.revision !== revision;
     for await (const entry of this.#view.catalogueOf(address))
       if (everything || entry.version === head.version) objects.push(statement(entry, keks));
+    if (everything && this.#saidUpTo.size < saidMax) this.#saidUpTo.set(address, seen);
   }
 
   /** Addresses whose objects an envelope or a branch key opens. */
