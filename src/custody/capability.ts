@@ -62,11 +62,20 @@ export function signCapability(link: CapabilityLink, signer: Signer): Uint8Array
 
 /** Reads a link and verifies its signature. Throws RECORD_INVALID. */
 export function parseCapability(message: Uint8Array): CapabilityLink {
+  const id = toHex(capabilityId(message));
+  const known = verified.get(id);
+  if (known !== undefined) return known;
   const signed = readSignedMap(message, 'capability', capabilityBytesMax);
   const link = parseLink(signed.body);
   verifyMessage(domain, 'capability', signed, link.iss);
+  if (verified.size >= verifiedMax) verified.clear();
+  verified.set(id, link);
   return link;
 }
+
+/** Links that were read here, by what names them: the same few come with every request. What a link gives is asked anew each time. */
+const verified = new Map<string, CapabilityLink>();
+const verifiedMax = 1024;
 
 /** Names a link: SHA-256 of its bytes. */
 export function capabilityId(message: Uint8Array): Uint8Array {

@@ -69,6 +69,7 @@ function groupOver({ kernel, scalar }: Sodium): HashGroup {
       for (const k of ks) assertScalar(k);
       return element(sums.msm(ks, all));
     },
+    keep: (point) => sums.keep(point),
     hashToPoint: (uniform) => {
       assert(uniform.length === uniformBytes, 'uniform: 64 bytes');
       return must(kernel.call('core_ristretto255_from_hash', pointBytes, uniform));

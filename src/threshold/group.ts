@@ -47,6 +47,8 @@ export interface Group {
   sum(points: readonly Point[]): Point;
   /** Σ k·P of equally many scalars and points. Public scalars only: a backend may take a time that depends on them. */
   msm(ks: readonly Scalar[], points: readonly Point[]): Point;
+  /** Says that a point will be in many sums, for a backend that can prepare for that. */
+  readonly keep?: (point: Point) => void;
   readonly scalar: ScalarField;
 }
 

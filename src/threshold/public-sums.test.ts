@@ -42,6 +42,24 @@ test('sums of every size and of scalars of every length agree with single operat
     }
 });
 
+test('points that are kept, one, two and one too many, sum up like any others', () => {
+  const kept = makePublicSums();
+  const [A, B, C] = [anyPoint(), anyPoint(), anyPoint()];
+  const all = [A, B, C];
+  kept.keep(random(32).fill(0xff)); // no point: not kept
+  for (const point of [...all, A]) kept.keep(point);
+  for (let round = 0; round < 60; round++)
+    for (const count of [1, 2, 3, 5]) {
+      const points = Array.from({ length: count }, (_, i) => all[(round + i) % 4] ?? anyPoint());
+      const ks = points.map((_, i) =>
+        round % 5 === i ? order : shorter(scalar.random(random), round % 3 === 0 ? 16 : 32),
+      );
+      same(kept.msm(ks, points), slowly(sodium, ks, points), `round ${round}, ${count} points`);
+    }
+  for (const k of [0, 1, 15, 16, 17, 31, 32, 33, 255, 256, 65_535].map((each) => scalar.fromInt(each)))
+    same(kept.msm([k, k], [A, C]), slowly(sodium, [k, k], [A, C]), toHex(k));
+});
+
 /** With HOLDFAST_FULL=1 a hundred thousand multiples. */
 const rounds = process.env['HOLDFAST_FULL'] === '1' ? 400 : 60;
 

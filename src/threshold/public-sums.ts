@@ -13,6 +13,7 @@ import {
   reservedBytes,
   twiceD,
 } from './field-wasm.ts';
+import { sameBytes } from '../core/bytes.ts';
 import { type Point, pointBytes, type Scalar, scalarBytes } from './group.ts';
 
 export interface PublicSums {
@@ -20,6 +21,8 @@ export interface PublicSums {
   msm(ks: readonly Scalar[], points: readonly Point[]): Point | undefined;
   /** Σ P; undefined when one of them is no canonical encoding. */
   sum(points: readonly Point[]): Point | undefined;
+  /** Makes sums with this point quicker. For a few that come up again and again: what does not fit is not kept. */
+  keep(point: Point): void;
 }
 
 export function makePublicSums(): PublicSums {
@@ -27,6 +30,7 @@ export function makePublicSums(): PublicSums {
   return {
     msm: (ks, points) => curve.msm(ks, points),
     sum: (points) => curve.sum(points),
+    keep: (point) => curve.keep(point),
   };
 }
 
@@ -51,11 +55,18 @@ const totalAt = zeroAt + elementBytes;
 const runningAt = totalAt + pointSpan;
 const windowAt = runningAt + pointSpan;
 const preparedAt = windowAt + pointSpan;
+/** The multiples 1 … 255 of each point that is kept, prepared. */
+const keptAt = preparedAt + pointSpan;
+const keptMax = 2;
+const keptSpan = 256 * pointSpan;
 /** From here on points, tables and buckets lie. */
-const heapAt = preparedAt + pointSpan;
+const heapAt = keptAt + keptMax * keptSpan;
+/** Odd multiples of a point, 1 … 15, in a table of Straus. */
+const oddMultiples = 8;
 
 class Curve {
   readonly #module: FieldModule;
+  #kept: readonly Point[] = [];
   #words: Int32Array;
 
   constructor() {
@@ -72,15 +83,38 @@ class Curve {
       this.#read(address, littleEndian(value));
   }
 
+  keep(point: Point): void {
+    const at = keptAt + this.#kept.length * keptSpan;
+    if (this.#kept.length >= keptMax || this.#kept.some((kept) => sameBytes(kept, point))) return;
+    const isPoint = this.#within(pointSpan, () => {
+      if (!this.#decode(heapAt, point)) return false;
+      const { add, prepare } = this.#module;
+      this.#copy(runningAt, heapAt);
+      prepare(at + pointSpan, heapAt);
+      for (let digit = 2; digit < 256; digit++) {
+        add(runningAt, runningAt, at + pointSpan);
+        prepare(at + digit * pointSpan, runningAt);
+      }
+      return true;
+    });
+    if (isPoint) this.#kept = [...this.#kept, point.slice()];
+  }
+
   msm(ks: readonly Scalar[], points: readonly Point[]): Point | undefined {
     const bits = 8 * Math.max(0, ...ks.map(significantBytes));
     const plan = planOf(points.length, bits);
     return this.#within(points.length * pointSpan + plan.bytes, () => {
-      for (const [i, point] of points.entries()) if (!this.#decode(pointAt(i), point)) return undefined;
       const tables = pointAt(points.length);
       this.#clear(totalAt);
-      if (plan.way === 'straus') this.#straus(ks, bits, tables);
-      else this.#pippenger(ks, bits, plan.width, tables);
+      if (plan.way === 'straus') {
+        const kept = points.map((point) => this.#kept.findIndex((each) => sameBytes(each, point)));
+        for (const [i, point] of points.entries())
+          if (kept[i] === -1 && !this.#decode(pointAt(i), point)) return undefined;
+        this.#straus(ks, kept, bits, tables);
+      } else {
+        for (const [i, point] of points.entries()) if (!this.#decode(pointAt(i), point)) return undefined;
+        this.#pippenger(ks, bits, plan.width, tables);
+      }
       return this.#encode(totalAt);
     });
   }
@@ -96,24 +130,42 @@ class Curve {
     });
   }
 
-  /** Windows of four bits: the multiples 1 … 15 of each point, prepared. */
-  #straus(ks: readonly Scalar[], bits: number, tables: number): void {
-    const { add, double, prepare } = this.#module;
-    const entry = (i: number, digit: number): number => tables + (16 * i + digit) * pointSpan;
-    for (const i of ks.keys()) {
-      prepare(entry(i, 1), pointAt(i));
-      this.#copy(runningAt, pointAt(i));
-      for (let digit = 2; digit < 16; digit++) {
-        add(runningAt, runningAt, entry(i, 1));
-        prepare(entry(i, digit), runningAt);
+  /**
+   * Signed windows of five bits (w-NAF) with the odd multiples of each point, and of eight bits of those that are kept.
+   * `kept`: which one a point is, or −1.
+   */
+  #straus(ks: readonly Scalar[], kept: readonly number[], bits: number, tables: number): void {
+    const { add, subtract, double } = this.#module;
+    const entry = (i: number, digit: number): number =>
+      tables + (oddMultiples * i + (digit >> 1)) * pointSpan;
+    const fresh = [...ks.entries()].filter(([i]) => kept[i] === -1);
+    for (const [i] of fresh) this.#oddMultiples(pointAt(i), entry(i, 1));
+    const digits = fresh.map(([i, k]) => ({ i, naf: nafOf(k, bits) }));
+    for (let bit = bits; bit >= 0; bit--) {
+      double(totalAt, totalAt);
+      for (const { i, naf } of digits) {
+        const digit = naf[bit] ?? 0;
+        if (digit > 0) add(totalAt, totalAt, entry(i, digit));
+        else if (digit < 0) subtract(totalAt, totalAt, entry(i, -digit));
       }
+      if (bit % 8 === 0)
+        for (const [i, k] of ks.entries()) {
+          const [table = -1, digit = 0] = [kept[i], k[bit / 8]];
+          if (table >= 0 && digit > 0) add(totalAt, totalAt, keptAt + table * keptSpan + digit * pointSpan);
+        }
     }
-    for (let shift = bits - 4; shift >= 0; shift -= 4) {
-      if (shift < bits - 4) for (let i = 0; i < 4; i++) double(totalAt, totalAt);
-      for (const [i, k] of ks.entries()) {
-        const digit = digitOf(k, shift, 4);
-        if (digit !== 0) add(totalAt, totalAt, entry(i, digit));
-      }
+  }
+
+  /** Writes 1·P, 3·P … 15·P from `to` on, prepared. */
+  #oddMultiples(point: number, to: number): void {
+    const { add, double, prepare } = this.#module;
+    double(runningAt, point);
+    prepare(preparedAt, runningAt);
+    prepare(to, point);
+    this.#copy(runningAt, point);
+    for (let at = 1; at < oddMultiples; at++) {
+      add(runningAt, runningAt, preparedAt);
+      prepare(to + at * pointSpan, runningAt);
     }
   }
 
@@ -344,7 +396,8 @@ class Curve {
       return run();
     } finally {
       this.#words.fill(0, elementBytes >> 2, constantsAt >> 2);
-      this.#words.fill(0, totalAt >> 2, (heapAt + bytes) >> 2);
+      this.#words.fill(0, totalAt >> 2, keptAt >> 2);
+      this.#words.fill(0, heapAt >> 2, (heapAt + bytes) >> 2);
     }
   }
 }
@@ -362,14 +415,14 @@ function planOf(
   count: number,
   bits: number,
 ): { readonly way: 'straus' | 'pippenger'; readonly width: number; readonly bytes: number } {
-  const straus = count * (14 + bits / 4);
+  const straus = count * (9 + bits / 6);
   let best = { width: 1, additions: Infinity };
   for (let width = 3; width <= 9; width++) {
     const additions = Math.ceil(bits / width) * (count + 2.2 * 2 ** width);
     if (additions < best.additions) best = { width, additions };
   }
   return straus <= best.additions
-    ? { way: 'straus', width: 4, bytes: 16 * count * pointSpan }
+    ? { way: 'straus', width: 5, bytes: oddMultiples * count * pointSpan }
     : { way: 'pippenger', width: best.width, bytes: (count + 2 ** best.width) * pointSpan };
 }
 
@@ -389,6 +442,23 @@ function digitOf(k: Scalar, shift: number, width: number): number {
   const first = shift >> 3;
   const value = (k[first] ?? 0) | ((k[first + 1] ?? 0) << 8) | ((k[first + 2] ?? 0) << 16);
   return (value >> (shift & 7)) & (2 ** width - 1);
+}
+
+/** Digits 0, ±1, ±3 … ±15 with Σ digit·2^i = k, of five at most one other than 0; k below 2^bits, and one digit more. */
+function nafOf(k: Scalar, bits: number): Int8Array {
+  const naf = new Int8Array(bits + 1);
+  let carry = 0;
+  for (let at = 0; at <= bits; ) {
+    const window = digitOf(k, at, 5) + carry;
+    if (window % 2 === 0) {
+      at++; // the carry goes on
+      continue;
+    }
+    carry = window > 16 ? 1 : 0;
+    naf[at] = window - 32 * carry;
+    at += 5;
+  }
+  return naf;
 }
 
 function significantBytes(k: Scalar): number {

@@ -120,6 +120,7 @@ function generatorOf(group: HashGroup): Point {
   if (known !== undefined) return known;
   const made = group.base(group.scalar.fromInt(1));
   firstGenerators.set(group, made);
+  group.keep?.(made);
   return made;
 }
 
@@ -129,6 +130,7 @@ export function secondGenerator(group: HashGroup): Point {
   if (known !== undefined) return known;
   const made = group.hashToPoint(sha512(utf8(DST.gbar)));
   generators.set(group, made);
+  group.keep?.(made);
   return made;
 }
 
