@@ -70,6 +70,8 @@ export class Poll {
   readonly #desk: CeremonyDesk;
   readonly #terms: PollTerms;
   #attempt: number;
+  /** Shares were dealt for that attempt here. */
+  #isDealt = false;
   #signing: Signing | undefined;
 
   /** Throws VERSION_CONFLICT when the place is over here. */
@@ -79,8 +81,12 @@ export class Poll {
     this.#attempt = this.#now().attempt;
   }
 
-  /** What shares are dealt for: with those that are dealt for another attempt nothing is made. */
-  get purpose(): DealtFor {
+  /**
+   * What shares are dealt for here: with those that are dealt for another attempt nothing is made. The session stays with
+   * it, also when that attempt comes to nothing: else its shares, which are not kept then, could be voted for in the next.
+   */
+  dealFor(): DealtFor {
+    this.#isDealt = true;
     return { place: this.#electorate().place, attempt: this.#attempt };
   }
 
@@ -110,7 +116,7 @@ export class Poll {
       beside = null,
     } = this.#now();
     const isUsed = round > 1 || lock !== null || vote !== null || stored !== null;
-    return { place: this.purpose.place, attempt, round, isUsed, end, lock, shown, beside };
+    return { place: this.#electorate().place, attempt, round, isUsed, end, lock, shown, beside };
   }
 
   /** Before this custodian vouches for shares that it has put by. Durable when it resolves. */
@@ -152,7 +158,7 @@ export class Poll {
   async #end(payload: unknown): Promise<unknown> {
     const certificate = readBallotCertificate(payload, 'ballot.end');
     const { attempt } = await this.#move((ballot) => ended(ballot, this.#electorate(), certificate));
-    this.#attempt = attempt;
+    if (!this.#isDealt) this.#attempt = attempt;
     return {};
   }
 
@@ -224,7 +230,7 @@ export class Poll {
     phase: 'prepare' | 'lock',
     about: Pick<BallotCertificate, 'attempt' | 'round' | 'value'>,
   ): { readonly i: number; readonly sig: Uint8Array } {
-    const bytes = voteBytes(this.purpose.place, phase, about);
+    const bytes = voteBytes(this.#electorate().place, phase, about);
     return { i: this.#seat(), sig: this.#desk.ports.signer.sign(bytes) };
   }
 

@@ -242,7 +242,7 @@ class DealingPart {
     const dealing = there(this.#dealing);
     const { base, plan, poll } = this.#task;
     this.#logs = logs;
-    this.#outcome = settleBoth(this.#groups, base.kek, plan, dealing, logs, poll.purpose);
+    this.#outcome = settleBoth(this.#groups, base.kek, plan, dealing, logs, poll.dealFor());
     const index = this.#newIndex();
     if (index === undefined) return { complaint: null };
     const shares = await this.#receive(index);

@@ -174,7 +174,7 @@ class RotatePart {
     const ext = sha512(
       preimage(
         'CHORUS-SLURP-DKG-EXT-v1',
-        encodeCbor({ cg, ver: this.#ver, t, n, frostPk, members, ...this.#poll.purpose }),
+        encodeCbor({ cg, ver: this.#ver, t, n, frostPk, members, ...this.#poll.dealFor() }),
       ),
     );
     const context = dkgContext(this.#suite, preimage('CHORUS-SLURP-DKG-kek-v1', this.#sid), statics);

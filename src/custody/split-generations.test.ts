@@ -15,7 +15,9 @@ import { HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/hash.ts';
 import { kekPreimage } from '../envelope/kek.ts';
 import { samePoint } from '../threshold/group.ts';
+import { nothing, readPromise } from './ballot.ts';
 import { readBase } from './ceremony.ts';
+import { readVoteOf } from './coordinate-ballot.ts';
 import type { CoordinatorPorts } from './coordinator.ts';
 import { Coordinator } from './coordinator-run.ts';
 
@@ -162,3 +164,46 @@ test('a record that the steward keeps back, shown to some until their old shares
   await goesOn(world, signed);
   assert.equal(world.kek().shareGen, 2);
 });
+
+test('what was dealt in an attempt that came to nothing is voted for in no other, in the same sessions neither', async () => {
+  await using world = await CeremonyWorld.made(dir, t, n);
+  const honest = world.ports();
+  const { step } = honest.custodians;
+  let over: Promise<void> | undefined;
+  let refusals = 0;
+  const ports: CoordinatorPorts = {
+    ...honest,
+    custodians: {
+      ...honest.custodians,
+      step: async (peer, at, payload) => {
+        if (at.step !== 'propose') return step(peer, at, payload);
+        // All have stored; now a quorum decides that nothing comes of it.
+        await (over ??= endAttempt((name, sent) =>
+          Promise.all(world.sites.map((site) => step(site.peer, { ...at, step: name }, sent))),
+        ));
+        return step(peer, at, payload).catch((error: unknown) => {
+          assert.ok(error instanceof HoldfastError && error.code === 'VERSION_CONFLICT', String(error));
+          refusals++;
+          throw error;
+        });
+      },
+    },
+  };
+  const order = world.dealOrder('refresh', t, world.seats(n));
+  await assert.rejects(new Coordinator(ports, cg).command(order, quiet), { code: 'KEY_UNAVAILABLE' });
+  assert.equal(refusals, n);
+  const signed = new Signed();
+  await goesOn(world, signed);
+  assert.equal(world.kek().shareGen, 2);
+});
+
+/** Has round 2 of attempt 1 decide that nothing comes of it, and tells all. */
+async function endAttempt(ask: (step: string, payload: object) => Promise<unknown[]>): Promise<void> {
+  const about = { attempt: 1, round: 2, value: nothing };
+  const promises = (await ask('promise', { attempt: 1, round: 2 })).map((each) =>
+    readPromise(each, 'promise'),
+  );
+  const prepared = { ...about, votes: (await ask('prepare', { ...about, promises })).map(readVoteOf) };
+  const votes = (await ask('lock', { certificate: prepared, contents: new Uint8Array(0) })).map(readVoteOf);
+  await ask('end', { ...about, votes });
+}
