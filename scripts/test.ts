@@ -6,11 +6,10 @@
 // (as .ci/run sets it): `npm test` is to stay under ten minutes on two cores, and says what it did not run. The slowest
 // are for a release: only when they are named, or with HOLDFAST_ALL=1, because .ci/run has its limit too.
 //
-// Pure rooms run in one process each batch: loading the program anew for each file would take longer than its tests.
-//
 // Groups follow each other: of those that start ten processes two run at a time, of the others four, because each waits
 // now and then for disks, leases and bars. What is held against a clock or a number of bytes comes last, alone but for
-// what mostly waits.
+// what mostly waits. Tests of pure rooms share a process: to load the program for each file takes longer than its tests.
+//
 // A skipped test is named at the end; with HOLDFAST_STRICT=1 (as .ci/run sets it) it counts as failed, unless its
 // reason begins with 'optional:', which is for a server that no Debian package brings.
 
@@ -52,8 +51,9 @@ const long = [
   'test/cluster/stewards.test.ts',
   'test/cluster/stranded.test.ts',
 ];
-/** These wait more than they work, and so do those after them, which take a minute. */
+/** A process or two each: they go with the rooms. */
 const light = globSync('test/cluster/{late-node,secrecy}.test.ts');
+/** A minute each, in which they mostly wait. */
 const patient = globSync('test/cluster/{damaged-stream,replicated-beacon}.test.ts');
 const measured = globSync('test/cluster/{dht-gates,memory,peers,soak,stewards}.test.ts');
 const ofClusters = globSync('test/cluster/*.test.ts', { exclude: [...measured, ...light, ...patient] });

@@ -85,10 +85,7 @@ test('without its note the copy is kept, and followed on where its chain goes on
   t.mock.method(console, 'error', () => undefined);
   const steward = new Steward();
   await steward.putInForce(['a', 'b'], first);
-  const dir = await directory(t);
-  const before = await steward.door(dir);
-  await before.copy.view.waitFor(2, t.signal);
-  await before.stop();
+  const dir = await steward.leftDirectory(t, 2);
   await writeFile(join(dir, 'view-log'), '{"follows": "1');
   const after = await steward.door(dir);
   assert.equal(after.copy.view.position().revision, 2);
@@ -361,10 +358,7 @@ test('a copy of an earlier edition is set aside and fetched again, from a log th
   t.mock.method(console, 'error', () => undefined);
   const steward = new Steward();
   await steward.putInForce(['a', 'b', 'c'], first);
-  const dir = await directory(t);
-  const door = await steward.door(dir);
-  await door.copy.view.waitFor(3, t.signal);
-  await door.stop();
+  const dir = await steward.leftDirectory(t, 3);
   await makeEarlier(join(dir, 'view'));
   // The same id, and less than was seen.
   await steward.putInForce(['a', 'b'], first);
@@ -388,10 +382,7 @@ test('a log of another history in the place of what was seen in an earlier editi
   t.mock.method(console, 'error', () => undefined);
   const steward = new Steward();
   await steward.putInForce(['a', 'b'], first);
-  const dir = await directory(t);
-  const door = await steward.door(dir);
-  await door.copy.view.waitFor(2, t.signal);
-  await door.stop();
+  const dir = await steward.leftDirectory(t, 2);
   await makeEarlier(join(dir, 'view'));
   await steward.putInForce(['x', 'y', 'z'], stranger);
   const other = await steward.door(dir);
@@ -445,6 +436,15 @@ class Steward {
 
   async append(entry: string | Append): Promise<void> {
     await this.#log?.append(typeof entry === 'string' ? someAppend(entry) : entry);
+  }
+
+  /** The directory of a door that has followed up to `revision` and was stopped. */
+  async leftDirectory(t: TestContext, revision: number): Promise<string> {
+    const dir = await directory(t);
+    const door = await this.door(dir);
+    await door.copy.view.waitFor(revision, t.signal);
+    await door.stop();
+    return dir;
   }
 
   async door(dir: string) {

@@ -10,6 +10,7 @@ import {
   verify as verifyEd25519,
 } from 'node:crypto';
 import { asBuffer, concat, lengthPrefixed, utf8 } from './bytes.ts';
+import { Memo } from './memo.ts';
 
 export function sha256(bytes: Uint8Array): Uint8Array {
   return hash('sha256', bytes, 'buffer');
@@ -50,8 +51,7 @@ export function signerFromKey(key: KeyObject): Signer {
   };
 }
 
-const verifyKeys = new Map<string, KeyObject>();
-const verifyKeysMax = 1024;
+const verifyKeys = new Memo<KeyObject>(1024);
 
 /** Ed25519 (RFC 8032) over the exact bytes. False for a wrong signature or a key that is no point; never throws. */
 export function verifySignature(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean {
@@ -64,18 +64,13 @@ export function verifySignature(publicKey: Uint8Array, message: Uint8Array, sign
 }
 
 function verifyKey(publicKey: Uint8Array): KeyObject {
-  const id = asBuffer(publicKey).toString('base64');
-  let key = verifyKeys.get(id);
-  if (key === undefined) {
-    key = createPublicKey({
+  return verifyKeys.of(publicKey, () =>
+    createPublicKey({
       key: asBuffer(concat(ed25519SpkiPrefix, publicKey)),
       format: 'der',
       type: 'spki',
-    });
-    if (verifyKeys.size >= verifyKeysMax) verifyKeys.clear();
-    verifyKeys.set(id, key);
-  }
-  return key;
+    }),
+  );
 }
 
 /** Preimage with a domain in front and every part length-prefixed, so that no two meanings share bytes. */

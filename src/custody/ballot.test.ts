@@ -372,8 +372,11 @@ const groups: readonly (readonly [number, number])[] = [
 const replayedInTheNext: Move[] = (() => {
   const [all, none] = [Array(7).fill(1), Array(7).fill(0)];
   const at = (what: Move['what'], depth: number, reaches: Move['reaches'], pick = 0): Move => ({
-    ...{ what, reaches, depth, pick },
-    cut: 30,
+    what,
+    reaches,
+    depth,
+    pick,
+    cut: 30, // nobody dies
   });
   return [
     at('fresh', 1, [all, none, none]), // stored by all, and voted for by nobody

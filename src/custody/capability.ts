@@ -9,6 +9,7 @@ import type { Signer } from '../core/hash.ts';
 import { sameBytes, toHex } from '../core/bytes.ts';
 import { sha256 } from '../core/hash.ts';
 import { capabilityBytesMax, capabilityLinksMax } from '../core/limits.ts';
+import { Memo } from '../core/memo.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import { readGroup } from '../envelope/label.ts';
 import { type AccessScope, type Operation, readOperations, readScope, scopeCovers } from './scope.ts';
@@ -60,22 +61,18 @@ export function signCapability(link: CapabilityLink, signer: Signer): Uint8Array
   return message;
 }
 
+/** The same few come with every request. What a link gives is asked anew each time. */
+const verified = new Memo<CapabilityLink>(1024);
+
 /** Reads a link and verifies its signature. Throws RECORD_INVALID. */
 export function parseCapability(message: Uint8Array): CapabilityLink {
-  const id = toHex(capabilityId(message));
-  const known = verified.get(id);
-  if (known !== undefined) return known;
-  const signed = readSignedMap(message, 'capability', capabilityBytesMax);
-  const link = parseLink(signed.body);
-  verifyMessage(domain, 'capability', signed, link.iss);
-  if (verified.size >= verifiedMax) verified.clear();
-  verified.set(id, link);
-  return link;
+  return verified.of(message, () => {
+    const signed = readSignedMap(message, 'capability', capabilityBytesMax);
+    const link = parseLink(signed.body);
+    verifyMessage(domain, 'capability', signed, link.iss);
+    return link;
+  });
 }
-
-/** Links that were read here, by what names them: the same few come with every request. What a link gives is asked anew each time. */
-const verified = new Map<string, CapabilityLink>();
-const verifiedMax = 1024;
 
 /** Names a link: SHA-256 of its bytes. */
 export function capabilityId(message: Uint8Array): Uint8Array {

@@ -4,8 +4,7 @@
 // directory was flushed. Stores are written against this port so that a test can cut the power between any two steps,
 // losing whatever was not flushed.
 
-import { readFileSync } from 'node:fs';
-import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { HoldfastError } from '../core/errors.ts';
 
@@ -68,10 +67,9 @@ class Folder implements Disk {
     return readdir(this.path);
   }
 
-  /** At once: these files are small and in the kernel's memory, and five trips through the thread pool would cost more than they do. */
   async read(name: string): Promise<Uint8Array | undefined> {
     try {
-      return new Uint8Array(readFileSync(join(this.path, name)));
+      return new Uint8Array(await readFile(join(this.path, name)));
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return undefined;
       throw error;

@@ -168,7 +168,7 @@ test('a record that the steward keeps back, shown to some until their old shares
 test('what was dealt in an attempt that came to nothing is voted for in no other, in the same sessions neither', async () => {
   await using world = await CeremonyWorld.made(dir, t, n);
   const honest = world.ports();
-  const { step } = honest.custodians;
+  const step: CoordinatorPorts['custodians']['step'] = (...asked) => honest.custodians.step(...asked);
   let over: Promise<void> | undefined;
   let refusals = 0;
   const ports: CoordinatorPorts = {

@@ -2,9 +2,10 @@
 // inside each wrap and is authenticated by it; the record around it must say the same.
 
 import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';
-import { asBuffer, sameBytes } from '../core/bytes.ts';
+import { sameBytes } from '../core/bytes.ts';
 import { preimage, sha512 } from '../core/hash.ts';
 import { addressPartBytesMax } from '../core/limits.ts';
+import { Memo } from '../core/memo.ts';
 import { type ContentClass, contentClasses } from './aad.ts';
 import { type Fields, fieldsOf, invalid } from './fields.ts';
 
@@ -47,21 +48,17 @@ export function encodeLabel(label: BkLabel): Uint8Array {
   return encodeCbor(validLabel(label));
 }
 
+/** On its way through a process a wrap is looked at half a dozen times. */
+const parsed = new Memo<BkLabel>(2048);
+
 /** Parses a label from a wrap. Throws RECORD_INVALID naming the field. */
 export function parseLabel(bytes: Uint8Array): BkLabel {
-  const id = asBuffer(bytes).toString('latin1');
-  const known = parsed.get(id);
-  if (known !== undefined) return known;
-  const label = validLabel(decodeCbor(bytes, 'label'));
-  if (!sameBytes(encodeCbor(label), bytes)) throw invalid('label', 'canonical DAG-CBOR expected');
-  if (parsed.size >= parsedMax) parsed.clear();
-  if (bytes.length <= labelBytesMax) parsed.set(id, label);
-  return label;
+  return parsed.of(bytes, () => {
+    const label = validLabel(decodeCbor(bytes, 'label'));
+    if (!sameBytes(encodeCbor(label), bytes)) throw invalid('label', 'canonical DAG-CBOR expected');
+    return label;
+  });
 }
-
-/** By their bytes: on its way through a process a wrap is looked at half a dozen times, each time decoded anew. */
-const parsed = new Map<string, BkLabel>();
-const parsedMax = 2048;
 
 /** What a wrap without a label of its own authenticates: SHA-512 over the label's bytes and the provider's `context`. */
 export function labelDigest(labelBytes: Uint8Array, context: Uint8Array): Uint8Array {

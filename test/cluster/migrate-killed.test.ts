@@ -78,8 +78,9 @@ describe('a registry that is moved while its steward is killed', { skip: await n
   });
 
   test('is whole wherever the kill came', async (t) => {
+    const before = site.acknowledged;
     await site.killedAtRandom({ engine: 'jetstream', stream: 'again' }, t);
-    await site.moved({ engine: 'jetstream', stream: 'again' }, 4);
+    await site.moved({ engine: 'jetstream', stream: 'again' }, 4, [], before);
     await site.isWhole();
   });
 });
@@ -131,6 +132,11 @@ class Site {
     await this.#cluster[Symbol.asyncDispose]();
   }
 
+  /** Puts, so far. */
+  get acknowledged(): number {
+    return this.#acknowledged.length;
+  }
+
   /** Resolves when `count` more puts were acknowledged. */
   async acknowledges(count: number): Promise<void> {
     const target = this.#acknowledged.length + count;
@@ -140,9 +146,15 @@ class Site {
 
   /**
    * Gives the command until it succeeds and nobody is left to die. Whoever died is started at once, and what had been
-   * copied into generation `next` by then is not copied again.
+   * copied into generation `next` by then is not copied again. More puts than `before` must be acknowledged when it is
+   * over, and so must further ones.
    */
-  async moved(to: Target, next: number, places: readonly string[] = []): Promise<void> {
+  async moved(
+    to: Target,
+    next: number,
+    places: readonly string[],
+    before = this.acknowledged,
+  ): Promise<void> {
     const { engine, stream = '' } = to;
     const begun = new Set<bigint>();
     const { servers, credentials, system } = this.#servers;
@@ -163,7 +175,7 @@ class Site {
       ({ beacon, catalogue }) => beacon?.text === text && beacon.state === 'ready' && catalogue.fresh,
     );
     assert.equal(begun.size, 1, `generation ${next} was begun anew`);
-    // On a quick machine a move may be over before anybody's write is: that writing goes on is what counts.
+    assert.ok(this.acknowledged > before, 'nobody wrote meanwhile');
     await this.acknowledges(writersCount);
   }
 
