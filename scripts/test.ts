@@ -174,10 +174,9 @@ async function runFiles(
       outcome.skipped.push(`${name} (${String(data.skip)})`);
     else if (type === 'test:pass') outcome.passed += data.details?.type === 'suite' ? 0 : 1;
     else {
-      outcome.failed.push(name);
-      console.log(
-        `\n✗ ${name} (${Math.round(data.details?.duration_ms ?? 0)} ms)\n${reason(data.details?.error)}\n`,
-      );
+      const why = reason(data.details?.error);
+      outcome.failed.push(`${name}: ${why.split('\n', 1)[0]}`);
+      console.log(`\n✗ ${name} (${Math.round(data.details?.duration_ms ?? 0)} ms)\n${why}\n`);
     }
   }
 }
