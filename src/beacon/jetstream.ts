@@ -11,11 +11,13 @@
 // A publication that is not answered may have been stored, may be stored later, or never. It is sent again, the same,
 // until its place in the stream is taken: by itself, or by another message, after which no server takes it any more.
 
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { sameBytes } from '../core/bytes.ts';
 import { second } from '../core/clock.ts';
 import { Gate } from '../core/concurrency.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { isThere, writeWhole } from '../files/whole.ts';
 import { Bell, eventOrAbort } from './bell.ts';
 import {
   decodeGroup,
@@ -200,8 +202,8 @@ export class JetStreamLog implements RecallingLog {
     };
     const { lastSequence, metadata } = await patiently(found, giveUpAt, this.#closing.signal);
     this.#lineage = lineageIn(metadata);
-    if (metadata[closedField] !== undefined)
-      this.#word ??= { kind: 'closed', by: metadata[closedField], why: 'it is being filled' };
+    if (metadata[closedField] !== undefined && !(await this.#wasOpened()))
+      this.#word = { kind: 'closed', by: metadata[closedField], why: 'it is being filled' };
     this.#background = Promise.all([
       this.#follow(),
       this.#reviewSettings(),
@@ -209,6 +211,28 @@ export class JetStreamLog implements RecallingLog {
       this.#meetAgain(),
     ]);
     await this.#reach(lastSequence);
+  }
+
+  /**
+   * Whether somebody opened a stream that is born closed in front of where the copy ends: words from there on are heard
+   * while catching up. Whoever has heard it has written so down; a copy that was made before that was done looks for it.
+   */
+  async #wasOpened(): Promise<boolean> {
+    if (await isThere(this.#openedPath)) return true;
+    for (let sequence = 1; sequence <= this.#at.sequence; sequence++)
+      if ((await this.#message(sequence)).word?.kind === 'open') {
+        await this.#keepOpened();
+        return true;
+      }
+    return false;
+  }
+
+  async #keepOpened(): Promise<void> {
+    await writeWhole(this.#openedPath, 'open\n', 0o600);
+  }
+
+  get #openedPath(): string {
+    return join(this.#options.directory, 'opened');
   }
 
   async #create({ revision }: LogPosition): Promise<void> {
@@ -416,6 +440,7 @@ export class JetStreamLog implements RecallingLog {
     await copy.take(entries).catch((error: unknown) => {
       throw isHoldfastError(error, 'RECORD_CORRUPT') ? this.#diverge(describeError(error)) : error;
     });
+    if (word?.kind === 'open') await this.#keepOpened();
     if (this.#at.sequence < sequence) this.#at = { sequence, revision: end.revision };
     this.#word = word ?? this.#word;
     this.#bell.ring();

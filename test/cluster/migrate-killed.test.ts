@@ -15,6 +15,7 @@ import { importLog } from '../../src/beacon/transfer.ts';
 import { cidOf, codecDagCbor } from '../../src/core/block.ts';
 import { toHex } from '../../src/core/bytes.ts';
 import { minute } from '../../src/core/clock.ts';
+import { codeOf } from '../../src/custody/disk.ts';
 import { TestCluster } from '../helpers/cluster.ts';
 import { type CommandLine, commandLine } from '../helpers/command-line.ts';
 import { assertKept } from '../support/cas-writers.ts';
@@ -146,8 +147,8 @@ class Site {
 
   /**
    * Gives the command until it succeeds and nobody is left to die. Whoever died is started at once, and what had been
-   * copied into generation `next` by then is not copied again. More puts than `before` must be acknowledged when it is
-   * over, and so must further ones.
+   * copied into generation `next` by then is not copied again. Somebody writes between any two commands; more puts than
+   * `before` must be acknowledged when it is over, and so must further ones.
    */
   async moved(
     to: Target,
@@ -164,9 +165,10 @@ class Site {
     for (let count = 0; ; count++) {
       const { status, err } = await this.#commands.run('beacon', 'migrate', ...words);
       await this.#startAgain();
-      begun.add(await this.#begunAt(next));
+      for (const at of await this.#begunAt(next)) begun.add(at);
       if (status === 0) break;
       assert.ok(count < commandsMax, `not moved by ${count} commands: ${err}`);
+      await this.acknowledges(1); // each command finds more to copy than the one before
     }
     await this.#everybodyDied();
     const text = engine === 'leveldb' ? 'embedded LevelDB log' : `JetStream stream ${stream}`;
@@ -193,6 +195,7 @@ class Site {
       const { value: more = '' } = (await lines?.read().catch(() => undefined)) ?? {};
       t.diagnostic(`killed after ${ms.toFixed(0)} ms: ${value}${more}`);
       await this.#startAgain();
+      await this.acknowledges(1);
     }
   }
 
@@ -230,9 +233,15 @@ class Site {
     return answer.text();
   }
 
-  async #begunAt(generation: number): Promise<bigint> {
+  /** Nothing while no command has come so far. */
+  async #begunAt(generation: number): Promise<bigint[]> {
     const path = join(this.#cluster.dir, 'steward', 'data', `beacon-${generation}`, 'making');
-    return (await stat(path, { bigint: true })).mtimeNs;
+    try {
+      return [(await stat(path, { bigint: true })).mtimeNs];
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return [];
+      throw error;
+    }
   }
 
   async #everybodyDied(): Promise<void> {
