@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 import { concat, sameBytes, utf8 } from '../core/bytes.ts';
 import { sha512 } from '../core/hash.ts';
 import { unwrapItemsMax } from '../core/limits.ts';
-import type { HashGroup, Point, RandomBytes, Scalar } from './group.ts';
+import { generatorOf, type HashGroup, type Point, type RandomBytes, type Scalar } from './group.ts';
 
 /** Challenge c ‖ response s. */
 export const dleqProofBytes = 64;
@@ -57,10 +57,16 @@ export function verifyDleq(group: HashGroup, statement: DleqStatement, proof: Ui
   if (!isShaped(statement) || ![B, ...C, ...D].every((point) => group.isPoint(point))) return false;
   const hash = hashOf(group, statement.context);
   const weights = weightsOf(hash, statement);
-  const M = group.msm(weights, C);
-  const Z = group.msm(weights, D);
-  const t2 = group.add(group.base(s), group.mul(c, B));
-  const t3 = group.add(group.mul(s, M), group.mul(c, Z));
+  const [M, Z] = group.msms(weights, [C, D]);
+  assert(M !== undefined && Z !== undefined, 'two sums');
+  const [t2, t3] = group.msms(
+    [s, c],
+    [
+      [generatorOf(group), B],
+      [M, Z],
+    ],
+  );
+  assert(t2 !== undefined && t3 !== undefined, 'two sums');
   return sameBytes(challenge(hash, B, M, Z, t2, t3), c);
 }
 

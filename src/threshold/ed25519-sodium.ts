@@ -48,6 +48,10 @@ function groupOver({ kernel, scalar }: Sodium): Group {
     if (!isIdentity(p) && !isElement(p)) throw notAPoint('ed25519');
     return identity.slice();
   };
+  const msm = (ks: readonly Scalar[], all: readonly Point[]): Point => {
+    assert(ks.length === all.length, 'msm: as many scalars as points');
+    return ks.reduce((total, k, at) => add(total, mul(k, all[at] ?? identity)), identity.slice());
+  };
   return {
     name: 'ed25519',
     identity,
@@ -62,10 +66,8 @@ function groupOver({ kernel, scalar }: Sodium): Group {
     add,
     sub: (p, q) => points('core_ed25519_sub', p, q),
     sum: (all) => all.reduce(add, identity.slice()),
-    msm: (ks, all) => {
-      assert(ks.length === all.length, 'msm: as many scalars as points');
-      return ks.reduce((total, k, at) => add(total, mul(k, all[at] ?? identity)), identity.slice());
-    },
+    msm,
+    msms: (ks, lists) => lists.map((list) => msm(ks, list)),
     scalar,
   };
 }

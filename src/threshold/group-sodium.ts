@@ -54,6 +54,13 @@ function groupOver({ kernel, scalar }: Sodium): HashGroup {
     if (!isElement(p)) throw notAPoint('ristretto255');
     return identity.slice();
   };
+  const msms = (ks: readonly Scalar[], lists: readonly (readonly Point[])[]): Point[] => {
+    for (const list of lists) assert(ks.length === list.length, 'msm: as many scalars as points');
+    for (const k of ks) assertScalar(k);
+    const found = sums.msm(ks, lists);
+    if (found === undefined) throw notAPoint('ristretto255');
+    return found;
+  };
   return {
     name: 'ristretto255',
     identity,
@@ -64,12 +71,13 @@ function groupOver({ kernel, scalar }: Sodium): HashGroup {
     add: (p, q) => points('core_ristretto255_add', p, q),
     sub: (p, q) => points('core_ristretto255_sub', p, q),
     sum: (all) => element(sums.sum(all)),
-    msm: (ks, all) => {
-      assert(ks.length === all.length, 'msm: as many scalars as points');
-      for (const k of ks) assertScalar(k);
-      return element(sums.msm(ks, all));
-    },
-    keep: (point) => sums.keep(point),
+    // For one point libsodium is as quick.
+    msm: (ks, all) =>
+      all.length === 1 && ks.length === 1
+        ? mul(ks[0] ?? identity, all[0] ?? identity)
+        : element(msms(ks, [all])[0]),
+    msms,
+    keep: (first, second) => sums.keep(first, second),
     hashToPoint: (uniform) => {
       assert(uniform.length === uniformBytes, 'uniform: 64 bytes');
       return must(kernel.call('core_ristretto255_from_hash', pointBytes, uniform));

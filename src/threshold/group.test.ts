@@ -38,6 +38,17 @@ for (const group of [sodium, noble, sodiumEd25519, nobleEd25519()] satisfies Gro
       assert.deepEqual(group.sum([p, generator, p]), group.add(group.add(p, p), generator));
       assert.deepEqual(group.msm([k, one, zero], [p, generator, p]), group.add(group.mul(k, p), generator));
       assert.throws(() => group.msm([k], []));
+      assert.deepEqual(
+        group.msms(
+          [k, one],
+          [
+            [p, p],
+            [generator, p],
+          ],
+        ),
+        [group.add(group.mul(k, p), p), group.add(group.base(k), p)],
+      );
+      assert.throws(() => group.msms([k], [[p], []]));
     });
 
     test('reduces 64 bytes, keeps to scalars below L', () => {
@@ -106,6 +117,7 @@ for (const group of [sodium, noble, sodiumEd25519, nobleEd25519()] satisfies Gro
           () => group.sub(bad, p),
           () => group.sum([p, bad]),
           () => group.msm([k, k], [p, bad]),
+          () => group.msms([k], [[p], [bad]]),
         ]) {
           assert.throws(use, (error) => isHoldfastError(error, 'ARGUMENT_INVALID'));
         }

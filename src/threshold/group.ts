@@ -47,10 +47,23 @@ export interface Group {
   sum(points: readonly Point[]): Point;
   /** Σ k·P of equally many scalars and points. Public scalars only: a backend may take a time that depends on them. */
   msm(ks: readonly Scalar[], points: readonly Point[]): Point;
-  /** Says that a point will be in many sums, for a backend that can prepare for that. */
-  readonly keep?: (point: Point) => void;
+  /** The same for several lists of points and one of scalars, which a backend can do together. */
+  msms(ks: readonly Scalar[], lists: readonly (readonly Point[])[]): Point[];
+  /** Says that two points will stand at the same place in many pairs of sums, for a backend that can prepare for that. */
+  readonly keep?: (first: Point, second: Point) => void;
   readonly scalar: ScalarField;
 }
+
+/** G, made once. */
+export function generatorOf(group: Group): Point {
+  const known = generators.get(group);
+  if (known !== undefined) return known;
+  const made = group.base(group.scalar.fromInt(1));
+  generators.set(group, made);
+  return made;
+}
+
+const generators = new WeakMap<Group, Point>();
 
 /** A group that random bytes can be mapped into, with nobody knowing the logarithm of the result. */
 export interface HashGroup extends Group {

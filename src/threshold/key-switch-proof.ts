@@ -5,6 +5,7 @@
 // The weights are hashed from everything in the page and the contribution, so they are not known before all
 // points are fixed. If one item is wrong, the sums fit for one in 2^128 of the weights.
 
+import assert from 'node:assert/strict';
 import { sameBytes, uint32 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { type Group, type Point, type RandomBytes, type Scalar, scalarBytes } from './group.ts';
@@ -73,14 +74,15 @@ interface Statement {
 
 function statementOf(group: Group, page: SwitchPage, { index, R, W }: Contribution): Statement {
   const { seed, weights } = weightsOf(page, index, R, W);
-  const U = page.items.map((item) => item.U);
   const Yj = page.keys.Yi[index - 1] ?? group.identity;
+  const [sumR, sumW, sumU] = group.msms(weights, [R, W, page.items.map((item) => item.U)]);
+  assert(sumR !== undefined && sumW !== undefined && sumU !== undefined, 'three sums');
   return {
     index,
     seed,
-    R: group.msm(weights, R),
-    W: group.msm(weights, W),
-    U: group.msm(weights, U),
+    R: sumR,
+    W: sumW,
+    U: sumU,
     A: group.mul(weightOf(group, page, index), Yj),
   };
 }

@@ -6,7 +6,7 @@ import { isHoldfastError } from '../core/errors.ts';
 import type { HashGroup, Point, Scalar } from './group.ts';
 import { nobleRistretto } from '../../test/support/group-noble.ts';
 import { loadRistretto } from './group-sodium.ts';
-import { makePublicSums } from './public-sums.ts';
+import { makePublicSums, type PublicSums } from './public-sums.ts';
 
 const sodium = await loadRistretto();
 const noble = nobleRistretto();
@@ -18,6 +18,10 @@ const anyPoint = (): Point => sodium.hashToPoint(random(64));
 /** One multiplication and one addition at a time, by single operations of a library. */
 function slowly(group: HashGroup, ks: readonly Scalar[], points: readonly Point[]): Point {
   return ks.reduce((total, k, i) => group.add(total, group.mul(k, points[i] ?? total)), group.identity);
+}
+
+function single(by: PublicSums, ks: readonly Scalar[], points: readonly Point[]): Point | undefined {
+  return by.msm(ks, [points])?.[0];
 }
 
 function shorter(k: Scalar, keptBytes: number): Scalar {
@@ -33,7 +37,7 @@ test('sums of every size and of scalars of every length agree with single operat
     for (const keptBytes of [1, 2, 16, 31, 32]) {
       const ks = Array.from({ length: count }, () => shorter(scalar.random(random), keptBytes));
       const points = ks.map(anyPoint);
-      same(sums.msm(ks, points), slowly(sodium, ks, points), `${count} × ${8 * keptBytes} bits`);
+      same(single(sums, ks, points), slowly(sodium, ks, points), `${count} × ${8 * keptBytes} bits`);
       same(
         sums.sum(points),
         points.reduce((a, b) => sodium.add(a, b), sodium.identity),
@@ -42,22 +46,80 @@ test('sums of every size and of scalars of every length agree with single operat
     }
 });
 
-test('points that are kept, one, two and one too many, sum up like any others', () => {
+test('one, two, three and four sums with the same scalars are each what it is alone', () => {
+  for (const count of [0, 1, 2, 3, 20, 256])
+    for (const listsCount of [0, 1, 2, 3, 4])
+      for (const keptBytes of [16, 32]) {
+        const ks = Array.from({ length: count }, () => shorter(scalar.random(random), keptBytes));
+        const lists = Array.from({ length: listsCount }, () => ks.map(anyPoint));
+        const found = sums.msm(ks, lists);
+        assert.equal(found?.length, listsCount);
+        for (const [at, points] of lists.entries())
+          same(found?.[at], slowly(sodium, ks, points), `${count} points, list ${at} of ${listsCount}`);
+      }
+});
+
+test('lanes know nothing of each other: the identity, a point and its inverse, what turns at encoding', () => {
+  const P = anyPoint();
+  const minus = sodium.sub(sodium.identity, P);
+  const ks = [scalar.random(random), order, scalar.random(random)];
+  const lists = [
+    [P, minus, P],
+    [sodium.identity, sodium.identity, sodium.identity],
+    [P, P, minus],
+    [sodium.identity, P, sodium.base(scalar.fromInt(1))],
+  ];
+  for (const first of lists)
+    for (const second of lists) {
+      const found = sums.msm(ks, [first, second]);
+      same(found?.[0], slowly(sodium, ks, first), 'first');
+      same(found?.[1], slowly(sodium, ks, second), 'second');
+    }
+  const wrong = random(32).fill(1);
+  for (const at of [0, 1, 2])
+    for (const lane of [0, 1]) {
+      const spoilt = [P, P, P].map((point, i) => (i === at ? wrong : point));
+      assert.equal(sums.msm(ks, lane === 0 ? [spoilt, [P, P, P]] : [[P, P, P], spoilt]), undefined);
+    }
+});
+
+test('a pair that is kept sums up like any other, at its place and at others', () => {
   const kept = makePublicSums();
   const [A, B, C] = [anyPoint(), anyPoint(), anyPoint()];
-  const all = [A, B, C];
-  kept.keep(random(32).fill(0xff)); // no point: not kept
-  for (const point of [...all, A]) kept.keep(point);
+  kept.keep(random(32).fill(0xff), A); // no point: not kept
+  kept.keep(A, B);
+  kept.keep(B, C); // one pair: not kept
   for (let round = 0; round < 60; round++)
     for (const count of [1, 2, 3, 5]) {
-      const points = Array.from({ length: count }, (_, i) => all[(round + i) % 4] ?? anyPoint());
-      const ks = points.map((_, i) =>
+      const place = round % count;
+      const list = (kept_: Point, other: Point): Point[] =>
+        Array.from({ length: count }, (_, i) => (i === place ? kept_ : round % 7 === i ? other : anyPoint()));
+      const ks = Array.from({ length: count }, (_, i) =>
         round % 5 === i ? order : shorter(scalar.random(random), round % 3 === 0 ? 16 : 32),
       );
-      same(kept.msm(ks, points), slowly(sodium, ks, points), `round ${round}, ${count} points`);
+      for (const [first, second] of [
+        [list(A, B), list(B, A)],
+        [list(B, A), list(A, B)],
+        [list(A, A), list(A, B)],
+        [list(A, C), list(C, A)],
+      ] as const) {
+        const found = kept.msm(ks, [first, second]);
+        same(found?.[0], slowly(sodium, ks, first), `round ${round}, ${count} points`);
+        same(found?.[1], slowly(sodium, ks, second), `round ${round}, ${count} points`);
+      }
     }
   for (const k of [0, 1, 15, 16, 17, 31, 32, 33, 255, 256, 65_535].map((each) => scalar.fromInt(each)))
-    same(kept.msm([k, k], [A, C]), slowly(sodium, [k, k], [A, C]), toHex(k));
+    same(
+      kept.msm(
+        [k, k],
+        [
+          [A, C],
+          [B, A],
+        ],
+      )?.[1],
+      slowly(sodium, [k, k], [B, A]),
+      toHex(k),
+    );
 });
 
 test('a hundred thousand multiples agree with libsodium, a few of them with noble', {
@@ -72,8 +134,9 @@ test('a hundred thousand multiples agree with libsodium, a few of them with nobl
     const perPoint = points.map((_, i) =>
       ks.filter((_, j) => j % 8 === i).reduce((a, b) => scalar.add(a, b), scalar.fromInt(0)),
     );
-    same(sums.msm(ks, each), slowly(sodium, perPoint, points), `round ${at}`);
-    if (at < 3) same(sums.msm(perPoint, points), slowly(noble, perPoint, points), `round ${at}, by noble`);
+    same(single(sums, ks, each), slowly(sodium, perPoint, points), `round ${at}`);
+    if (at < 3)
+      same(single(sums, perPoint, points), slowly(noble, perPoint, points), `round ${at}, by noble`);
   }
 });
 
@@ -99,7 +162,7 @@ test('edges: no multiple, the largest scalar, the identity, a point twice, a poi
     ['of the identity', [order, one], [sodium.identity, sodium.identity]],
     ['with the identity', [order, one], [sodium.identity, P]],
   ] as const)
-    same(sums.msm(ks, points), slowly(sodium, ks, points), what);
+    same(single(sums, ks, points), slowly(sodium, ks, points), what);
   same(sums.sum([]), sodium.identity, 'none');
   same(sums.sum([P, minus]), sodium.identity, 'P − P');
   same(sums.sum([P, P]), sodium.add(P, P), 'P + P');
@@ -140,7 +203,7 @@ test('takes exactly what libsodium and noble take for a point', () => {
     assert.equal(sodium.isPoint(bytes) || sodium.isIdentity(bytes), isElement);
     const found = sums.sum([bytes]);
     assert.equal(found !== undefined, isElement, toHex(bytes));
-    assert.equal(sums.msm([scalar.fromInt(1)], [bytes]) !== undefined, isElement, toHex(bytes));
+    assert.equal(sums.msm([scalar.fromInt(1)], [[bytes]]) !== undefined, isElement, toHex(bytes));
     if (found === undefined) continue;
     taken++;
     assert.equal(toHex(found), toHex(bytes), 'what is decoded is encoded as it was');

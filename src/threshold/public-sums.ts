@@ -4,6 +4,9 @@
 // Here all points are decoded once and share their doublings: by windows of each point's multiples where there are few
 // (Straus), by sorting the points into buckets where there are many (Pippenger). Which steps are taken depends on the
 // scalars, so they must be public; the points need not be, and what was made of them is zeroed.
+//
+// Proofs are about pairs: W = fG − eU and W̄ = fḠ − eŪ, ΣwC and ΣwD. Two sums with the same scalars go the same way, so
+// they go it together, one in each lane of a vector (field-wasm.ts).
 
 import {
   type FieldModule,
@@ -17,22 +20,30 @@ import { sameBytes } from '../core/bytes.ts';
 import { type Point, pointBytes, type Scalar, scalarBytes } from './group.ts';
 
 export interface PublicSums {
-  /** Σ k·P, k below L; undefined when one of the points is no canonical encoding. As many scalars as points. */
-  msm(ks: readonly Scalar[], points: readonly Point[]): Point | undefined;
+  /**
+   * For each list of points Σ k·P, k below L; undefined when a point of any of them is no canonical encoding. Each list
+   * has as many points as there are scalars.
+   */
+  msm(ks: readonly Scalar[], lists: readonly (readonly Point[])[]): Point[] | undefined;
   /** Σ P; undefined when one of them is no canonical encoding. */
   sum(points: readonly Point[]): Point | undefined;
-  /** Makes sums with this point quicker. For a few that come up again and again: what does not fit is not kept. */
-  keep(point: Point): void;
+  /** Makes two sums in which these stand at the same place quicker. Kept for ever: one pair. */
+  keep(first: Point, second: Point): void;
 }
 
 export function makePublicSums(): PublicSums {
   const curve = new Curve();
   return {
-    msm: (ks, points) => curve.msm(ks, points),
+    msm: (ks, lists) => curve.msms(ks, lists),
     sum: (points) => curve.sum(points),
-    keep: (point) => curve.keep(point),
+    keep: (first, second) => curve.keep([first, second]),
   };
 }
+
+/** What goes together through the two lanes. */
+type Pair<T> = readonly [T, T];
+const lanes = [0, 1] as const;
+type Lane = (typeof lanes)[number];
 
 /** Constants of RFC 9496 4.1, and 2d. */
 const d = 37095705934669439343138083508754565189542113879843219016388785533085940283555n;
@@ -50,28 +61,32 @@ const sqrtM1At = dAt + elementBytes;
 const invsqrtAt = sqrtM1At + elementBytes;
 const oneAt = invsqrtAt + elementBytes;
 const zeroAt = oneAt + elementBytes;
-/** The total, a running sum, the sum of a window, and a point that is prepared. */
+/** Points, in pairs: the total, a running sum, the sum of a window, and one that is prepared. */
 const totalAt = zeroAt + elementBytes;
 const runningAt = totalAt + pointSpan;
 const windowAt = runningAt + pointSpan;
 const preparedAt = windowAt + pointSpan;
-/** The multiples 1 … 255 of each point that is kept, prepared. */
+/** The multiples 1 … 255 of the pair that is kept, prepared. */
 const keptAt = preparedAt + pointSpan;
-const keptMax = 2;
 const keptSpan = 256 * pointSpan;
 /** From here on points, tables and buckets lie. */
-const heapAt = keptAt + keptMax * keptSpan;
+const heapAt = keptAt + keptSpan;
 /** Odd multiples of a point, 1 … 15, in a table of Straus. */
 const oddMultiples = 8;
+const elementWords = elementBytes / 4;
+const noPoint: Point = new Uint8Array(0);
+const identity: Point = new Uint8Array(pointBytes);
 
 class Curve {
   readonly #module: FieldModule;
-  #kept: readonly Point[] = [];
+  #kept: Pair<Point> | undefined;
   #words: Int32Array;
+  readonly #limbs = [new Int32Array(10), new Int32Array(10)] as const;
 
   constructor() {
     this.#module = makeFieldModule(1);
     this.#words = new Int32Array(this.#module.memory.buffer);
+    this.#makeRoom(heapAt);
     for (const [address, value] of [
       [twiceD, (2n * d) % p],
       [dAt, d],
@@ -80,79 +95,113 @@ class Curve {
       [oneAt, 1n],
       [zeroAt, 0n],
     ] as const)
-      this.#read(address, littleEndian(value));
+      for (const lane of lanes) this.#read(address, lane, littleEndian(value));
   }
 
-  keep(point: Point): void {
-    const at = keptAt + this.#kept.length * keptSpan;
-    if (this.#kept.length >= keptMax || this.#kept.some((kept) => sameBytes(kept, point))) return;
-    const isPoint = this.#within(pointSpan, () => {
-      if (!this.#decode(heapAt, point)) return false;
+  keep(points: Pair<Point>): void {
+    if (this.#kept !== undefined) return;
+    const areBoth = this.#within(pointSpan, () => {
+      if (!this.#decode(heapAt, points)) return false;
       const { add, prepare } = this.#module;
       this.#copy(runningAt, heapAt);
-      prepare(at + pointSpan, heapAt);
+      prepare(keptAt + pointSpan, heapAt);
       for (let digit = 2; digit < 256; digit++) {
-        add(runningAt, runningAt, at + pointSpan);
-        prepare(at + digit * pointSpan, runningAt);
+        add(runningAt, runningAt, keptAt + pointSpan);
+        prepare(keptAt + digit * pointSpan, runningAt);
       }
       return true;
     });
-    if (isPoint) this.#kept = [...this.#kept, point.slice()];
+    if (areBoth) this.#kept = [points[0].slice(), points[1].slice()];
   }
 
-  msm(ks: readonly Scalar[], points: readonly Point[]): Point | undefined {
+  msms(ks: readonly Scalar[], lists: readonly (readonly Point[])[]): Point[] | undefined {
+    const sums: Point[] = [];
+    for (let at = 0; at < lists.length; at += 2) {
+      const [first = [], second] = lists.slice(at, at + 2);
+      const both = this.#msm(ks, [first, second ?? first]);
+      if (both === undefined) return undefined;
+      sums.push(...(second === undefined ? both.slice(0, 1) : both));
+    }
+    return sums;
+  }
+
+  #msm(ks: readonly Scalar[], lists: Pair<readonly Point[]>): Pair<Point> | undefined {
     const bits = 8 * Math.max(0, ...ks.map(significantBytes));
-    const plan = planOf(points.length, bits);
-    return this.#within(points.length * pointSpan + plan.bytes, () => {
-      const tables = pointAt(points.length);
+    const plan = planOf(ks.length, bits);
+    return this.#within(ks.length * pointSpan + plan.bytes, () => {
+      const tables = pointAt(ks.length);
+      const kept = plan.way === 'straus' ? this.#keptIn(ks, lists) : -1;
+      if (!this.#decodeAll(lists, kept)) return undefined;
       this.#clear(totalAt);
-      if (plan.way === 'straus') {
-        const kept = points.map((point) => this.#kept.findIndex((each) => sameBytes(each, point)));
-        for (const [i, point] of points.entries())
-          if (kept[i] === -1 && !this.#decode(pointAt(i), point)) return undefined;
-        this.#straus(ks, kept, bits, tables);
-      } else {
-        for (const [i, point] of points.entries()) if (!this.#decode(pointAt(i), point)) return undefined;
-        this.#pippenger(ks, bits, plan.width, tables);
-      }
+      if (plan.way === 'straus') this.#straus(ks, kept, bits, tables);
+      else this.#pippenger(ks, bits, plan.width, tables);
       return this.#encode(totalAt);
     });
   }
 
+  /** Where the pair that is kept stands, or −1. */
+  #keptIn(ks: readonly Scalar[], lists: Pair<readonly Point[]>): number {
+    const kept = this.#kept;
+    if (kept === undefined) return -1;
+    const is = (lane: Lane, at: number): boolean => sameBytes(lists[lane][at] ?? noPoint, kept[lane]);
+    return ks.findIndex((_, at) => is(0, at) && is(1, at));
+  }
+
+  /** Decodes all but the pair at `kept`. Where both lists are one, two points of it at a time, each into both lanes. */
+  #decodeAll(lists: Pair<readonly Point[]>, kept: number): boolean {
+    const [first, second] = lists;
+    const pointOf = (list: readonly Point[], at: number): Point => list[at] ?? noPoint;
+    if (first !== second) {
+      for (const at of first.keys())
+        if (at !== kept && !this.#decode(pointAt(at), [pointOf(first, at), pointOf(second, at)]))
+          return false;
+      return true;
+    }
+    for (let at = 0; at < first.length; at += 2) {
+      const next = Math.min(at + 1, first.length - 1);
+      if (!this.#decode(pointAt(at), [pointOf(first, at), pointOf(first, next)])) return false;
+      this.#spread(pointAt(next), pointAt(at), 1);
+      if (next !== at) this.#spread(pointAt(at), pointAt(at), 0);
+    }
+    return true;
+  }
+
+  /** Half of the points in each lane, and both halves together at the end. */
   sum(points: readonly Point[]): Point | undefined {
-    return this.#within(pointSpan, () => {
+    return this.#within(2 * pointSpan, () => {
       this.#clear(totalAt);
-      for (const point of points) {
-        if (!this.#decode(heapAt, point)) return undefined;
+      for (let at = 0; at < points.length; at += 2) {
+        const pair = [points[at] ?? identity, points[at + 1] ?? identity] as const;
+        if (!this.#decode(heapAt, pair)) return undefined;
         this.#add(totalAt, heapAt);
       }
-      return this.#encode(totalAt);
+      this.#spread(heapAt, totalAt, 1);
+      this.#add(totalAt, heapAt);
+      return this.#encode(totalAt)[0];
     });
   }
 
   /**
-   * Signed windows of five bits (w-NAF) with the odd multiples of each point, and of eight bits of those that are kept.
-   * `kept`: which one a point is, or −1.
+   * Signed windows of five bits (w-NAF) with the odd multiples of each point, and of eight bits of the one at `kept`.
    */
-  #straus(ks: readonly Scalar[], kept: readonly number[], bits: number, tables: number): void {
-    const { add, subtract, double } = this.#module;
+  #straus(ks: readonly Scalar[], kept: number, bits: number, tables: number): void {
+    const { add, subtract, double, doubleOnly } = this.#module;
     const entry = (i: number, digit: number): number =>
       tables + (oddMultiples * i + (digit >> 1)) * pointSpan;
-    const fresh = [...ks.entries()].filter(([i]) => kept[i] === -1);
+    const fresh = [...ks.entries()].filter(([i]) => i !== kept);
     for (const [i] of fresh) this.#oddMultiples(pointAt(i), entry(i, 1));
     const digits = fresh.map(([i, k]) => ({ i, naf: nafOf(k, bits) }));
     for (let bit = bits; bit >= 0; bit--) {
-      double(totalAt, totalAt);
+      const keptDigit = (bit % 8 === 0 ? ks[kept]?.[bit / 8] : undefined) ?? 0;
+      const isAdded = bit === 0 || keptDigit > 0 || digits.some(({ naf }) => naf[bit] !== 0);
+      if (isAdded) double(totalAt, totalAt);
+      else doubleOnly(totalAt, totalAt);
       for (const { i, naf } of digits) {
         const digit = naf[bit] ?? 0;
         if (digit > 0) add(totalAt, totalAt, entry(i, digit));
         else if (digit < 0) subtract(totalAt, totalAt, entry(i, -digit));
       }
-      if (bit % 8 === 0)
-        for (const [i, k] of ks.entries()) {
-          const [table = -1, digit = 0] = [kept[i], k[bit / 8]];
-          if (table >= 0 && digit > 0) add(totalAt, totalAt, keptAt + table * keptSpan + digit * pointSpan);
-        }
+      if (keptDigit > 0) add(totalAt, totalAt, keptAt + keptDigit * pointSpan);
     }
   }
 
@@ -200,13 +249,13 @@ class Curve {
     this.#module.add(to, to, preparedAt);
   }
 
-  /** RFC 9496 4.3.1. False for what is no canonical encoding. */
-  #decode(out: number, bytes: Point): boolean {
-    if (bytes.length !== pointBytes || !isCanonical(bytes)) return false;
+  /** RFC 9496 4.3.1. False when one of them is no canonical encoding. */
+  #decode(out: number, points: Pair<Point>): boolean {
+    if (!points.every((bytes) => bytes.length === pointBytes && isCanonical(bytes))) return false;
     const { mul, squares } = this.#module;
     const [s, u1, u2, u2s] = [room(12), room(13), room(14), room(15)];
     const [v, root, dx, dy] = [room(16), room(17), room(18), room(19)];
-    this.#read(s, bytes);
+    for (const lane of lanes) this.#read(s, lane, points[lane]);
     squares(v, s, 1);
     this.#combine(u1, oneAt, v, -1);
     this.#combine(u2, oneAt, v, 1);
@@ -216,26 +265,28 @@ class Curve {
     this.#combine(v, zeroAt, v, -1);
     this.#combine(v, v, u2s, -1);
     mul(dx, v, u2s);
-    const wasSquare = this.#invsqrt(root, dx);
+    const wereSquares = this.#invsqrt(root, dx);
     mul(dx, root, u2);
     mul(dy, root, dx);
     mul(dy, dy, v);
     const [x, y, z, t] = [out, out + elementBytes, out + 2 * elementBytes, out + 3 * elementBytes];
     this.#combine(x, s, s, 1);
     mul(x, x, dx);
-    if (this.#isNegative(x)) this.#combine(x, zeroAt, x, -1);
+    this.#makePositive(x);
     mul(y, u1, dy);
     this.#combine(z, oneAt, zeroAt, 1);
     mul(t, x, y);
-    return wasSquare && !this.#isNegative(t) && !this.#isZero(y);
+    const [areNegative, areZero] = [this.#areNegative(t), this.#are(y, zero)];
+    return lanes.every((lane) => wereSquares[lane] && !areNegative[lane] && !areZero[lane]);
   }
 
   /** RFC 9496 4.3.2. */
-  #encode(at: number): Point {
+  #encode(at: number): Pair<Point> {
     const { mul, squares } = this.#module;
     const [X, Y, Z, T] = [at, at + elementBytes, at + 2 * elementBytes, at + 3 * elementBytes];
     const [u1, u2, root, zInverse] = [room(12), room(13), room(14), room(15)];
     const [d1, d2, x, y] = [room(16), room(17), room(18), room(19)];
+    const [turnedX, turnedY, turnedD] = [room(20), room(21), room(22)];
     this.#combine(d1, Z, Y, 1);
     this.#combine(d2, Z, Y, -1);
     mul(u1, d1, d2);
@@ -247,25 +298,28 @@ class Curve {
     mul(d2, root, u2);
     mul(zInverse, d1, d2);
     mul(zInverse, zInverse, T);
+    mul(turnedX, Y, sqrtM1At);
+    mul(turnedY, X, sqrtM1At);
+    mul(turnedD, d1, invsqrtAt);
     mul(x, T, zInverse);
-    if (this.#isNegative(x)) {
-      mul(x, Y, sqrtM1At);
-      mul(y, X, sqrtM1At);
-      mul(d2, d1, invsqrtAt);
-    } else {
-      this.#combine(x, X, zeroAt, 1);
-      this.#combine(y, Y, zeroAt, 1);
+    const areTurned = this.#areNegative(x);
+    for (const lane of lanes) {
+      this.#copyLane(x, areTurned[lane] ? turnedX : X, lane);
+      this.#copyLane(y, areTurned[lane] ? turnedY : Y, lane);
+      if (areTurned[lane]) this.#copyLane(d2, turnedD, lane);
     }
     mul(u1, x, zInverse);
-    if (this.#isNegative(u1)) this.#combine(y, zeroAt, y, -1);
+    const areNegative = this.#areNegative(u1);
+    for (const lane of lanes) if (areNegative[lane]) this.#negate(y, lane);
     this.#combine(y, Z, y, -1);
     mul(y, d2, y);
-    if (this.#isNegative(y)) this.#combine(y, zeroAt, y, -1);
-    return this.#bytes(y);
+    this.#makePositive(y);
+    const [first, second] = this.#canonical(y);
+    return [bytesOf(first), bytesOf(second)];
   }
 
   /** out = |1/√v| or |√(i/v)|, i = √−1; true for the former, and 0 and false for v = 0. RFC 9496 4.2. */
-  #invsqrt(out: number, v: number): boolean {
+  #invsqrt(out: number, v: number): Pair<boolean> {
     const { mul, squares } = this.#module;
     const [v3, v7, r, check] = [room(0), room(1), room(2), room(3)];
     squares(v3, v, 1);
@@ -276,19 +330,12 @@ class Curve {
     mul(r, r, v3);
     squares(check, r, 1);
     mul(check, check, v);
-    const is = (value: number): boolean => {
-      this.#combine(room(4), check, value, -1);
-      return this.#isZero(room(4));
-    };
-    const isNot = (value: number): boolean => {
-      this.#combine(room(4), check, value, 1);
-      return this.#isZero(room(4));
-    };
-    const [isRoot, isFlipped] = [is(oneAt), isNot(oneAt)];
-    if (isFlipped || isNot(sqrtM1At)) mul(r, r, sqrtM1At);
-    this.#combine(out, r, zeroAt, 1);
-    if (this.#isNegative(out)) this.#combine(out, zeroAt, out, -1);
-    return isRoot || isFlipped;
+    const [isRoot, isMinus, isTurned] = [one, minusOne, minusSqrtM1].map((value) => this.#are(check, value));
+    mul(room(4), r, sqrtM1At);
+    for (const lane of lanes)
+      this.#copyLane(out, isMinus?.[lane] === true || isTurned?.[lane] === true ? room(4) : r, lane);
+    this.#makePositive(out);
+    return [isRoot?.[0] === true || isMinus?.[0] === true, isRoot?.[1] === true || isMinus?.[1] === true];
   }
 
   /** out = z^((p − 5)/8), by the exponents 2^5 − 1, 2^10 − 1 … 2^250 − 1. */
@@ -319,7 +366,27 @@ class Curve {
   #combine(out: number, a: number, b: number, sign: 1 | -1): void {
     const words = this.#words;
     const [to, left, right] = [out >> 2, a >> 2, b >> 2];
-    for (let i = 0; i < 10; i++) words[to + i] = (words[left + i] ?? 0) + sign * (words[right + i] ?? 0);
+    for (let i = 0; i < elementWords; i++)
+      words[to + i] = (words[left + i] ?? 0) + sign * (words[right + i] ?? 0);
+  }
+
+  #negate(at: number, lane: Lane): void {
+    for (let i = lane; i < elementWords; i += 2)
+      this.#words[(at >> 2) + i] = -(this.#words[(at >> 2) + i] ?? 0);
+  }
+
+  #copyLane(to: number, from: number, lane: Lane): void {
+    for (let i = lane; i < elementWords; i += 2)
+      this.#words[(to >> 2) + i] = this.#words[(from >> 2) + i] ?? 0;
+  }
+
+  /** Writes the point of one lane into both. */
+  #spread(to: number, from: number, lane: Lane): void {
+    for (let i = 0; i < pointSpan >> 2; i += 2) {
+      const limb = this.#words[(from >> 2) + i + lane] ?? 0;
+      this.#words[(to >> 2) + i] = limb;
+      this.#words[(to >> 2) + i + 1] = limb;
+    }
   }
 
   #copy(to: number, from: number): void {
@@ -329,76 +396,69 @@ class Curve {
   /** The identity: (0, 1, 1, 0). */
   #clear(at: number): void {
     this.#words.fill(0, at >> 2, (at + pointSpan) >> 2);
-    this.#words[(at + elementBytes) >> 2] = 1;
-    this.#words[(at + 2 * elementBytes) >> 2] = 1;
+    for (const part of [1, 2])
+      for (const lane of lanes) this.#words[((at + part * elementBytes) >> 2) + lane] = 1;
   }
 
-  #isNegative(at: number): boolean {
-    return ((this.#words[this.#reduced(at)] ?? 0) & 1) === 1;
+  /** −x in the place of each x that RFC 9496 calls negative. */
+  #makePositive(at: number): void {
+    const areNegative = this.#areNegative(at);
+    for (const lane of lanes) if (areNegative[lane]) this.#negate(at, lane);
   }
 
-  #isZero(at: number): boolean {
-    const first = this.#reduced(at);
-    for (let i = 0; i < 10; i++) if (this.#words[first + i] !== 0) return false;
-    return true;
+  #areNegative(at: number): Pair<boolean> {
+    const [first, second] = this.#canonical(at);
+    return [((first[0] ?? 0) & 1) === 1, ((second[0] ?? 0) & 1) === 1];
   }
 
-  #read(at: number, bytes: Uint8Array): void {
-    let bit = 0;
-    for (let i = 0; i < 10; i++) {
-      this.#words[(at >> 2) + i] = bitsOf(bytes, bit, widthOf(i));
-      bit += widthOf(i);
-    }
+  #are(at: number, value: Int32Array): Pair<boolean> {
+    const [first, second] = this.#canonical(at);
+    return [sameLimbs(first, value), sameLimbs(second, value)];
   }
 
-  /** Where the limbs of the element modulo p stand, each of its own width. Up to four may have been added up in it. */
-  #reduced(at: number): number {
-    const one = room(8);
-    const words = this.#words;
-    this.#module.mul(one, at, oneAt); // carries
-    const first = one >> 2;
-    let q = (19 * (words[first + 9] ?? 0) + 2 ** 24) >> 25;
-    for (let i = 0; i < 10; i++) q = ((words[first + i] ?? 0) + q) >> widthOf(i);
-    let carry = 19 * q;
-    for (let i = 0; i < 10; i++) {
-      const limb = (words[first + i] ?? 0) + carry;
-      carry = limb >> widthOf(i);
-      words[first + i] = limb & ((1 << widthOf(i)) - 1);
-    }
-    return first;
+  #read(at: number, lane: Lane, bytes: Uint8Array): void {
+    const limbs = limbsOf(bytes);
+    for (let i = 0; i < 10; i++) this.#words[(at >> 2) + 2 * i + lane] = limbs[i] ?? 0;
+    limbs.fill(0);
   }
 
-  #bytes(at: number): Uint8Array {
-    const first = this.#reduced(at);
-    const out = new Uint8Array(32);
-    let bit = 0;
-    for (let i = 0; i < 10; i++) {
-      // Each limb lies in at most five bytes, and shares the first and the last with its neighbours.
-      let rest = (this.#words[first + i] ?? 0) * 2 ** (bit & 7);
-      for (let byte = bit >> 3; rest > 0; byte++) {
-        out[byte] = (out[byte] ?? 0) | (rest % 256);
-        rest = Math.floor(rest / 256);
+  /** The limbs of both elements modulo p, each of its own width. Up to four may have been added up in them. */
+  #canonical(at: number): Pair<Int32Array> {
+    this.#module.mul(room(8), at, oneAt); // carries
+    for (const lane of lanes) {
+      const limbs = this.#limbs[lane];
+      for (let i = 0; i < 10; i++) limbs[i] = this.#words[(room(8) >> 2) + 2 * i + lane] ?? 0;
+      let q = (19 * (limbs[9] ?? 0) + 2 ** 24) >> 25;
+      for (let i = 0; i < 10; i++) q = ((limbs[i] ?? 0) + q) >> widthOf(i);
+      let carry = 19 * q;
+      for (let i = 0; i < 10; i++) {
+        const limb = (limbs[i] ?? 0) + carry;
+        carry = limb >> widthOf(i);
+        limbs[i] = limb & ((1 << widthOf(i)) - 1);
       }
-      bit += widthOf(i);
     }
-    return out;
+    return this.#limbs;
   }
 
   /** Runs with so many bytes of the heap, which are zeroed after it, and so is all else that held parts of points. */
   #within<T>(bytes: number, run: () => T): T {
-    const { memory } = this.#module;
-    const lacking = heapAt + bytes - memory.buffer.byteLength;
-    if (lacking > 0) {
-      memory.grow(Math.ceil(lacking / pageBytes));
-      this.#words = new Int32Array(memory.buffer);
-    }
+    this.#makeRoom(heapAt + bytes);
     try {
       return run();
     } finally {
+      for (const limbs of this.#limbs) limbs.fill(0);
       this.#words.fill(0, elementBytes >> 2, constantsAt >> 2);
       this.#words.fill(0, totalAt >> 2, keptAt >> 2);
       this.#words.fill(0, heapAt >> 2, (heapAt + bytes) >> 2);
     }
+  }
+
+  #makeRoom(bytes: number): void {
+    const { memory } = this.#module;
+    const lacking = bytes - memory.buffer.byteLength;
+    if (lacking <= 0) return;
+    memory.grow(Math.ceil(lacking / pageBytes));
+    this.#words = new Int32Array(memory.buffer);
   }
 }
 
@@ -428,6 +488,36 @@ function planOf(
 
 function widthOf(limb: number): number {
   return limb % 2 === 0 ? 26 : 25;
+}
+
+function limbsOf(bytes: Uint8Array): Int32Array {
+  const limbs = new Int32Array(10);
+  let bit = 0;
+  for (let i = 0; i < 10; i++) {
+    limbs[i] = bitsOf(bytes, bit, widthOf(i));
+    bit += widthOf(i);
+  }
+  return limbs;
+}
+
+function bytesOf(limbs: Int32Array): Uint8Array {
+  const out = new Uint8Array(32);
+  let bit = 0;
+  for (let i = 0; i < 10; i++) {
+    // Each limb lies in at most five bytes, and shares the first and the last with its neighbours.
+    let rest = (limbs[i] ?? 0) * 2 ** (bit & 7);
+    for (let byte = bit >> 3; rest > 0; byte++) {
+      out[byte] = (out[byte] ?? 0) | (rest % 256);
+      rest = Math.floor(rest / 256);
+    }
+    bit += widthOf(i);
+  }
+  return out;
+}
+
+function sameLimbs(a: Int32Array, b: Int32Array): boolean {
+  for (let i = 0; i < 10; i++) if (a[i] !== b[i]) return false;
+  return true;
 }
 
 /** `count` ≤ 26 bits from `bit` on. */
@@ -473,6 +563,14 @@ function isCanonical(bytes: Uint8Array): boolean {
   if ((bytes[31] ?? 0) < 0x7f || (bytes[0] ?? 0) < 0xed) return true;
   return bytes.subarray(1, 31).some((byte) => byte !== 0xff);
 }
+
+/** What is looked for among canonical elements. */
+const [zero, one, minusOne, minusSqrtM1] = [
+  limbsOf(littleEndian(0n)),
+  limbsOf(littleEndian(1n)),
+  limbsOf(littleEndian(p - 1n)),
+  limbsOf(littleEndian(p - sqrtM1)),
+] as const;
 
 function littleEndian(value: bigint): Uint8Array {
   return Uint8Array.from({ length: 32 }, (_, i) => Number((value >> BigInt(8 * i)) & 255n));

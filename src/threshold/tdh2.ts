@@ -13,10 +13,12 @@
 // A batch of wraps cannot be verified by one random combination: W and W̄ do not travel, so each must be
 // computed to be hashed. Sending them would cost 64 bytes a wrap.
 
+import assert from 'node:assert/strict';
 import { hkdfSync } from 'node:crypto';
 import { sameBytes, uint64, utf8 } from '../core/bytes.ts';
+import { isHoldfastError } from '../core/errors.ts';
 import { preimage, sha512 } from '../core/hash.ts';
-import type { HashGroup, Point, RandomBytes, Scalar } from './group.ts';
+import { generatorOf, type HashGroup, type Point, type RandomBytes, type Scalar } from './group.ts';
 import { interpolation } from './interpolate.ts';
 import { DST, hashToScalar } from './transcript.ts';
 
@@ -67,10 +69,25 @@ export function encrypt(
 export function verifyWrap(group: HashGroup, Y: Point, label: Uint8Array, wrap: TdhWrap): boolean {
   const { U, Ubar, V, e, f } = wrap;
   if (![e, f].every((k) => group.scalar.isScalar(k))) return false;
-  if (![Y, U, Ubar, V].every((point) => group.isPoint(point))) return false;
+  if (![Y, V].every((point) => group.isPoint(point))) return false;
+  if ([U, Ubar].some((point) => group.isIdentity(point))) return false;
   const minus = group.scalar.neg(e);
-  const W = group.msm([f, minus], [generatorOf(group), U]);
-  const Wbar = group.msm([f, minus], [secondGenerator(group), Ubar]);
+  const [G, gbar] = generatorsOf(group);
+  let sums: readonly Point[];
+  try {
+    sums = group.msms(
+      [f, minus],
+      [
+        [G, U],
+        [gbar, Ubar],
+      ],
+    );
+  } catch (error) {
+    if (isHoldfastError(error, 'ARGUMENT_INVALID')) return false; // one of them is no point
+    throw error;
+  }
+  const [W, Wbar] = sums;
+  assert(W !== undefined && Wbar !== undefined, 'two sums');
   return sameBytes(challenge(group, Y, label, wrap, W, Wbar), e);
 }
 
@@ -115,12 +132,13 @@ export function branchKeyOf(M: Point, bkId: Uint8Array, bkVer: number): Uint8Arr
   return new Uint8Array(hkdfSync('sha512', M, utf8(DST.bkExtract), info, 32));
 }
 
-function generatorOf(group: HashGroup): Point {
-  const known = firstGenerators.get(group);
+/** G and Ḡ. */
+function generatorsOf(group: HashGroup): readonly [Point, Point] {
+  const known = bothGenerators.get(group);
   if (known !== undefined) return known;
-  const made = group.base(group.scalar.fromInt(1));
-  firstGenerators.set(group, made);
-  group.keep?.(made);
+  const made = [generatorOf(group), secondGenerator(group)] as const;
+  bothGenerators.set(group, made);
+  group.keep?.(...made);
   return made;
 }
 
@@ -130,12 +148,11 @@ export function secondGenerator(group: HashGroup): Point {
   if (known !== undefined) return known;
   const made = group.hashToPoint(sha512(utf8(DST.gbar)));
   generators.set(group, made);
-  group.keep?.(made);
   return made;
 }
 
 const generators = new WeakMap<HashGroup, Point>();
-const firstGenerators = new WeakMap<HashGroup, Point>();
+const bothGenerators = new WeakMap<HashGroup, readonly [Point, Point]>();
 
 function challenge(
   group: HashGroup,

@@ -58,6 +58,10 @@ function groupOver<P extends CurvePoint<bigint, P>>(
     const scalar = toInteger(k);
     return (scalar === 0n ? curve.ZERO : p.multiply(scalar)).toBytes();
   };
+  const msm = (ks: readonly Scalar[], points: readonly Point[]): Point => {
+    assert(ks.length === points.length, 'msm: as many scalars as points');
+    return pippenger(curve, points.map(decode), ks.map(toInteger)).toBytes();
+  };
   const identity = curve.ZERO.toBytes();
   return {
     name,
@@ -72,10 +76,8 @@ function groupOver<P extends CurvePoint<bigint, P>>(
     add: (p, q) => decode(p).add(decode(q)).toBytes(),
     sub: (p, q) => decode(p).subtract(decode(q)).toBytes(),
     sum: (points) => points.reduce((total, p) => total.add(decode(p)), curve.ZERO).toBytes(),
-    msm: (ks, points) => {
-      assert(ks.length === points.length, 'msm: as many scalars as points');
-      return pippenger(curve, points.map(decode), ks.map(toInteger)).toBytes();
-    },
+    msm,
+    msms: (ks, lists) => lists.map((list) => msm(ks, list)),
     scalar: scalarField,
   };
 }
