@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastClient } from '../client/client.ts';
+import { CustodyRelay } from '../client/custody-relay.ts';
 import { DoorClient } from '../client/door-client.ts';
 import { toHex } from '../core/bytes.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
@@ -124,12 +125,13 @@ async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, 
     },
   });
   const receipts = new ReceiptFile(join(config.dataDir, 'receipts'));
+  const relay = new CustodyRelay(registry);
   const nameOf = (peer: string): string => memberOf(membership, peer)?.name ?? peer;
   const provider = stack.use(
     new TdecProvider({
       source: feed,
       transport: {
-        ask: (peer, request, signal) => registry.custodyRelay(peer, request, { signal }),
+        ask: (peer, request, signal) => relay.ask(peer, request, signal),
         nameOf,
       },
       signer,

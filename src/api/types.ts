@@ -236,6 +236,18 @@ export interface CustodyRecordsAnswer {
   readonly membership: string;
 }
 
+/** A line of what the custodians answered that a request was carried to. */
+export type CustodyRelayLine =
+  /** Sealed to who asks, base64. */
+  { readonly peer: string; readonly answer: string } | { readonly peer: string; readonly error: ToldError };
+
+/** An error within an answer that has begun. */
+export interface ToldError {
+  /** Code of the catalogue. */
+  readonly reason: string;
+  readonly message: string;
+}
+
 /** Records of wrapped keys, base64: branch keys, then envelopes of objects with a key of their own. */
 export interface WrappedKeysAnswer {
   readonly records: readonly string[];

@@ -2,6 +2,7 @@
 // the development key file where there is one.
 
 import { randomBytes } from 'node:crypto';
+import { CustodyRelay } from '../client/custody-relay.ts';
 import { DoorClient } from '../client/door-client.ts';
 import type { DoorOptions } from '../client/http.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
@@ -71,10 +72,11 @@ async function openCustodians(
   }
   const nameOf = (peer: string): string => file.processes.find((each) => each.peer === peer)?.name ?? peer;
   const receipts = new ReceiptFile(layoutPaths(data).custodyReceipts);
+  const relay = new CustodyRelay(client);
   const provider = new DoorTdec(client, {
     source: feed,
     transport: {
-      ask: (peer, request, signal) => client.custodyRelay(peer, request, { signal }),
+      ask: (peer, request, signal) => relay.ask(peer, request, signal),
       nameOf,
     },
     signer,

@@ -8,6 +8,7 @@ import type {
   ChangeEvent,
   CustodyLogAnswer,
   CustodyRecordsAnswer,
+  CustodyRelayLine,
   CustodyStatus,
   FiledAnswer,
   HealthAnswer,
@@ -23,11 +24,11 @@ import type {
   StrandedFinding,
   StrandedOrder,
   StrandedResult,
+  ToldError,
   VersionInfo,
   WrappedKeysAnswer,
 } from '../api/types.ts';
 import type { Block } from '../core/block.ts';
-import { concat } from '../core/bytes.ts';
 import { second } from '../core/clock.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { FeedCursor, FeedPage } from '../custody/feed.ts';
@@ -276,13 +277,23 @@ export class DoorClient implements AsyncDisposable {
     return this.#get('/v1/custody/status', {}, options);
   }
 
-  /** Has the door carry a signed request to a custodian; resolves with its sealed answer. Throws what the custodian throws. */
-  async custodyRelay(peer: string, request: Uint8Array, options: Signalled = {}): Promise<Uint8Array> {
-    const call = { method: 'POST', path: '/v1/custody/relay', query: { peer }, body: [request] } as const;
-    const answer = await this.http.open({ ...call, headers: octets, ...options });
-    const parts: Uint8Array[] = [];
-    for await (const part of answer.bytes) parts.push(part);
-    return concat(...parts);
+  /**
+   * Has the door carry a signed request to custodians, and gives for each its sealed answer, or why there is none, in
+   * the order in which they come. Throws what the door throws.
+   */
+  async *custodyRelay(
+    peers: readonly string[],
+    request: Uint8Array,
+    options: Signalled = {},
+  ): AsyncGenerator<RelayedAnswer> {
+    const call = {
+      method: 'POST',
+      path: '/v1/custody/relay',
+      query: { peer: peers },
+      body: [request],
+    } as const;
+    const { bytes } = await this.http.open({ ...call, headers: octets, ...options });
+    for await (const line of readLines(bytes)) yield relayedAnswer(line);
   }
 
   /** A part of the audit log of a custodian, for the caller to verify. Throws NOT_FOUND, PEER_UNREACHABLE. */
@@ -378,6 +389,18 @@ export class DoorClient implements AsyncDisposable {
   }
 }
 
+/** What became of a request at one custodian. */
+export type RelayedAnswer =
+  | { readonly peer: string; readonly answer: Uint8Array }
+  | { readonly peer: string; readonly error: HoldfastError };
+
+function relayedAnswer(line: string): RelayedAnswer {
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the door is written against the same type
+  const { peer, ...outcome } = JSON.parse(line) as CustodyRelayLine;
+  if ('answer' in outcome) return { peer, answer: new Uint8Array(Buffer.from(outcome.answer, 'base64')) };
+  return { peer, error: errorOfLine(outcome.error) };
+}
+
 /** What a line of a long answer may carry. */
 interface StreamLine<Result> {
   readonly progress?: unknown;
@@ -393,5 +416,9 @@ function throwIfFailed(value: unknown): void {
   const error = typeof value === 'object' && value !== null && 'error' in value ? value.error : undefined;
   if (typeof error !== 'object' || error === null || !('reason' in error) || !('message' in error)) return;
   const { reason, message } = error;
-  throw new HoldfastError(isErrorCode(reason) ? reason : 'INTERNAL', String(message));
+  throw errorOfLine({ reason: String(reason), message: String(message) });
+}
+
+function errorOfLine({ reason, message }: ToldError): HoldfastError {
+  return new HoldfastError(isErrorCode(reason) ? reason : 'INTERNAL', message);
 }

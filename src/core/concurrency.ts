@@ -200,3 +200,13 @@ export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | u
     signal.removeEventListener('abort', onAbort);
   }
 }
+
+/** What comes of each, in the order in which it comes. Rejects with the first that rejects. */
+export async function* asTheyCome<T>(work: readonly Promise<T>[]): AsyncGenerator<T, void, undefined> {
+  const pending = new Map(work.map((each, at) => [at, each.then((value) => ({ at, value }))]));
+  while (pending.size > 0) {
+    const { at, value } = await Promise.race(pending.values());
+    pending.delete(at);
+    yield value;
+  }
+}

@@ -11,7 +11,7 @@ import { custodiansMax, custodyRequestBytesMax, unwrapItemsMax } from '../core/l
 import { type Fields, fieldsOf, invalid } from '../envelope/fields.ts';
 import type { RandomBytes } from '../envelope/primitives.ts';
 import { dleqProofBytes } from '../threshold/dleq.ts';
-import { agreedWith, openAgreed, openWith, sealTo } from '../threshold/hpke.ts';
+import { agreedWith, type HpkeOpener, openAgreed, openWith, sealTo } from '../threshold/hpke.ts';
 import { reasonBytesMax, type Refusal, refusalCodes } from './refusal.ts';
 import { canonical, readSignedMap, signMap, verifyMessage } from './signed-map.ts';
 
@@ -68,30 +68,30 @@ export function sealAnswer(
 }
 
 /**
- * Opens an answer. `secretKey` belongs to the request's `epk`. Throws RECORD_INVALID when it is not what `terms`
+ * Opens an answer. `opener` belongs to the request's `epk`. Throws RECORD_INVALID when it is not what `terms`
  * expects, or not signed by that custodian; DECRYPT_FAILED when it is sealed to another key or request. The proof
  * is for the caller to verify.
  */
-export function openAnswer(message: Uint8Array, secretKey: Uint8Array, terms: AnswerTerms): CustodyAnswer {
+export function openAnswer(message: Uint8Array, opener: HpkeOpener, terms: AnswerTerms): CustodyAnswer {
   const { enc, ct } = sealedPart(message, terms);
-  return checked(openWith(secretKey, enc, infoOf(terms.reqHash, terms.i), noAad, ct), terms);
+  return checked(openWith(opener, enc, infoOf(terms.reqHash, terms.i), noAad, ct), terms);
 }
 
 /** What opens this one answer and no other, to be shown to others. Throws like `openAnswer`. */
-export function answerOpener(message: Uint8Array, secretKey: Uint8Array, terms: AnswerTerms): Uint8Array {
-  return agreedWith(secretKey, sealedPart(message, terms).enc);
+export function answerOpener(message: Uint8Array, opener: HpkeOpener, terms: AnswerTerms): Uint8Array {
+  return agreedWith(opener, sealedPart(message, terms).enc);
 }
 
 /** As `openAnswer`, by an `answerOpener` and the `epk` of the request. */
 export function openShownAnswer(
   message: Uint8Array,
-  opener: Uint8Array,
+  shown: Uint8Array,
   epk: Uint8Array,
   terms: AnswerTerms,
 ): CustodyAnswer {
   const { enc, ct } = sealedPart(message, terms);
   const info = infoOf(terms.reqHash, terms.i);
-  return checked(openAgreed(Uint8Array.from(opener), epk, enc, info, noAad, ct), terms);
+  return checked(openAgreed(Uint8Array.from(shown), epk, enc, info, noAad, ct), terms);
 }
 
 /** The sealed part of an answer that is signed by whom `terms` expect. */

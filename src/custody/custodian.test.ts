@@ -27,7 +27,7 @@ import type { TdecWrap } from '../envelope/wraps.ts';
 import { verifyDleq } from '../threshold/dleq.ts';
 import type { HashGroup, Point, Scalar } from '../threshold/group.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
-import { generateKeyPair } from '../threshold/hpke.ts';
+import { generateKeyPair, openerOf } from '../threshold/hpke.ts';
 import { type KeySet, keySetOf } from '../threshold/key-set.ts';
 import { commitments, evaluate } from '../threshold/polynomial.ts';
 import { combine, encrypt } from '../threshold/tdh2.ts';
@@ -205,7 +205,7 @@ function asked(items: readonly Wrapped[], changes: Partial<CustodyRequest> = {})
 async function answerOf(desk: Desk, request: ReturnType<typeof asked>, shareGen = 1): Promise<CustodyAnswer> {
   const sealed = await desk.custodian.unwrap(request.message);
   const terms = { reqHash: request.hash, i: desk.index, shareGen, itemsCount: request.count };
-  return openAnswer(sealed, request.secretKey, { ...terms, sigPk: desk.signer.publicKey });
+  return openAnswer(sealed, openerOf(request.secretKey), { ...terms, sigPk: desk.signer.publicKey });
 }
 
 const codes = ({ results }: CustodyAnswer): string[] =>

@@ -33,7 +33,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import { verifyKek } from '../envelope/kek.ts';
 import type { SignedRecord } from '../manifest/record.ts';
-import { generateKeyPair } from '../threshold/hpke.ts';
+import { generateKeyPair, openerOf } from '../threshold/hpke.ts';
 import { type AnswerTerms, type CustodyAnswer, openAnswer, parseAnswer, sealAnswer } from './answer.ts';
 import {
   electorateOf,
@@ -94,7 +94,7 @@ describe('a changed byte never passes', () => {
     ['capability', someCapability(), parseCapability],
     ['request with approvals', request, openRequest],
     ['order', signOrder(order, authority), openOrder],
-    ['sealed answer', sealed, (bytes) => openAnswer(bytes, keys.secretKey, answerTerms)],
+    ['sealed answer', sealed, (bytes) => openAnswer(bytes, openerOf(keys.secretKey), answerTerms)],
     ['policy', nextPolicy(rootPolicy).block.bytes, openRegistryRecord],
     ['revocation', someRevocation(1, [{ what: 'key', id: bytes32('k') }]).block.bytes, openRegistryRecord],
     [
@@ -229,7 +229,10 @@ function passes(run: () => unknown): boolean {
 
 describe('answers', () => {
   test('come back as they were given', () => {
-    assert.deepEqual(encodeCbor(openAnswer(sealed, keys.secretKey, answerTerms)), encodeCbor(answer));
+    assert.deepEqual(
+      encodeCbor(openAnswer(sealed, openerOf(keys.secretKey), answerTerms)),
+      encodeCbor(answer),
+    );
   });
 
   test('are of no use for another request, custodian, generation, count, signer or key', () => {
@@ -241,11 +244,13 @@ describe('answers', () => {
       { sigPk: steward.publicKey },
     ];
     for (const change of wrong)
-      assert.throws(() => openAnswer(sealed, keys.secretKey, { ...answerTerms, ...change }), {
+      assert.throws(() => openAnswer(sealed, openerOf(keys.secretKey), { ...answerTerms, ...change }), {
         code: 'RECORD_INVALID',
       });
     const stranger = generateKeyPair(random);
-    assert.throws(() => openAnswer(sealed, stranger.secretKey, answerTerms), { code: 'DECRYPT_FAILED' });
+    assert.throws(() => openAnswer(sealed, openerOf(stranger.secretKey), answerTerms), {
+      code: 'DECRYPT_FAILED',
+    });
   });
 
   test('have a proof exactly when they give something', () => {

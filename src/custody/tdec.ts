@@ -19,7 +19,7 @@ import type { KekCustodian, TdecKek } from '../envelope/kek.ts';
 import { encodeLabel, parseLabel } from '../envelope/label.ts';
 import type { BranchKeyBody } from '../envelope/records.ts';
 import type { HashGroup, RandomBytes } from '../threshold/group.ts';
-import { generateKeyPair } from '../threshold/hpke.ts';
+import { hpkeKeyBytes, openerOf } from '../threshold/hpke.ts';
 import { branchKeyOf, encrypt } from '../threshold/tdh2.ts';
 import { answerOpener, openAnswer } from './answer.ts';
 import { listsWrap } from './certificate.ts';
@@ -302,94 +302,92 @@ export class TdecProvider implements KekProvider {
     const { signer, random, transport, clock, onMisconduct } = this.#options;
     const items = placed.map(({ item }) => item);
     const group = await this.#group();
-    const { publicKey: epk, secretKey } = generateKeyPair(random);
-    try {
-      const encoded = encodeRequest({
-        v: 1,
-        reqId: random(32),
-        cg: kek.cg,
-        kekVer: kek.ver,
-        shareGen: kek.shareGen,
-        items: items.map(({ bkId, wrap }) => ({ bkId, wrap })),
-        purpose: request.purpose,
-        beat: request.beat,
-        exp: request.beat + lifeBeats,
-        chain: request.capabilities ?? (await this.#options.chain()),
-        epk,
-        by: signer.publicKey,
-      });
-      const message = signRequest(encoded, signer);
-      const hash = requestHash(encoded);
-      const sealed = new Map<number, Uint8Array>();
-      const termsOf = ({ i, sigPk }: KekCustodian) => ({
+    const secretKey = random(hpkeKeyBytes);
+    const own = openerOf(secretKey);
+    secretKey.fill(0);
+    const encoded = encodeRequest({
+      v: 1,
+      reqId: random(32),
+      cg: kek.cg,
+      kekVer: kek.ver,
+      shareGen: kek.shareGen,
+      items: items.map(({ bkId, wrap }) => ({ bkId, wrap })),
+      purpose: request.purpose,
+      beat: request.beat,
+      exp: request.beat + lifeBeats,
+      chain: request.capabilities ?? (await this.#options.chain()),
+      epk: own.publicKey,
+      by: signer.publicKey,
+    });
+    const message = signRequest(encoded, signer);
+    const hash = requestHash(encoded);
+    const sealed = new Map<number, Uint8Array>();
+    const termsOf = ({ i, sigPk }: KekCustodian) => ({
+      reqHash: hash,
+      i,
+      sigPk,
+      shareGen: kek.shareGen,
+      itemsCount: items.length,
+    });
+    const tally = new Tally({
+      group,
+      kek,
+      items,
+      hash,
+      eager: this.#options.eager ?? false,
+      nameOf: (i) => transport.nameOf(kek.custodians[i - 1]?.peer ?? String(i)),
+      onLiar: ({ i }) => {
+        const [custodian, answer] = [kek.custodians[i - 1], sealed.get(i)];
+        if (custodian === undefined || answer === undefined) return;
+        const opener = answerOpener(answer, own, termsOf(custodian));
+        const evidence: Misconduct = {
+          v: 1,
+          cg: kek.cg,
+          kekVer: kek.ver,
+          shareGen: kek.shareGen,
+          i,
+          peer: custodian.peer,
+          request: message,
+          answer,
+          opener,
+        };
+        this.#evidence = [...this.#evidence, evidence].slice(-evidenceMax);
+        onMisconduct?.(evidence);
+      },
+    });
+    const candidates = this.#speeds.order(kek.custodians, clock.monotonic());
+    await gather({
+      candidates,
+      doubtful: this.#speeds.doubtful(candidates, kek.t),
+      wanted: () => tally.wanted,
+      hedgeMs: (this.#options.hedgeMs ?? 40) + items.length * itemMs,
+      signal: request.signal,
+      ask: async (custodian, signal) => {
+        const startedMs = clock.monotonic();
+        try {
+          const answer = await transport.ask(custodian.peer, message, signal);
+          if (signal.aborted) return;
+          this.#speeds.answered(custodian.peer, clock.monotonic() - startedMs);
+          sealed.set(custodian.i, answer);
+          tally.add(openAnswer(answer, own, termsOf(custodian)));
+        } catch (error) {
+          if (signal.aborted) return;
+          this.#speeds.failed(custodian.peer, clock.monotonic());
+          tally.fail(custodian.i, wordsOf(error));
+        }
+      },
+    });
+    const { helped, again } = tally;
+    const results = tally.results();
+    const opened = items.filter((_, at) => results[at]?.ok === true);
+    if (opened.length > 0)
+      await this.#options.onOpened?.({
         reqHash: hash,
-        i,
-        sigPk,
-        shareGen: kek.shareGen,
-        itemsCount: items.length,
+        bkIds: opened.map(({ bkId }) => bkId),
+        peers: helped.flatMap((i) => kek.custodians[i - 1]?.peer ?? []),
+        threshold: kek.t,
       });
-      const tally = new Tally({
-        group,
-        kek,
-        items,
-        hash,
-        eager: this.#options.eager ?? false,
-        nameOf: (i) => transport.nameOf(kek.custodians[i - 1]?.peer ?? String(i)),
-        onLiar: ({ i }) => {
-          const [custodian, answer] = [kek.custodians[i - 1], sealed.get(i)];
-          if (custodian === undefined || answer === undefined) return;
-          const opener = answerOpener(answer, secretKey, termsOf(custodian));
-          const evidence: Misconduct = {
-            v: 1,
-            cg: kek.cg,
-            kekVer: kek.ver,
-            shareGen: kek.shareGen,
-            i,
-            peer: custodian.peer,
-            request: message,
-            answer,
-            opener,
-          };
-          this.#evidence = [...this.#evidence, evidence].slice(-evidenceMax);
-          onMisconduct?.(evidence);
-        },
-      });
-      const candidates = this.#speeds.order(kek.custodians, clock.monotonic());
-      await gather({
-        candidates,
-        doubtful: this.#speeds.doubtful(candidates, kek.t),
-        wanted: () => tally.wanted,
-        hedgeMs: (this.#options.hedgeMs ?? 40) + items.length * itemMs,
-        signal: request.signal,
-        ask: async (custodian, signal) => {
-          const startedMs = clock.monotonic();
-          try {
-            const answer = await transport.ask(custodian.peer, message, signal);
-            if (signal.aborted) return;
-            this.#speeds.answered(custodian.peer, clock.monotonic() - startedMs);
-            sealed.set(custodian.i, answer);
-            tally.add(openAnswer(answer, secretKey, termsOf(custodian)));
-          } catch (error) {
-            if (signal.aborted) return;
-            this.#speeds.failed(custodian.peer, clock.monotonic());
-            tally.fail(custodian.i, wordsOf(error));
-          }
-        },
-      });
-      const { helped, again } = tally;
-      const results = tally.results();
-      const opened = items.filter((_, at) => results[at]?.ok === true);
-      if (opened.length > 0)
-        await this.#options.onOpened?.({
-          reqHash: hash,
-          bkIds: opened.map(({ bkId }) => bkId),
-          peers: helped.flatMap((i) => kek.custodians[i - 1]?.peer ?? []),
-          threshold: kek.t,
-        });
-      return { results, again };
-    } finally {
-      secretKey.fill(0);
-    }
+    return { results, again };
   }
 }
 

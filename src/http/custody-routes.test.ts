@@ -3,9 +3,10 @@ import { describe, it } from 'node:test';
 import { TestGroup } from '../../test/support/custody-group.ts';
 import { random, the } from '../../test/support/threshold.ts';
 import { makeKey, readRequest } from '../../test/suites/key-provider.ts';
+import { CustodyRelay } from '../client/custody-relay.ts';
 import { DoorClient } from '../client/door-client.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { custodyRequestBytesMax } from '../core/limits.ts';
+import { custodiansMax, custodyRequestBytesMax } from '../core/limits.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import { custodyRoutes } from './custody-routes.ts';
 import type { DoorPorts } from './door-ports.ts';
@@ -114,9 +115,10 @@ describe('custody through a door', () => {
     const feed = await relay.feed();
     await feed.reload();
     assert.equal(feed.directory().problem, undefined);
+    const custodyRelay = new CustodyRelay(client);
     const transport = {
       ask: (peer: string, message: Uint8Array, signal: AbortSignal) =>
-        client.custodyRelay(peer, message, { signal }),
+        custodyRelay.ask(peer, message, signal),
       nameOf: (peer: string) => the(group.custodians.find((each) => each.peer === peer)).name,
     };
     const provider = group.provider({ source: feed, transport });
@@ -135,12 +137,27 @@ describe('custody through a door', () => {
   it('carries to custodians only, and not what is too large', async () => {
     await using relay = await Relay.open();
     const peer = the(relay.group.custodians[0]).peer;
-    await assert.rejects(relay.client.custodyRelay('somebody', random(10)), { code: 'FORBIDDEN' });
-    await assert.rejects(relay.client.custodyRelay(peer, random(custodyRequestBytesMax + 1)), {
-      code: 'TOO_LARGE',
-    });
-    await assert.rejects(relay.client.custodyRelay(peer, random(100)), { code: 'RECORD_INVALID' });
+    const { signal } = new AbortController();
+    const ask = (to: string, sizeBytes: number) =>
+      new CustodyRelay(relay.client).ask(to, random(sizeBytes), signal);
+    await assert.rejects(ask('somebody', 10), { code: 'FORBIDDEN', message: /^somebody is no custodian/ });
+    await assert.rejects(ask(peer, custodyRequestBytesMax + 1), { code: 'TOO_LARGE' });
+    await assert.rejects(ask(peer, 100), { code: 'RECORD_INVALID' });
     await assert.rejects(relay.client.custodyRecords('x'), { code: 'ARGUMENT_INVALID' });
+  });
+
+  it('takes more custodians in a call than there can be for a mistake, and one that is named twice as one', async () => {
+    await using relay = await Relay.open();
+    const { client, group } = relay;
+    const call = (peers: readonly string[]) => Array.fromAsync(client.custodyRelay(peers, random(100)));
+    const many = Array.from({ length: custodiansMax + 1 }, (_, at) => `peer-${at}`);
+    await assert.rejects(call(many), { code: 'TOO_LARGE' });
+    await assert.rejects(call([]), { code: 'ARGUMENT_MISSING' });
+    const { peer } = the(group.custodians[0]);
+    assert.deepEqual(
+      (await call([peer, peer, 'x'])).map((each) => each.peer).toSorted(),
+      [peer, 'x'].toSorted(),
+    );
   });
 
   it('answers an order that fails at once with a status, and one that fails later in its last line', async () => {

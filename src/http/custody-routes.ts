@@ -1,15 +1,22 @@
 // The way to the custodians for those who cannot reach them themselves. The door carries; it opens nothing.
 
-import type { CustodyRecordsAnswer } from '../api/types.ts';
+import type { CustodyRecordsAnswer, CustodyRelayLine } from '../api/types.ts';
 import { concat } from '../core/bytes.ts';
+import { asTheyCome } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { custodyOrderBytesMax, custodyRequestBytesMax, recordBytesMax } from '../core/limits.ts';
+import {
+  custodiansMax,
+  custodyOrderBytesMax,
+  custodyRequestBytesMax,
+  recordBytesMax,
+} from '../core/limits.ts';
+import { toldError } from './envelope.ts';
 import { linesReply } from './json-lines.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { schemas } from './schemas.ts';
 import type { Request, Route } from './server.ts';
 
-/** Requests carried at once: each is up to a quarter of a megabyte, and custodians work on two at a time. */
+/** Requests carried at once, one for each custodian: each is up to a quarter of a megabyte, and custodians work on two at a time. */
 const relayedMax = 64;
 /** Requests carried in one second on average, and at once after a pause: far more than custodians can answer. */
 const relayedPerSecond = 1000;
@@ -37,19 +44,22 @@ export function custodyRoutes(ports: DoorPorts): Route[] {
       method: 'POST',
       path: '/v1/custody/relay',
       operationId: 'custodyRelay',
-      summary: 'Carry a signed request to a custodian; the answer is sealed to who asks',
+      summary:
+        'Carry a signed request to custodians: their answers as JSON lines, as they come, each sealed to who asks',
       tag: 'custody',
-      parameters: [{ name: 'peer', in: 'query', required: true, text: 'peer id of a custodian' }],
+      parameters: [
+        {
+          name: 'peer',
+          in: 'query',
+          required: true,
+          text: 'peer id of a custodian; may be repeated',
+          schema: { type: 'array', items: { type: 'string' }, minItems: 1, maxItems: custodiansMax },
+        },
+      ],
       accepts: 'application/octet-stream',
-      produces: 'application/octet-stream',
+      produces: 'application/jsonl',
       statuses: [200],
-      handle: async (request) => {
-        const peer = request.need('peer');
-        using _place = allowance.take();
-        const message = await wholeBody(request, custodyRequestBytesMax);
-        const bytes = await custodyOf(ports).relay(peer, message, request.signal);
-        return { status: 200, headers: { 'content-type': 'application/octet-stream' }, bytes };
-      },
+      handle: async (request) => linesReply(relayed(ports, allowance, request), request),
     },
     {
       method: 'POST',
@@ -118,6 +128,34 @@ export function custodyRoutes(ports: DoorPorts): Route[] {
   ];
 }
 
+/** A line for each custodian, as it answers. What is wrong with the request as a whole is thrown before the first. */
+async function* relayed(
+  ports: DoorPorts,
+  allowance: Allowance,
+  request: Request,
+): AsyncGenerator<CustodyRelayLine> {
+  const custody = custodyOf(ports);
+  const peers = peersOf(request);
+  using _places = allowance.take(peers.length);
+  const message = await wholeBody(request, custodyRequestBytesMax);
+  const lineOf = async (peer: string): Promise<CustodyRelayLine> => {
+    try {
+      const answer = await custody.relay(peer, message, request.signal);
+      return { peer, answer: Buffer.from(answer).toString('base64') };
+    } catch (error) {
+      return { peer, error: toldError(error) };
+    }
+  };
+  yield* asTheyCome(peers.map(lineOf));
+}
+
+function peersOf(request: Request): readonly string[] {
+  request.need('peer');
+  const peers = [...new Set(request.url.searchParams.getAll('peer'))];
+  if (peers.length <= custodiansMax) return peers;
+  throw new HoldfastError('TOO_LARGE', `peer: at most ${custodiansMax} custodians expected`);
+}
+
 function custodyOf({ custody }: DoorPorts): NonNullable<DoorPorts['custody']> {
   if (custody !== undefined) return custody;
   throw new HoldfastError('KEY_UNAVAILABLE', 'this door knows no custodians');
@@ -176,14 +214,18 @@ class Allowance {
     this.#atMs = nowMs();
   }
 
-  take(): Disposable {
+  take(count: number): Disposable {
     const nowMs = this.#nowMs();
     this.#left = Math.min(relayedBurst, this.#left + ((nowMs - this.#atMs) / 1000) * relayedPerSecond);
     this.#atMs = nowMs;
-    if (this.#underway >= relayedMax || this.#left < 1)
+    if (this.#underway + count > relayedMax || this.#left < count)
       throw new HoldfastError('RATE_LIMITED', 'too many requests to custodians at once; retry later');
-    this.#left--;
-    this.#underway++;
-    return { [Symbol.dispose]: () => void this.#underway-- };
+    this.#left -= count;
+    this.#underway += count;
+    return {
+      [Symbol.dispose]: () => {
+        this.#underway -= count;
+      },
+    };
   }
 }

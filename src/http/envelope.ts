@@ -1,5 +1,6 @@
 // The two JSON envelopes of UCXI (docs/formats.md, HTTP), and nothing else.
 
+import type { ToldError } from '../api/types.ts';
 import { type ErrorDetails, errorCatalogue, HoldfastError } from '../core/errors.ts';
 
 export interface ResponseEnvelope {
@@ -88,6 +89,11 @@ export function errorEnvelope(error: unknown, facts: RequestFacts): { status: nu
 export function tellable(error: unknown): string {
   if (!(error instanceof HoldfastError)) return errorCatalogue.INTERNAL.text;
   return namesOurOwn(error) ? withoutPaths(error.message) : error.message;
+}
+
+/** An error within an answer that has begun. */
+export function toldError(error: unknown): ToldError {
+  return { reason: error instanceof HoldfastError ? error.code : 'INTERNAL', message: tellable(error) };
 }
 
 /** True when a path in its text may be one of ours. Of the others it is the one that the caller asked for. */

@@ -1,9 +1,8 @@
 // Answers that take long: one JSON value a line, as it comes.
 
 import { utf8 } from '../core/bytes.ts';
-import { HoldfastError } from '../core/errors.ts';
 import type { Reply } from './answer.ts';
-import { tellable } from './envelope.ts';
+import { toldError } from './envelope.ts';
 import { plainJson } from './facts.ts';
 import type { Request } from './server.ts';
 
@@ -32,8 +31,7 @@ export async function* jsonLines(
   } catch (error) {
     if (!hasBegun) throw error;
     request.onFault(error);
-    const reason = error instanceof HoldfastError ? error.code : 'INTERNAL';
-    const told = { reason, message: tellable(error), request_id: request.requestId };
+    const told = { ...toldError(error), request_id: request.requestId };
     yield utf8(`${JSON.stringify({ error: told })}\n`);
   }
 }

@@ -12,7 +12,7 @@ import type { Signer } from '../../src/core/hash.ts';
 import { type BkLabel, encodeLabel } from '../../src/envelope/label.ts';
 import type { TdecWrap } from '../../src/envelope/wraps.ts';
 import type { Point } from '../../src/threshold/group.ts';
-import { generateKeyPair } from '../../src/threshold/hpke.ts';
+import { generateKeyPair, openerOf } from '../../src/threshold/hpke.ts';
 import { combine, encrypt, type Partial, partial } from '../../src/threshold/tdh2.ts';
 import type { TestCustodian, TestGroup } from './custody-group.ts';
 import type { World } from './custody-world.ts';
@@ -100,7 +100,7 @@ export async function answerOf(custodian: TestCustodian, asked: Asked): Promise<
 export function opened(custodian: TestCustodian, asked: Asked, sealed: Uint8Array): CustodyAnswer {
   const { hash: reqHash, shareGen, items, secretKey } = asked;
   const terms = { reqHash, i: custodian.i, shareGen, itemsCount: items.length };
-  return openAnswer(sealed, secretKey, { ...terms, sigPk: custodian.signer.publicKey });
+  return openAnswer(sealed, openerOf(secretKey), { ...terms, sigPk: custodian.signer.publicKey });
 }
 
 /** What all custodians answered to the first item: `granted`, or the code of the refusal. */
