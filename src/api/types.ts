@@ -162,10 +162,12 @@ export interface CustodianInfo {
   readonly org: string;
   /** Index of its shares; null when it is in no group. */
   readonly index: number | null;
-  /** `ready`: gives partial decryptions. `idle`: holds no share yet. */
+  /** `ready`: gives partial decryptions. `stale`: lacks shares of a version of the key. `idle`: holds none of the one in use. */
   readonly state: 'ready' | 'sealed' | 'stale' | 'idle' | 'unreachable';
   /** Why, where there is something to say. */
   readonly text: string;
+  /** Versions of the key whose present shares it answers with. */
+  readonly holds: readonly number[];
   /** Generation of its shares; null when it has none. */
   readonly shareGen: number | null;
   /** How long its answers take, a moving average, ms. */
@@ -187,6 +189,9 @@ export interface KekInfo {
   readonly switched: number;
   /** While a rotation moves away from it: wrapped keys still to be moved, 1,000 for that many or more. Else null. */
   readonly left: number | null;
+  /** Custodians that answer with its shares, and how many more than needed; null for a version that opens nothing. */
+  readonly holders: number | null;
+  readonly margin: number | null;
 }
 
 export interface CustodyStatus {
@@ -210,8 +215,9 @@ export interface CustodyStatus {
   } | null;
   readonly versions: readonly KekInfo[];
   readonly custodians: readonly CustodianInfo[];
-  /** Custodians that give partial decryptions, and how many more than needed. */
+  /** Custodians that give partial decryptions under the version in use. */
   readonly alive: number;
+  /** How many of those that answer may fail before something cannot be opened: of the version with the fewest. */
   readonly margin: number | null;
   readonly canary: { readonly ok: boolean; readonly text: string; readonly beat: number } | null;
   /** Custodians caught lying, in words. */

@@ -11,6 +11,7 @@ import { fieldOf } from '../core/shape.ts';
 import type { CoordinatorPorts, FiledAs, NewestKek } from '../custody/coordinator.ts';
 import { Coordinator } from '../custody/coordinator-run.ts';
 import { groupNameOf } from '../custody/directory.ts';
+import { CustodyFeed } from '../custody/feed.ts';
 import type { BeatNow } from '../custody/freshness.ts';
 import { RotationCoordinator, type RotationPorts } from '../custody/rotation-coordinator.ts';
 import { parseStatus } from '../custody/wire.ts';
@@ -18,7 +19,7 @@ import { readBase } from '../custody/ceremony.ts';
 import { errnoOf, fileError } from '../files/whole.ts';
 import { layoutPaths } from '../local/layout.ts';
 import { createExchange, type Exchange } from '../node/exchange.ts';
-import { publicKeyOfPeer } from '../node/identity.ts';
+import { custodianKeysOf, publicKeyOfPeer } from '../node/identity.ts';
 import { hasRole, memberOf } from '../node/membership.ts';
 import { loadEd25519 } from '../threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
@@ -46,6 +47,7 @@ export class CustodyCoordinator implements AsyncDisposable {
   readonly #coordinator: Coordinator;
   readonly #rotation: RotationCoordinator;
   #rotateOrder: Uint8Array | undefined;
+  #feed: Promise<CustodyFeed> | undefined;
   readonly #stop = new AbortController();
   #work: Promise<unknown> = Promise.resolve();
   #unsubscribe: () => void = () => undefined;
@@ -246,8 +248,9 @@ export class CustodyCoordinator implements AsyncDisposable {
         birth: (cg) => this.#birth(cg),
         lastCertificate: async (cg, ver) => {
           const found = await this.#view().certificate(cg, ver);
-          return found && { n: found.version, cid: found.record.cid, beat: found.record.body.beat };
+          return found && { n: found.version, cid: found.record.cid };
         },
+        dealtBeat: (cg, ver) => this.#dealtBeat(cg, ver),
         file: (subject, expected, records) => this.#file(subject, expected, records),
       },
       signer: identity.signer,
@@ -328,6 +331,19 @@ export class CustodyCoordinator implements AsyncDisposable {
     const { records } = await view.custodyRecords({ revision: 0, index: 0 });
     const kek = records.find(({ key }) => key === `kek/${cg}/1`);
     return kek && certificate && { kek: kek.bytes, certificate: certificate.record.block.bytes };
+  }
+
+  /** Out of all records of the group, read on from where it stopped. It goes by its own registry and remembers nothing else. */
+  async #dealtBeat(cg: string, ver: number): Promise<number | undefined> {
+    this.#feed ??= CustodyFeed.open({
+      cg,
+      custodians: () => custodianKeysOf(this.#member.peer.membership()),
+      read: (since) => this.#view().custodyRecords(since),
+      pins: { load: async () => undefined, save: async () => undefined },
+    });
+    const feed = await this.#feed;
+    await feed.reload(this.#stop.signal);
+    return feed.directory().dealtBeat(ver);
   }
 
   /** Blocks first: a record that is registered is on nodes already. */

@@ -21,7 +21,7 @@ import type { PolicyBody } from '../custody/policy.ts';
 import { ReceiptFile } from '../custody/receipts.ts';
 import { parseRevocation } from '../custody/revocation.ts';
 import { misconductText, TdecProvider } from '../custody/tdec.ts';
-import { type CustodianStatus, parseStatus } from '../custody/wire.ts';
+import { parseStatus } from '../custody/wire.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { fileError, isThere, readIfThere, writeWhole } from '../files/whole.ts';
 import { readCapability } from '../local/grants.ts';
@@ -31,6 +31,7 @@ import type { DoorConfig } from '../local/layout.ts';
 import { openRecord } from '../manifest/record.ts';
 import { custodianKeysOf } from '../node/identity.ts';
 import type { Member as MemberEntry } from '../node/membership.ts';
+import { marginOf, stateOf, weakestOf } from './custodian-state.ts';
 import type { DoorBlocks } from './door-blocks.ts';
 import { type Member, peersWithRole, random, systemClock } from './member.ts';
 
@@ -241,8 +242,10 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
   async status(): Promise<CustodyStatus> {
     const directory = this.#feed.directory();
     const active = directory.initialised ? directory.active() : undefined;
-    const custodians = await Promise.all(this.#custodians().map((each) => this.#infoOf(each, active)));
-    const alive = custodians.filter(({ state, index }) => state === 'ready' && index !== null).length;
+    const keks = directory.initialised ? directory.versions() : [];
+    const custodians = await Promise.all(this.#custodians().map((each) => this.#infoOf(each, active, keks)));
+    const alive = custodians.filter(({ holds }) => active !== undefined && holds.includes(active.ver)).length;
+    const versions = await Promise.all(keks.map((kek) => this.#versionInfo(kek, custodians)));
     const shared = active === undefined ? undefined : sharedHostWarning(this.#holders(active), active.t);
     const canary = active === undefined ? undefined : await this.#canary.check();
     return {
@@ -253,12 +256,10 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
         : 'A development key file makes the keys: the custodians have not been told to make one together.',
       problem: directory.problem ?? (this.#trouble === '' ? null : this.#trouble),
       key: active === undefined ? null : this.#keyInfo(active),
-      versions: directory.initialised
-        ? await Promise.all(directory.versions().map((kek) => this.#versionInfo(kek)))
-        : [],
+      versions,
       custodians,
       alive,
-      margin: active === undefined ? null : alive - active.t,
+      margin: active === undefined ? null : (weakestOf(versions)?.margin ?? null),
       canary: canary === undefined ? null : { ok: canary.ok, text: canary.text, beat: canary.beat },
       misconduct: this.provider.misconduct.map((each) => misconductText(each, this.#nameOf(each.peer))),
       warnings: shared === undefined ? [] : [shared],
@@ -297,9 +298,8 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
         text: 'this door has no leave to ask custodians: nothing was tried',
       };
     const { ok, text } = await this.#canary.check();
-    const { margin, alive, key } = await this.lately();
-    if (margin !== null && margin < 0)
-      return { name, status: 'failed', text: `${alive} custodians are ready, ${key?.t ?? 0} are needed` };
+    const { margin, versions } = await this.lately();
+    if (margin !== null && margin < 0) return { name, status: 'failed', text: tooFewText(versions) };
     const worries = [
       ...(this.provider.misconduct.length > 0 ? ['a custodian was caught lying'] : []),
       ...(margin === 0 ? ['one more failure and nothing can be opened'] : []),
@@ -323,17 +323,22 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
     };
   }
 
-  async #versionInfo(kek: TdecKek): Promise<KekInfo> {
+  async #versionInfo(kek: TdecKek, custodians: readonly CustodianInfo[]): Promise<KekInfo> {
     const { cg, ver, state, shareGen, createdAt, activateBeat } = kek;
     const switched = this.#feed.directory().switched(ver);
     const left =
       state === 'decrypt-only'
         ? (await this.#ports.view.wrappedUnder(cg, ver, { limit: leftMax })).items.length
         : null;
-    return { version: ver, state, shareGen, createdAt, activateBeat, switched, left };
+    const about = { version: ver, state, shareGen, createdAt, activateBeat, switched, left };
+    return { ...about, ...marginOf(kek, custodians) };
   }
 
-  async #infoOf(entry: MemberEntry, active: TdecKek | undefined): Promise<CustodianInfo> {
+  async #infoOf(
+    entry: MemberEntry,
+    active: TdecKek | undefined,
+    versions: readonly TdecKek[],
+  ): Promise<CustodianInfo> {
     const { name, peer } = entry;
     const seat = active?.custodians.find((each) => each.peer === peer);
     const place = {
@@ -343,14 +348,14 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       index: seat?.i ?? null,
       latencyMs: this.provider.latencyMs(peer) ?? null,
     };
-    const nothing = { shareGen: null, auditEntries: null, auditCosigned: null, warnings: [] };
+    const nothing = { shareGen: null, holds: [], auditEntries: null, auditCosigned: null, warnings: [] };
     try {
       const options = { timeoutMs: askMs };
       const { head } = await this.#ports.member.peer.rpc.call(peer, 'custody.status', { head: {} }, options);
       const said = parseStatus(head);
       const { entries: auditEntries, cosigned: auditCosigned } = said.audit;
       const { warnings } = said;
-      const state = stateOf(said, this.group, active);
+      const state = stateOf(said, peer, this.group, { active, versions });
       return { ...place, ...state, auditEntries, auditCosigned, warnings };
     } catch (error) {
       return { ...place, ...nothing, state: 'unreachable', text: describeError(error) };
@@ -377,27 +382,12 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
   }
 }
 
-function stateOf(
-  said: CustodianStatus,
-  group: string,
-  active: TdecKek | undefined,
-): Pick<CustodianInfo, 'state' | 'text' | 'shareGen'> {
-  const shares = said.shares.filter(
-    ({ cg, key, status, kekVer }) =>
-      cg === group && key === 'kek' && status !== 'staged' && kekVer === (active?.ver ?? kekVer),
-  );
-  const newest = shares.toSorted((a, b) => b.gen - a.gen)[0];
-  const shareGen = newest?.gen ?? null;
-  if (said.sealed.includes(group))
-    return { state: 'sealed', text: 'sealed by order: opens nothing', shareGen };
-  if (newest === undefined) return { state: 'idle', text: 'holds no share', shareGen };
-  if (active !== undefined && newest.gen !== active.shareGen)
-    return {
-      state: 'stale',
-      text: `has shares of generation ${newest.gen}, the group is at ${active.shareGen}: repair it`,
-      shareGen,
-    };
-  return { state: 'ready', text: said.timeLost ?? '', shareGen };
+/** Of the version that is the nearest to being closed. */
+function tooFewText(versions: readonly KekInfo[]): string {
+  const weakest = weakestOf(versions);
+  const [holders, margin] = [weakest?.holders ?? 0, weakest?.margin ?? 0];
+  const what = weakest?.state === 'active' ? 'are ready' : `hold shares of version ${weakest?.version}`;
+  return `${holders} custodians ${what}, ${holders - margin} are needed`;
 }
 
 /** Cuts `body` into parts of `sizes`, which must be positive and use it up: then there are no more parts than bytes. */

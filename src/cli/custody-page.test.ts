@@ -14,6 +14,7 @@ function custodian(i: number, changes: Partial<CustodianInfo> = {}): CustodianIn
     state: 'ready',
     text: '',
     shareGen: 4,
+    holds: [1, 2],
     latencyMs: 2.25,
     auditEntries: 100 + i,
     auditCosigned: 100,
@@ -48,8 +49,20 @@ function status(changes: Partial<CustodyStatus> = {}): CustodyStatus {
         activateBeat: 0,
         switched: 0,
         left: 40,
+        holders: 5,
+        margin: 2,
       },
-      { version: 2, state: 'active', shareGen: 4, createdAt: '', activateBeat: 9, switched: 640, left: null },
+      {
+        version: 2,
+        state: 'active',
+        shareGen: 4,
+        createdAt: '',
+        activateBeat: 9,
+        switched: 640,
+        left: null,
+        holders: 5,
+        margin: 2,
+      },
     ],
     custodians: [1, 2, 3, 4, 5].map((i) => custodian(i)),
     alive: 5,
@@ -69,7 +82,7 @@ describe('the page of custody', () => {
       /version 2, 3 of 5 custodians/,
       /12 h 30 min \(12\.5 h\), 45000 beats; shares of generation 4, renewed every 8 bars/,
       /Margin {3}5 ready, margin 2/,
-      /1 is decrypt-only; 640 branch keys moved on by rotation, 40 still to be moved/,
+      /1 is decrypt-only; 640 branch keys moved on by rotation, 40 still to be moved; 5 hold its shares, margin 2/,
       /Canary {3}a canary key was given back in 6 ms \(beat 44990\)/,
       /custodian-5 +unit 5 +ready +4 +2\.3 ms +105 +100/,
       /custodian-1, custodian-2, .*custodian-5: keys of … lie on the same machine/,
@@ -93,6 +106,16 @@ describe('the page of custody', () => {
     assert.equal(custodyExit(short), 5);
     assert.match(custodyPage(short, plain).join('\n'), /nothing can be opened until 1 more are back/);
     assert.match(custodyLine(short, plain), /canary silent/);
+    const [old, now] = status().versions;
+    assert.ok(old !== undefined && now !== undefined);
+    const lacking = status({ margin: -1, versions: [{ ...old, holders: 2, margin: -1 }, now] });
+    assert.equal(custodyExit(lacking), 5);
+    const page = custodyPage(lacking, plain).join('\n');
+    assert.match(
+      page,
+      /Margin {3}5 ready, margin -1: nothing under version 1 can be opened until 1 more are back/,
+    );
+    assert.match(page, /2 hold its shares, margin -1/);
     const liar = status({ misconduct: ['custodian 1 signed a false partial decryption'] });
     assert.equal(custodyExit(liar), 1);
     assert.match(custodyLine(liar, plain), /caught lying/);

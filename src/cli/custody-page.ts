@@ -55,7 +55,7 @@ export function custodyPage(status: CustodyStatus, paint: Paint): string[] {
       : [
           `Key      version ${key.version}, ${key.t} of ${key.n} custodians give a key back`,
           `Age      ${durationText(key.ageHours * 3600)} (${key.ageHours} h), ${key.ageBeats} beats; shares of generation ${key.shareGen}, ${refreshText(key.refreshEveryBars)}`,
-          `Margin   ${aliveText(alive, margin, paint)}${marginText(margin)}`,
+          `Margin   ${aliveText(alive, margin, paint)}${marginText(status)}`,
           `Policy   ${key.policyVersion === null ? 'not known' : `version ${key.policyVersion}`}`,
         ]),
     ...rotationLines(status, paint),
@@ -72,20 +72,32 @@ function refreshText(everyBars: number): string {
   return everyBars === 0 ? 'renewed by order only' : `renewed every ${everyBars} bars`;
 }
 
-function marginText(margin: number | null): string {
+function marginText({ margin, key, versions }: CustodyStatus): string {
   if (margin === null || margin > 0) return '';
+  // Where the version in use is better off, only what is left under the other one is in question.
+  const weakest = versions.find((each) => each.margin === margin && each.version === key?.version);
+  const other = versions.find((each) => each.margin === margin)?.version;
+  const what = weakest !== undefined || other === undefined ? '' : ` under version ${other}`;
   return margin === 0
-    ? ': one more failure and nothing can be opened'
-    : `: nothing can be opened until ${-margin} more are back`;
+    ? `: one more failure and nothing${what} can be opened`
+    : `: nothing${what} can be opened until ${-margin} more are back`;
 }
 
 function rotationLines({ versions, key }: CustodyStatus, paint: Paint): string[] {
   const others = versions.filter(({ version, state }) => version !== key?.version && state !== 'destroyed');
-  return others.map(({ version, state, switched, left }) => {
+  return others.map(({ version, state, switched, left, holders, margin }) => {
     const moved = versions.find((each) => each.version === version + 1)?.switched ?? switched;
     const rest = left === null ? '' : `, ${left >= 1000 ? 'a thousand or more' : left} still to be moved`;
-    return paint('dim', `Version  ${version} is ${state}; ${moved} branch keys moved on by rotation${rest}`);
+    const line = `Version  ${version} is ${state}; ${moved} branch keys moved on by rotation${rest}`;
+    return `${paint('dim', line)}${holdersText(holders, margin, paint)}`;
   });
+}
+
+/** Of a version that still opens and has its own margin. */
+function holdersText(holders: number | null, margin: number | null, paint: Paint): string {
+  if (holders === null || margin === null) return '';
+  const text = `; ${holders} hold its shares, margin ${margin}`;
+  return margin > 0 ? paint('dim', text) : paint(margin < 0 ? 'red' : 'yellow', text);
 }
 
 function custodianTable(custodians: readonly CustodianInfo[], paint: Paint): string[] {

@@ -7,7 +7,7 @@
 // outside (a custodian took part in making it), or taken from the first KEK record.
 
 import type { CID } from '../core/block.ts';
-import { sameBytes, toHex } from '../core/bytes.ts';
+import { concat, sameBytes, toHex } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { policyFamiliesMax } from '../core/limits.ts';
 import { kekFirstProblem, kekStepProblem, type TdecKek, verifyKek } from '../envelope/kek.ts';
@@ -54,6 +54,8 @@ export class CustodyBook {
   readonly #roots = new Map<string, CID>();
   readonly #certificates = new Map<string, CertificateBody>();
   readonly #lastCertificate = new Map<number, Last<CertificateBody>>();
+  /** Beat at which the shares of a version were dealt. */
+  readonly #dealt = new Map<number, number>();
   #lastRevocation: Last<RecordBody> | undefined;
   #revocations = Revocations.none;
 
@@ -143,6 +145,15 @@ export class CustodyBook {
     return last && { n: last.number, cid: last.cid };
   }
 
+  /**
+   * Beat at which the shares of a version were dealt, of its two keys the older: shares of the signing key are not made
+   * with a new version, they are the same that an earlier one has. Undefined when no certificate says it. The group has
+   * signed it, so whoever has read as far says the same.
+   */
+  dealtBeat(version: number): number | undefined {
+    return this.#dealt.get(version);
+  }
+
   #takeKek(record: SignedRecord<RecordBody>): Taken {
     const body = parseKek(record.body);
     if (body.cg !== this.cg || body.provider !== 'tdec') return 'ignored';
@@ -154,8 +165,17 @@ export class CustodyBook {
     const problem = last === undefined ? kekFirstProblem(body) : kekStepProblem(last.body, body);
     if (problem !== undefined) throw refused(`kek/${body.cg}/${body.ver}: ${problem}`);
     this.#frostPk = pinned;
+    if (last === undefined) this.#noteCopied(body);
     this.#keks.set(body.ver, next);
     return 'taken';
+  }
+
+  /** A new version goes on with the shares of the signing key that are there, as old as they are. */
+  #noteCopied({ ver, frostYi }: TdecKekBody): void {
+    const points = concat(...frostYi);
+    const from = [...this.#keks.values()].find(({ body }) => sameBytes(concat(...body.frostYi), points));
+    const beat = from && this.#dealt.get(from.body.ver);
+    if (beat !== undefined) this.#dealt.set(ver, beat);
   }
 
   #takePolicy(record: SignedRecord<RecordBody>): Taken {
@@ -195,6 +215,7 @@ export class CustodyBook {
     if (this.#frostPk === undefined || !verifyCertificate(body, this.#frostPk)) throw unsigned(this.cg);
     this.#lastCertificate.set(body.ver, next);
     if (body.what === 'rotation') this.#certificates.set(record.cid.toString(), body);
+    else this.#dealt.set(body.ver, body.beat);
     return 'taken';
   }
 

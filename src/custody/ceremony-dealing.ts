@@ -1,6 +1,6 @@
 // A custodian's part in a refresh or a reshare of both keys.
 //
-//   hello    the present records, an order or none       → keys for this session, signed
+//   hello    the present records, whose shares are dealt → keys for this session, signed
 //   deal     all hellos                                  → dealings of both keys, if we are a member
 //   certify  all dealings, complaints, answers           → complaints of ours, if there are any
 //   answer   complaints                                  → answers of ours
@@ -87,27 +87,29 @@ export interface Outcome {
 
 /** Begins our part; the answer is our hello. */
 export async function beginDealing(desk: CeremonyDesk, payload: unknown): Promise<Session> {
-  const fields = fieldsOf(payload, 'hello', ['attempt', 'records', 'order']);
+  const fields = fieldsOf(payload, 'hello', ['attempt', 'records', 'ver', 'order']);
   await desk.ports.follow();
   const bytes = fields.any('order') === null ? undefined : fields.bytesUpTo('order', custodyOrderBytesMax);
   const claimed = bytes === undefined ? undefined : readDealArgs(openOrder(bytes).order).frostPk;
   const records = readRecords(desk, fields, claimed);
-  const base = activeBase(records);
+  const active = activeOf(records.map((record) => record.kek));
+  const ver = fields.integer('ver', 1);
+  const base = there(records.find((record) => record.kek.ver === ver));
   const { kek } = base;
   const opened = bytes === undefined ? undefined : desk.order(bytes, kek.cg, ['refresh', 'reshare', 'evict']);
   if (opened === undefined) requireDue(desk, kek);
-  const plan = dealingPlan(kek, opened?.order, desk.ports.custodianKey);
+  const plan = dealingPlan({ kek, active }, opened?.order, desk.ports.custodianKey);
   requireSettled(
     plan,
     records.map((record) => record.kek),
-    kek,
+    active,
   );
   const place = plan.participants.findIndex(({ peer }) => peer === desk.ports.peer) + 1;
   if (place === 0) throw new HoldfastError('FORBIDDEN', 'this custodian takes no part in the ceremony');
   await activateStaged(desk, kek); // before something else is staged in its place
   const heads = headsOf(records.map((record) => record.kek));
-  const terms = { active: kek, own: () => desk.own(kek), heads };
-  const poll = new Poll(desk, { ...terms, leftOut: leftOutBy(opened, kek) });
+  const terms = { active, own: () => desk.own(active), heads };
+  const poll = new Poll(desk, { ...terms, leftOut: leftOutBy(opened, active) });
   const attempt = attemptId(
     plan.kind,
     kek.cg,
@@ -133,11 +135,6 @@ function readRecords(desk: CeremonyDesk, fields: Fields, claimed: Uint8Array | u
   return isWhole ? records : fields.refuse('records', 'the newest record of every version expected');
 }
 
-function activeBase(records: readonly BaseKek[]): BaseKek {
-  const active = activeOf(records.map(({ kek }) => kek));
-  return there(records.find(({ kek }) => kek === active));
-}
-
 /** Without an order shares are refreshed only on the group's own schedule, while time is known. */
 function requireDue(desk: CeremonyDesk, kek: TdecKek): void {
   const { beat, books, shares, beatsPerBar, now } = desk.ports;
@@ -151,8 +148,11 @@ function requireDue(desk: CeremonyDesk, kek: TdecKek): void {
   const own = shares
     .shares()
     .find((each) => each.cg === kek.cg && each.kekVer === kek.ver && each.status === 'active');
+  // A new version came in use lately, and its shares of the signing key are older.
+  const copied = kek.shareGen === 1 ? books.book(kek.cg)?.dealtBeat(kek.ver) : undefined;
+  const since = Math.min(own?.since ?? 0, copied ?? Number.POSITIVE_INFINITY);
   // Half of the time: custodians became active, and began to count bars, at different beats.
-  const due = (own?.since ?? 0) + Math.floor((bars * beatsPerBar()) / 2);
+  const due = since + Math.floor((bars * beatsPerBar()) / 2);
   if (present < due) refuse(`not before beat ${due}, now is ${present}`);
   if (now() < desk.refreshedAtMs + refreshFloorMs) refuse('shares were refreshed a moment ago');
 }
@@ -368,6 +368,7 @@ class DealingPart {
       prev: fields.cidOrNull('prev'),
     };
     this.#requireNext(base.kek, place);
+    this.#requireNow(place.beat);
     const certificate = epochCertificate(base.kek, plan, outcome, attestations, place);
     return poll.propose({ keks: [outcome.next], certificates: [certificate] });
   }
@@ -379,6 +380,14 @@ class DealingPart {
       n === (last?.n ?? 0) + 1 &&
       (last === undefined || prev === null ? last === undefined && prev === null : prev.equals(last.cid));
     if (!isNext) throw new HoldfastError('VERSION_CONFLICT', 'another certificate is next here');
+  }
+
+  /** By the beat of the certificate it is decided when the next refresh is due. */
+  #requireNow(dealt: number): void {
+    const { beat, beatsPerBar } = this.#desk.ports;
+    const now = beat().beat;
+    if (Math.abs(dealt - now) > beatsPerBar())
+      throw new HoldfastError('FORBIDDEN', `a certificate dated beat ${dealt}, now is ${now}`);
   }
 
   async #open(key: 'kek' | 'frost', own: OwnShares): Promise<Uint8Array> {

@@ -79,22 +79,33 @@ export interface DealingPlan {
   readonly kind: 'refresh' | 'reshare';
   readonly t: number;
   readonly seats: readonly Seat[];
-  /** The present members, then those who join. */
+  /** The present members, then those who join, or who vote about a version that they have no shares of. */
   readonly participants: readonly Participant[];
 }
 
 /**
- * What `order` asks of the group of `kek`; without an order a refresh. `keyOf`: Ed25519 key of a custodian.
- * Throws RECORD_INVALID, ARGUMENT_INVALID, VERSION_CONFLICT for an order about another generation.
+ * What `order` asks of the version `kek` of the key of a group, whose custodians of the version `active` decide; without
+ * an order a refresh. `keyOf`: Ed25519 key of a custodian. Throws RECORD_INVALID, ARGUMENT_INVALID, VERSION_CONFLICT for
+ * an order about another generation, or a version whose shares do not move on.
  */
 export function dealingPlan(
-  kek: TdecKek,
+  { kek, active }: { readonly kek: TdecKek; readonly active: TdecKek },
   order: CustodyOrder | undefined,
   keyOf: (peer: PeerName) => Uint8Array,
 ): DealingPlan {
+  if (!isRefreshed(kek))
+    throw new HoldfastError(
+      'VERSION_CONFLICT',
+      `version ${kek.ver} of the key is ${kek.state}: its shares stay`,
+    );
   const present = kek.custodians.map(({ peer, sigPk }) => ({ peer, sigPk }));
-  const same = kek.custodians.map(({ peer, org }) => ({ peer, org }));
-  if (order === undefined) return { kind: 'refresh', t: kek.t, seats: same, participants: present };
+  const isPresent = ({ peer }: Seat | Participant): boolean => present.some((each) => each.peer === peer);
+  const refresh = (): DealingPlan => {
+    const voting = active.custodians.filter((each) => !isPresent(each));
+    const participants = [...present, ...voting.map(({ peer, sigPk }) => ({ peer, sigPk }))];
+    return { kind: 'refresh', t: kek.t, seats: kek.custodians.map(seatOf), participants };
+  };
+  if (order === undefined) return refresh();
   const args = readDealArgs(order);
   if (args.ver !== kek.ver || args.gen !== kek.shareGen)
     throw new HoldfastError(
@@ -102,11 +113,28 @@ export function dealingPlan(
       `the order is for generation ${args.gen} of key ${args.ver}; the group is at generation ${kek.shareGen} of key ${kek.ver}`,
       { details: { current: kek.shareGen } },
     );
-  if (order.op === 'refresh') return { kind: 'refresh', t: kek.t, seats: same, participants: present };
+  if (order.op === 'refresh') return refresh();
+  if (kek !== active)
+    throw new HoldfastError(
+      'VERSION_CONFLICT',
+      `version ${kek.ver} of the key is ${kek.state}: its members stay`,
+    );
   requireSound(args.t, args.members.length, args.development);
-  const joining = args.members.filter(({ peer }) => !present.some((each) => each.peer === peer));
+  const joining = args.members.filter((each) => !isPresent(each));
   const participants = [...present, ...joining.map(({ peer }) => ({ peer, sigPk: keyOf(peer) }))];
   return { kind: 'reshare', t: args.t, seats: args.members, participants };
+}
+
+/**
+ * Versions whose shares are refreshed: from their first use on until nobody has a share any more. One that is `retired`
+ * opens nothing, but its shares do, together with a wrap that somebody kept.
+ */
+export function isRefreshed({ state }: Pick<TdecKek, 'state'>): boolean {
+  return state === 'active' || state === 'decrypt-only' || state === 'retired';
+}
+
+function seatOf({ peer, org }: Seat): Seat {
+  return { peer, org };
 }
 
 /**

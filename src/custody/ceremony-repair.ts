@@ -1,6 +1,6 @@
 // A custodian's part in giving one member its shares again: it lost them, or slept through the ceremony that made them.
 //
-//   hello    the present record, who is in need    → keys for this session, signed
+//   hello    the present record, who is in need    → keys for this session, signed; null when it is us and nothing is lost
 //   split    all hellos                            → our parts in pieces, if we help
 //   pass     all splits                            → sums for the member in need, if we help
 //   restore  all splits, all passes                → shares verified and active, if it is us
@@ -38,7 +38,7 @@ export interface OpenedRepair {
   readonly keys: Both<KeySet>;
 }
 
-/** Begins our part; the answer is our hello. Throws FORBIDDEN where nothing is to be repaired, or by us. */
+/** Begins our part; the answer is our hello. Throws FORBIDDEN where nothing is to be repaired by us. */
 export async function beginRepair(desk: CeremonyDesk, payload: unknown): Promise<Session> {
   const fields = fieldsOf(payload, 'hello', ['attempt', 'kek', 'lost', 'birth']);
   const birth = fields.map('birth', ['kek', 'certificate']);
@@ -53,7 +53,7 @@ export async function beginRepair(desk: CeremonyDesk, payload: unknown): Promise
   if (index === undefined) throw new HoldfastError('FORBIDDEN', 'this custodian is no member of the group');
   const own = desk.own(kek);
   if (index === lost && own !== undefined && (await desk.areReadable(own)))
-    throw new HoldfastError('FORBIDDEN', 'nothing is lost here');
+    return { cg: kek.cg, begun: { hello: null }, steps: {}, close: () => undefined };
   const attempt = attemptId('repair', kek.cg, fields.bytes('attempt', 32), Uint8Array.of(lost), base.cid);
   const task = { base, lost, index, attempt, own: index === lost ? undefined : own };
   return new RepairPart(desk, task, await desk.ports.groups()).begin();

@@ -14,7 +14,7 @@ import {
   settleBoth,
 } from './ceremony-dealing.ts';
 import { electorateOf, headsMax, quorumOf } from './ballot.ts';
-import { dealingPlan, type DealingPlan, requireSettled } from './ceremony-plan.ts';
+import { dealingPlan, type DealingPlan, readDealArgs, requireSettled } from './ceremony-plan.ts';
 import { agreeOn, readVoteOf } from './coordinate-ballot.ts';
 import {
   clearPlace,
@@ -28,6 +28,7 @@ import {
   activateAll,
   type CeremonyResult,
   type CoordinatorPorts,
+  type NewestKek,
   requireAnswers,
   Round,
   type Say,
@@ -36,38 +37,45 @@ import { openOrder } from './order.ts';
 
 type Messages = Both<readonly Uint8Array[]>;
 
+/** What is to be dealt: as an order says, or the shares of a version whose time it is, to the same members. */
+export type DealWhat = { readonly order: Uint8Array } | { readonly ver: number };
+
 /**
- * Deals the shares of a group anew: to the same members, or as `order` says.
+ * Deals the shares of one version of a group's key anew.
  * @throws NOT_FOUND when the group has no key, KEY_UNAVAILABLE saying who is missing, RECORD_INVALID, VERSION_CONFLICT
  */
 export async function coordinateDealing(
   ports: CoordinatorPorts,
   cg: string,
-  order: Uint8Array | undefined,
+  what: DealWhat,
   say: Say,
 ): Promise<CeremonyResult> {
   const startedMs = ports.now();
+  const order = 'order' in what ? what.order : undefined;
   const opened = order === undefined ? undefined : openOrder(order);
+  const ver = 'ver' in what ? what.ver : readDealArgs(openOrder(what.order).order).ver;
   const standing = await standingOf(ports, cg, opened);
-  const { kek, bytes, cid } = standing.active;
-  const plan = dealingPlan(kek, opened?.order, (peer) => ports.custodians.keyOf(peer));
+  const base = versionIn(standing, ver);
+  const { kek, bytes, cid } = base;
+  const active = standing.active.kek;
+  const plan = dealingPlan({ kek, active }, opened?.order, (peer) => ports.custodians.keyOf(peer));
   requireSettled(
     plan,
     standing.versions.map((each) => each.kek),
-    kek,
+    active,
   );
   const shown = await activateAll(ports, kek, bytes);
   const free = await clearPlace(ports, standing, order ?? null, say);
   // What was begun before is what was wanted, or stands in its way: then the order is for a generation that is past.
-  if (free === undefined && order !== undefined) return coordinateDealing(ports, cg, order, say);
-  if (free === undefined) return resultOf(plan, standing, shown, ports.now() - startedMs);
+  if (free === undefined && order !== undefined) return coordinateDealing(ports, cg, what, say);
+  if (free === undefined) return resultOf(plan, base, shown, ports.now() - startedMs);
   const round = new Round(
     ports,
     'deal',
     plan.participants.map(({ peer }) => peer),
   );
   const attempt = attemptId(plan.kind, cg, round.session, opened?.hash ?? new Uint8Array(0), cid);
-  const deal = { standing, plan, free };
+  const deal = { standing, base, plan, free };
   const begun = await begin(round, deal, attempt, order ?? null, say);
   const agreed = await settleDealing(round, deal, begun, say);
   const done = await finish(round, deal, { ...begun, ...agreed }, say);
@@ -77,13 +85,15 @@ export async function coordinateDealing(
 /** What is dealt, from where, and in which attempt. */
 interface Deal {
   readonly standing: Standing;
+  /** The version whose shares are dealt. */
+  readonly base: NewestKek;
   readonly plan: DealingPlan;
   readonly free: FreeAttempt;
 }
 
 function resultOf(
   { kind }: DealingPlan,
-  { active: { kek } }: Standing,
+  { kek }: NewestKek,
   shown: { readonly active: readonly string[]; readonly behind: readonly string[] },
   tookMs: number,
 ): CeremonyResult {
@@ -101,16 +111,17 @@ interface Begun {
 
 async function begin(
   round: Round,
-  { standing, plan, free }: Deal,
+  { standing, base: { kek }, plan, free }: Deal,
   attempt: Uint8Array,
   order: Uint8Array | null,
   say: Say,
 ): Promise<Begun> {
-  const { kek } = standing.active;
   const places = plan.participants.map((_, at) => at + 1);
-  say(`asking ${places.length} custodians for a ${plan.kind}`);
+  const which = kek.ver === standing.active.kek.ver ? '' : ` of version ${kek.ver}`;
+  say(`asking ${places.length} custodians for a ${plan.kind}${which}`);
   const records = standing.versions.toReversed().slice(0, headsMax);
-  const payload = { attempt: round.session, records: records.map(({ bytes }) => bytes), order };
+  const shown = records.map(({ bytes }) => bytes);
+  const payload = { attempt: round.session, records: shown, ver: kek.ver, order };
   const asked = await round.ask(places, 'hello', payload, (answer) =>
     fieldsOf(answer, 'hello', ['hello']).bytesUpTo('hello', ceremonyMessageBytesMax),
   );
@@ -156,11 +167,10 @@ interface Dealt {
 /** Dealings, complaints where there are any, and the signatures of those that stored their shares. */
 async function settleDealing(
   round: Round,
-  { standing, plan, free }: Deal,
+  { standing, base: { kek }, plan, free }: Deal,
   { dealing, messages, there }: Begun,
   say: Say,
 ): Promise<Dealt> {
-  const { kek } = standing.active;
   const groups = await round.ports.groups();
   const dealt = await round.ask(there, 'deal', { hellos: messages }, readPair);
   const dealings = collected(dealt.given.values());
@@ -173,7 +183,7 @@ async function settleDealing(
     logs = { dealings, complaints, answers: collected(replied.given.values()) };
     certified = await round.ask(there, 'certify', logs, readComplaint);
   }
-  const { place } = electorateOf(kek, standing.place.heads, 0);
+  const { place } = electorateOf(standing.active.kek, standing.place.heads, 0);
   const outcome = settleBoth(groups, kek, plan, dealing, logs, { place, attempt: free.attempt });
   const stored = await round.ask(certified.given.keys(), 'store', {}, (answer) =>
     fieldsOf(answer, 'store', ['sig']).bytesOrNull('sig', 64),
@@ -208,25 +218,31 @@ function attestationsOf(
 /** The custodians agree and sign; the registry takes it, once; the custodians are shown it. */
 async function finish(
   round: Round,
-  { standing, plan, free }: Deal,
+  { standing, base: { kek }, plan, free }: Deal,
   { outcome, attestations }: Begun & Dealt,
   say: Say,
 ): Promise<CeremonyResult> {
   const { ports } = round;
-  const { kek } = standing.active;
+  const active = standing.active.kek;
   const { frost } = await ports.groups();
   const last = await ports.registry.lastCertificate(kek.cg, kek.ver);
   const place = { beat: ports.beat(), n: (last?.n ?? 0) + 1, prev: last?.cid ?? null };
   const certificate = epochCertificate(kek, plan, outcome, attestations, place);
-  const voters = votersOf(ports, kek, round);
-  const members = kek.custodians.map((_, at) => at + 1);
-  const voted = await round.ask(members, 'propose', { attestations, ...place }, readVoteOf);
+  const voters = votersOf(ports, active, round);
+  const places = active.custodians.map(({ peer }) => round.peers.indexOf(peer) + 1);
+  const voted = await round.ask(places, 'propose', { attestations, ...place }, readVoteOf);
   const proposal = { keks: [outcome.next], certificates: [certificate] };
   const agreed = await agreeOn(frost, standing.place, voters, free.attempt, proposal, voted);
   const shown = await fileAgreed(ports, standing, agreed);
   const { cg, ver: kekVer, shareGen, t, n } = outcome.next;
   say(`generation ${shareGen} is registered`);
   return { ceremony: plan.kind, cg, kekVer, shareGen, t, n, ...shown, tookMs: 0 };
+}
+
+function versionIn({ versions, active }: Standing, ver: number): NewestKek {
+  const found = versions.find(({ kek }) => kek.ver === ver);
+  if (found !== undefined) return found.kek.ver === active.kek.ver ? active : found;
+  throw new HoldfastError('NOT_FOUND', `version ${ver} of the key is not in the registry`);
 }
 
 /** A message for each key, or null for both. */

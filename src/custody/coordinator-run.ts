@@ -3,7 +3,7 @@
 //   the key is missing and the operator has ordered it       → init, unless the registry has lost it
 //   custodians are locked on a record that is not filed      → agreed on, signed and filed (coordinate-ballot.ts)
 //   a custodian lacks what the present record says it has    → shown the record again; repaired
-//   the group's bars are over, counted from frames           → refresh
+//   shares of a version are older than the group's bars       → refresh, the oldest first
 //   a rotation was begun, or is due by the policy            → its next steps (rotation-plan.ts)
 //
 // A silent pulse brings no beats, so nothing is due; reading needs none of this.
@@ -12,18 +12,19 @@ import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts
 import { second } from '../core/clock.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { BarLength } from './bar-length.ts';
+import { isRefreshed } from './ceremony-plan.ts';
 import { coordinateDealing } from './coordinate-dealing.ts';
 import { coordinateInit } from './coordinate-init.ts';
 import { coordinatePolicy, type PolicyResult } from './coordinate-policy.ts';
-import { coordinateRepair } from './coordinate-repair.ts';
+import { coordinateRepair, repairAll, type RepairResult } from './coordinate-repair.ts';
 import { finishBegun } from './coordinate-place.ts';
-import { activateAll, type CeremonyResult, type CoordinatorPorts, type Say } from './coordinator.ts';
+import { type CeremonyResult, type CoordinatorPorts, type Say } from './coordinator.ts';
 import { type CustodyOrder, openOrder } from './order.ts';
 import { refreshBars } from './policy.ts';
 import { type RotationStep, stepText } from './rotation-plan.ts';
 
 /** What an order came to. */
-export type OrderResult = CeremonyResult | SealResult | RotateResult | PolicyResult;
+export type OrderResult = CeremonyResult | RepairResult | SealResult | RotateResult | PolicyResult;
 
 /** A rotation goes on by itself: what was done at once, and what is waited for. */
 export interface RotateResult {
@@ -169,14 +170,16 @@ export class Coordinator {
     try {
       const filed = await this.#ports.registry.kek(this.cg);
       if (filed === undefined) return;
-      const { kek, bytes } = filed;
-      if (await this.#isDue(kek, beat)) {
+      const refreshed = await this.#refresh(filed.kek, beat, say);
+      if (refreshed === 'done') {
         this.#resumeMs = this.#ports.now() + pauseMs;
-        await coordinateDealing(this.#ports, this.cg, undefined, say);
-      } else {
-        if (this.#beats % careBeats === 0) await this.#mend(kek, bytes, say);
-        await this.#turnOver(say);
+        this.#trouble = undefined;
+        return;
       }
+      // What cannot be refreshed now may want to be mended first, and keeps nothing else from going on.
+      if (this.#beats % careBeats === 0 || refreshed !== undefined) await this.#mend(say);
+      await this.#turnOver(say);
+      if (refreshed !== undefined) throw refreshed;
       this.#trouble = undefined;
     } catch (error) {
       this.#resumeMs = this.#ports.now() + pauseMs;
@@ -185,51 +188,49 @@ export class Coordinator {
     }
   }
 
-  /** Counted from the last time the shares moved; a downbeat that was missed is caught up with any later beat. */
-  async #isDue(kek: TdecKek, beat: number): Promise<boolean> {
-    const bars = refreshBars(kek, await this.#ports.registry.policy(kek.policyRoot));
-    if (bars === 0 || kek.state === 'retired' || kek.state === 'destroyed') return false;
-    const last = await this.#ports.registry.lastCertificate(kek.cg, kek.ver);
-    return beat >= (last?.beat ?? kek.activateBeat) + bars * this.#bar.beats;
+  /** Refreshes one version that is due: `done`, or why none of them could be; undefined when none is. */
+  async #refresh(active: TdecKek, beat: number, say: Say): Promise<'done' | Error | undefined> {
+    let problem: Error | undefined;
+    for (const ver of await this.#due(active, beat)) {
+      try {
+        await coordinateDealing(this.#ports, this.cg, { ver }, say);
+        return 'done';
+      } catch (error) {
+        if (!isHoldfastError(error)) throw error;
+        problem ??= error;
+      }
+    }
+    return problem;
   }
 
-  async #mend(kek: TdecKek, record: Uint8Array, say: Say): Promise<void> {
+  /**
+   * Versions whose shares are too old, the oldest shares first. Counted from when they were dealt, whatever became of the
+   * version since; a downbeat that was missed is caught up with any later beat.
+   */
+  async #due(active: TdecKek, beat: number): Promise<readonly number[]> {
+    const { registry } = this.#ports;
+    const bars = refreshBars(active, await registry.policy(active.policyRoot));
+    if (bars === 0) return [];
+    const due: { readonly ver: number; readonly dealt: number }[] = [];
+    for (const { kek } of await registry.versions(this.cg)) {
+      if (!isRefreshed(kek)) continue;
+      const said = (await registry.dealtBeat(this.cg, kek.ver)) ?? kek.activateBeat;
+      // A date that lies ahead is none.
+      const dealt = said > beat + this.#bar.beats ? 0 : said;
+      if (beat >= dealt + bars * this.#bar.beats) due.push({ ver: kek.ver, dealt });
+    }
+    return due.toSorted((a, b) => a.dealt - b.dealt).map(({ ver }) => ver);
+  }
+
+  /** What was begun and not finished, and what custodians lack of any version. */
+  async #mend(say: Say): Promise<void> {
     try {
       if (await finishBegun(this.#ports, this.cg, say)) return;
     } catch (error) {
       // Fewer than a quorum answer: those that do can be helped all the same.
       if (!isHoldfastError(error, 'KEY_UNAVAILABLE')) throw error;
     }
-    for (const { i } of await this.#behind(kek, record)) {
-      try {
-        await coordinateRepair(this.#ports, this.cg, i, say);
-      } catch (error) {
-        say(`custody: ${describeError(error)}`);
-      }
-    }
-  }
-
-  /** Members that answer and lack their shares, after they were shown the record. */
-  async #behind(kek: TdecKek, record: Uint8Array) {
-    const lacks = async (peer: string): Promise<boolean> => {
-      try {
-        const { shares } = await this.#ports.custodians.status(peer);
-        const own = shares.filter(
-          ({ cg, kekVer, gen, status }) =>
-            cg === kek.cg && kekVer === kek.ver && gen === kek.shareGen && status === 'active',
-        );
-        return own.length < 2;
-      } catch {
-        return false; // it does not answer: nothing can be done for it now
-      }
-    };
-    const asked = await Promise.all(
-      kek.custodians.map(async (each) => ({ each, lacks: await lacks(each.peer) })),
-    );
-    const lacking = asked.filter((row) => row.lacks).map(({ each }) => each);
-    if (lacking.length === 0) return [];
-    const { active } = await activateAll(this.#ports, kek, record);
-    return lacking.filter(({ peer }) => !active.includes(this.#ports.custodians.nameOf(peer)));
+    await repairAll(this.#ports, this.cg, say);
   }
 
   /** The steps of a rotation that are due now. */
@@ -251,7 +252,7 @@ export class Coordinator {
       case 'refresh':
       case 'reshare':
       case 'evict':
-        return coordinateDealing(this.#ports, this.cg, message, say);
+        return coordinateDealing(this.#ports, this.cg, { order: message }, say);
       case 'repair':
         return coordinateRepair(this.#ports, this.cg, lostOf(order), say);
       case 'policy':

@@ -60,10 +60,9 @@ export interface CoordinatorPorts {
     policy(root: CID | null): Promise<Pick<PolicyBody, 'refreshEveryBars'> | undefined>;
     /** First record and certificate of birth. */
     birth(cg: string): Promise<{ readonly kek: Uint8Array; readonly certificate: Uint8Array } | undefined>;
-    lastCertificate(
-      cg: string,
-      ver: number,
-    ): Promise<{ readonly n: number; readonly cid: CID; readonly beat: number } | undefined>;
+    lastCertificate(cg: string, ver: number): Promise<{ readonly n: number; readonly cid: CID } | undefined>;
+    /** When the shares of a version were dealt (`CustodyBook.dealtBeat`). */
+    dealtBeat(cg: string, ver: number): Promise<number | undefined>;
     /** Stores the blocks, then appends all together. Throws VERSION_CONFLICT when `subject` is not at `expected`. */
     file(subject: string, expected: number, records: readonly FiledAs[]): Promise<void>;
   };

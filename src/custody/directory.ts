@@ -179,6 +179,11 @@ export class CustodyDirectory {
     return Array.from({ length: highest }, (_, at) => book.kek(at + 1)).filter((kek) => kek !== undefined);
   }
 
+  /** Beat at which the shares of a version were dealt, as its records say (`CustodyBook.dealtBeat`). */
+  dealtBeat(version: number): number | undefined {
+    return this.#book.dealtBeat(version);
+  }
+
   /** What to remember; undefined while nothing is believed. */
   pin(): DirectoryPin | undefined {
     const { frostPk } = this.#book;

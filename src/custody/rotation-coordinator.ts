@@ -390,7 +390,7 @@ function noVotes(step: string, missing: ReadonlyMap<number, string>): HoldfastEr
   );
 }
 
-/** Those that take part; or, when that takes only time, until when they wait. Throws KEY_UNAVAILABLE when they are fewer than `needed`. */
+/** Those that take part; or, when that takes only time, until when as many wait as are needed. Throws KEY_UNAVAILABLE when they are fewer than `needed`. */
 async function greeted(
   members: readonly Voter[],
   payload: Readonly<Record<string, unknown>>,
@@ -399,8 +399,10 @@ async function greeted(
   const { given: begun, missing } = await votesOf(members, 'hello', payload, earlyOf);
   const there = members.filter(({ i }) => begun.has(i) && begun.get(i) === undefined);
   if (there.length >= needed) return there;
-  const early = [...begun.values()].find((why) => why !== undefined);
-  if (early !== undefined && begun.size >= needed) return early;
+  // They say the same but for the instant, which sorts as text.
+  const early = [...begun.values()].filter((why) => why !== undefined).toSorted();
+  const last = early[needed - there.length - 1];
+  if (last !== undefined) return last;
   throw new HoldfastError(
     'KEY_UNAVAILABLE',
     `${there.length} of ${needed} custodians take part; ${[...missing.values()].join(', ')}`,

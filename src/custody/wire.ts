@@ -8,7 +8,8 @@
 import { fieldsOf } from '../envelope/fields.ts';
 import { isMap } from '../core/shape.ts';
 import { HoldfastError } from '../core/errors.ts';
-import type { ShareKey, ShareStatus } from './share-state.ts';
+import type { TdecKek } from '../envelope/kek.ts';
+import { type ShareKey, shareKeys, type ShareStatus } from './share-state.ts';
 import type { SealingSource } from './sealing-key.ts';
 
 export interface CustodianHello {
@@ -57,6 +58,17 @@ export interface CustodianStatus {
   readonly givenInBar: number;
   /** What an operator should do something about, in words. */
   readonly warnings: readonly string[];
+}
+
+/** True when a custodian says that it holds its shares of both keys of a version, in the present generation. */
+export function holdsVersion(
+  shares: readonly HeldShare[],
+  { cg, ver, shareGen }: Pick<TdecKek, 'cg' | 'ver' | 'shareGen'>,
+): boolean {
+  const held = shares.filter(
+    (each) => each.cg === cg && each.kekVer === ver && each.gen === shareGen && each.status === 'active',
+  );
+  return shareKeys.every((key) => held.some((each) => each.key === key));
 }
 
 const helloNames = ['v', 'name', 'log', 'sigPk', 'dkgPk', 'prekey', 'prekeyEpoch'];

@@ -85,12 +85,19 @@ describe('the life of a key', () => {
     assert.equal(first({ shareGen: 2 }), false);
   });
 
-  test('shares move on by one generation, while they serve, and never back', () => {
+  test('shares move on by one generation, to others while they serve, and never back', () => {
     assert.equal(step({}, { ...generation(2) }), undefined);
     assert.equal(step({}, { ...generation(2, 5, 3) }), undefined, 'reshared to others');
     assert.match(step({}, { ...generation(3) }) ?? '', /generation 3 cannot follow 1/);
     assert.match(step({ ...generation(2) }, { ...generation(1) }) ?? '', /generation 1 cannot follow 2/);
-    assert.match(step({ state: 'retired' }, { ...generation(2), state: 'retired' }) ?? '', /retired/);
+    const retired = (changes: Partial<UnsignedKek>): string | undefined =>
+      step({ state: 'retired' }, { ...generation(2), state: 'retired', ...changes });
+    assert.equal(retired({}), undefined, 'renewed among the same members');
+    for (const changes of [generation(2, 5, 3), generation(2, 3, 3), generation(2, 3, 2, 'x')])
+      assert.match(retired(changes) ?? '', /shares of a retired key go to nobody else/);
+    const retiring = step({ state: 'decrypt-only' }, { ...generation(2), state: 'retired' });
+    assert.match(retiring ?? '', /retired/);
+    assert.match(retired({ state: 'destroyed' }) ?? '', /destroyed/);
     assert.match(step({}, { Yi: generation(2).Yi }) ?? '', /Yi changes only/);
     assert.match(
       step({}, { custodians: generation(1, 3, 2, 'x').custodians }) ?? '',

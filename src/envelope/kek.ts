@@ -162,8 +162,8 @@ const steps: Readonly<Record<KekState, readonly KekState[]>> = {
 
 /**
  * Why `after` may not follow `before` as the next record of the same version, in words; undefined when it may.
- * The state stays or takes one step forward; shares move on by at most one generation, and only while they serve;
- * what the key is never changes.
+ * The state stays or takes one step forward; shares move on by at most one generation, to others only while the key
+ * serves; what the key is never changes.
  */
 export function kekStepProblem(before: KekFields, after: KekFields): string | undefined {
   if (before.provider !== 'tdec' || after.provider !== 'tdec')
@@ -192,15 +192,24 @@ function generationProblem(before: TdecKek, after: TdecKek): string | undefined 
     const shares = ['t', 'n', 'C', 'Yi', 'frostYi'] as const;
     const changed = shares.find((name) => !same(before[name], after[name]));
     if (changed !== undefined) return `${changed} changes only with the share generation`;
-    const members = (kek: TdecKek): unknown => kek.custodians.map(({ i, org, sigPk }) => ({ i, org, sigPk }));
-    return same(members(before), members(after))
+    return same(membersOf(before), membersOf(after))
       ? undefined
       : 'custodians change only with the share generation';
   }
   if (after.shareGen !== before.shareGen + 1)
     return `share generation ${after.shareGen} cannot follow ${before.shareGen}`;
   const serving = after.state === 'pre-active' || after.state === 'active' || after.state === 'decrypt-only';
-  return serving ? undefined : `the shares of a ${after.state} key do not change any more`;
+  // It opens nothing more, and what somebody kept of its wraps its shares would still open: they are renewed, and go to nobody else.
+  const isRenewed =
+    before.state === 'retired' &&
+    after.state === 'retired' &&
+    before.t === after.t &&
+    same(membersOf(before), membersOf(after));
+  return serving || isRenewed ? undefined : `the shares of a ${after.state} key go to nobody else any more`;
+}
+
+function membersOf({ custodians }: TdecKek): unknown {
+  return custodians.map(({ i, org, sigPk }) => ({ i, org, sigPk }));
 }
 
 function same(a: unknown, b: unknown): boolean {

@@ -452,8 +452,9 @@ export class CeremonyWorld implements AsyncDisposable {
           const last = this.log.findLast(({ key }) => key.startsWith(`cert/${group}/${ver}/`));
           if (last === undefined) return undefined;
           const { cid, body } = openRecord(last.bytes);
-          return { cid, n: Number(Reflect.get(body, 'n')), beat: Number(Reflect.get(body, 'beat')) };
+          return { cid, n: Number(Reflect.get(body, 'n')) };
         },
+        dealtBeat: async (_, ver) => this.book().dealtBeat(ver),
         file: async (subject, expected, records) => this.#file(subject, expected, records),
       },
       signer: this.steward,

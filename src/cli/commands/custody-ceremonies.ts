@@ -6,7 +6,7 @@ import type { DoorClient } from '../../client/door-client.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { Signer } from '../../core/hash.ts';
 import { custodiansMax } from '../../core/limits.ts';
-import type { DealArgs, Seat } from '../../custody/ceremony-plan.ts';
+import { type DealArgs, isRefreshed, type Seat } from '../../custody/ceremony-plan.ts';
 import type { OrderResult } from '../../custody/coordinator-run.ts';
 import type { CustodyDirectory } from '../../custody/directory.ts';
 import { firstKeyOrder, thresholdOf } from '../../custody/first-key.ts';
@@ -59,11 +59,18 @@ const custodyRefresh: Command = {
   usage: '',
   summary: 'Give every custodian another share of the same key; old shares become worthless',
   positionals: [0, 0],
-  notes: 'Done by itself every so many bars (`custody policy show`). No document and no key record changes.',
+  notes: [
+    'Done by itself every so many bars (`custody policy show`). No document and no key record changes. During a rotation',
+    'the shares of both versions of the key are renewed, one after the other.',
+  ].join('\n'),
   async run(context) {
     await using door = await openDoor(context);
-    const { kek } = await present(context, door);
-    return await deal(context, door, 'refresh', kek, kek.t, kek.custodians.map(seatOf));
+    const { kek, versions } = await present(context, door);
+    const others = versions.filter((each) => each.ver !== kek.ver && isRefreshed(each));
+    let code = 0;
+    for (const each of [kek, ...others])
+      code ||= await deal(context, door, 'refresh', each, each.t, each.custodians.map(seatOf));
+    return code;
   },
 };
 
@@ -94,7 +101,10 @@ const custodyRepair: Command = {
   usage: 'NAME',
   summary: 'Give a custodian its shares again that it has lost',
   positionals: [1, 1],
-  notes: 'Done by itself for a custodian that answers and is behind. Nobody who helps learns the shares.',
+  notes: [
+    'Done by itself for a custodian that answers and is behind. Of every version of the key that is not destroyed. Nobody',
+    'who helps learns the shares. Exit status 1: a version could not be restored, for the reason that is said.',
+  ].join('\n'),
   async run(context) {
     await using door = await openDoor(context);
     const { kek, byName } = await present(context, door);
@@ -185,13 +195,18 @@ export const ceremonyCommands: readonly Command[] = [
 async function present(
   context: Context,
   door: DoorClient,
-): Promise<{ readonly kek: TdecKek; readonly byName: ReadonlyMap<string, string> }> {
+): Promise<{
+  readonly kek: TdecKek;
+  readonly versions: readonly TdecKek[];
+  readonly byName: ReadonlyMap<string, string>;
+}> {
   const directory: CustodyDirectory = await believed(door, context.data);
   const kek = directory.active();
   if (kek === undefined)
     throw new HoldfastError('KEY_UNAVAILABLE', `custody group ${directory.cg} has no active key`);
   const { custodians } = await door.custodyStatus({ signal: context.signal });
-  return { kek, byName: new Map(custodians.map(({ name, peer }) => [name, peer])) };
+  const byName = new Map(custodians.map(({ name, peer }) => [name, peer]));
+  return { kek, versions: directory.versions(), byName };
 }
 
 async function deal(
@@ -265,9 +280,11 @@ export function resultLines(result: OrderResult): string[] {
     ];
   const { ceremony, cg, t, n, kekVer, shareGen, active, behind, tookMs } = result;
   return [
+    ...('restored' in result ? [`restored: version ${result.restored.join(', ')} of the key`] : []),
     `${ceremony} done in ${tookMs} ms: group ${cg}, key ${kekVer}, generation ${shareGen}, ${t} of ${n} needed`,
     `shares active: ${active.join(', ')}`,
     ...(behind.length === 0 ? [] : [`behind, and repaired when they answer: ${behind.join(', ')}`]),
+    ...('failed' in result ? result.failed.map((why) => `not restored: ${why}`) : []),
   ];
 }
 
