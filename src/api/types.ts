@@ -219,6 +219,10 @@ export interface CustodyStatus {
   readonly alive: number;
   /** How many of those that answer may fail before something cannot be opened: of the version with the fewest. */
   readonly margin: number | null;
+  /** What the coordinator of custody does or waits for; null while none answers. */
+  readonly next: string | null;
+  /** Why what was due last could not be done; null when nothing is wrong, or no coordinator answers. */
+  readonly trouble: string | null;
   readonly canary: { readonly ok: boolean; readonly text: string; readonly beat: number } | null;
   /** Custodians caught lying, in words. */
   readonly misconduct: readonly string[];

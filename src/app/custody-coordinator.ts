@@ -168,6 +168,10 @@ export class CustodyCoordinator implements AsyncDisposable {
 
   #serve(): void {
     const own = this.#member.peer;
+    own.rpc.handle('custody.progress', async (_, { peer }) => {
+      this.#requireMine(hasRole(own.membership(), peer, 'door'));
+      return { head: { next: this.#rotation.next, trouble: this.#coordinator.trouble ?? null } };
+    });
     own.rpc.handleStream('custody.command', ({ body }, { peer }) =>
       this.#command(hasRole(own.membership(), peer, 'door'), new Uint8Array(body)),
     );
@@ -175,9 +179,7 @@ export class CustodyCoordinator implements AsyncDisposable {
 
   /** Orders are signed by who gives them; the door only carries them. */
   async *#command(allowed: boolean, order: Uint8Array): AsyncGenerator<RpcMessage> {
-    if (!allowed) throw new HoldfastError('FORBIDDEN', 'only a door may pass on orders');
-    if (!this.#isMine())
-      throw new HoldfastError('BEACON_UNAVAILABLE', 'another steward coordinates custody now, or soon will');
+    this.#requireMine(allowed);
     const said: string[] = [];
     let wake = (): void => undefined;
     let isDone = false;
@@ -204,6 +206,13 @@ export class CustodyCoordinator implements AsyncDisposable {
         });
     }
     yield { head: { result: { ...(await done) } } };
+  }
+
+  #requireMine(allowed: boolean): void {
+    if (!allowed)
+      throw new HoldfastError('FORBIDDEN', 'only a door may pass on orders, and ask how far they are');
+    if (!this.#isMine())
+      throw new HoldfastError('BEACON_UNAVAILABLE', 'another steward coordinates custody now, or soon will');
   }
 
   #background(work: Promise<unknown>): void {

@@ -246,6 +246,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
     const custodians = await Promise.all(this.#custodians().map((each) => this.#infoOf(each, active, keks)));
     const alive = custodians.filter(({ holds }) => active !== undefined && holds.includes(active.ver)).length;
     const versions = await Promise.all(keks.map((kek) => this.#versionInfo(kek, custodians)));
+    const { next, trouble } = await this.#progress();
     const shared = active === undefined ? undefined : sharedHostWarning(this.#holders(active), active.t);
     const canary = active === undefined ? undefined : await this.#canary.check();
     return {
@@ -260,6 +261,8 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       custodians,
       alive,
       margin: active === undefined ? null : (weakestOf(versions)?.margin ?? null),
+      next,
+      trouble,
       canary: canary === undefined ? null : { ok: canary.ok, text: canary.text, beat: canary.beat },
       misconduct: this.provider.misconduct.map((each) => misconductText(each, this.#nameOf(each.peer))),
       warnings: shared === undefined ? [] : [shared],
@@ -332,6 +335,24 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
         : null;
     const about = { version: ver, state, shareGen, createdAt, activateBeat, switched, left };
     return { ...about, ...marginOf(kek, custodians) };
+  }
+
+  /** As the steward says that coordinates custody; the others refuse. Nulls when none does. */
+  async #progress(): Promise<Pick<CustodyStatus, 'next' | 'trouble'>> {
+    const { peer } = this.#ports.member;
+    const asked = peersWithRole(peer.membership(), 'steward').map((steward) =>
+      peer.rpc.call(steward, 'custody.progress', { head: {} }, { timeoutMs: askMs }),
+    );
+    try {
+      const { head } = await Promise.any(asked);
+      const [next, trouble] = [fieldOf(head, 'next'), fieldOf(head, 'trouble')];
+      return {
+        next: typeof next === 'string' ? next : null,
+        trouble: typeof trouble === 'string' ? trouble : null,
+      };
+    } catch {
+      return { next: null, trouble: null }; // what a steward is missing for, the rest of the status says
+    }
   }
 
   async #infoOf(

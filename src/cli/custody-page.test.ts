@@ -67,6 +67,8 @@ function status(changes: Partial<CustodyStatus> = {}): CustodyStatus {
     custodians: [1, 2, 3, 4, 5].map((i) => custodian(i)),
     alive: 5,
     margin: 2,
+    next: 'no key is under version 1; it is retired at beat 45060',
+    trouble: null,
     canary: { ok: true, text: 'a canary key was given back in 6 ms', beat: 44_990 },
     misconduct: [],
     warnings: [],
@@ -83,6 +85,7 @@ describe('the page of custody', () => {
       /12 h 30 min \(12\.5 h\), 45000 beats; shares of generation 4, renewed every 8 bars/,
       /Margin {3}5 ready, margin 2/,
       /1 is decrypt-only; 640 branch keys moved on by rotation, 40 still to be moved; 5 hold its shares, margin 2/,
+      /Next {5}no key is under version 1; it is retired at beat 45060/,
       /Canary {3}a canary key was given back in 6 ms \(beat 44990\)/,
       /custodian-5 +unit 5 +ready +4 +2\.3 ms +105 +100/,
       /custodian-1, custodian-2, .*custodian-5: keys of … lie on the same machine/,
@@ -116,6 +119,9 @@ describe('the page of custody', () => {
       /Margin {3}5 ready, margin -1: nothing under version 1 can be opened until 1 more are back/,
     );
     assert.match(page, /2 hold its shares, margin -1/);
+    const stuck = status({ trouble: 'refresh: 3 custodians hold the present shares' });
+    assert.equal(custodyExit(stuck), 1);
+    assert.match(custodyPage(stuck, plain).join('\n'), /Trouble {2}refresh: 3 custodians hold/);
     const liar = status({ misconduct: ['custodian 1 signed a false partial decryption'] });
     assert.equal(custodyExit(liar), 1);
     assert.match(custodyLine(liar, plain), /caught lying/);

@@ -10,7 +10,7 @@ export function custodyExit(status: CustodyStatus): 0 | 1 | 5 {
   if (problem !== null || (serves === 'tdec' && key === null)) return 5;
   if ((margin !== null && margin < 0) || canary?.ok === false) return 5;
   const ill = status.custodians.some(({ index, state }) => index !== null && state !== 'ready');
-  return ill || misconduct.length > 0 || margin === 0 ? 1 : 0;
+  return ill || misconduct.length > 0 || margin === 0 || status.trouble !== null ? 1 : 0;
 }
 
 /** The line of the status page. */
@@ -59,6 +59,8 @@ export function custodyPage(status: CustodyStatus, paint: Paint): string[] {
           `Policy   ${key.policyVersion === null ? 'not known' : `version ${key.policyVersion}`}`,
         ]),
     ...rotationLines(status, paint),
+    ...(status.next === null ? [] : [`Next     ${status.next}`]),
+    ...(status.trouble === null ? [] : [paint('yellow', `Trouble  ${status.trouble}`)]),
     ...(canary === null
       ? []
       : [`Canary   ${canary.ok ? canary.text : paint('red', canary.text)} (beat ${canary.beat})`]),

@@ -127,6 +127,10 @@ describe('the document of a policy', () => {
       [{ classes: { secret: {} } }, /^policy\.classes\.secret: no such rule; there are public, internal/],
       [{ classes: { internal: { ops: ['open'] } } }, /classes\.internal\.ops: some of read, write/],
       [{ classes: { internal: { approvals: { k: 9 } } } }, /approvals\.k: an integer from 0 to 1 expected/],
+      [
+        { classes: { internal: { keyAgentOnly: true, approvals: { k: 1 } } } },
+        /^policy\.classes\.internal: keyAgentOnly or approvals expected, not both/,
+      ],
       [{ authorities: [] }, /authorities/],
       [{ authorities: ['xx'] }, /^policy\.authorities\[0\]: 64 hex digits/],
       [
@@ -153,7 +157,7 @@ describe('the document of a policy', () => {
       [{ authorities: [key] }, 'authorities', 'changes'],
       [{ classes: { public: { ops: ['read'] } } }, 'classes.public.ops', 'tightens'],
       [{ classes: { public: { maxItemsPerBar: 50_000 } } }, 'classes.public.maxItemsPerBar', 'widens'],
-      [{ classes: { restricted: { approvals: { k: 1 } } } }, 'classes.restricted.approvals.k', 'tightens'],
+      [{ classes: { internal: { approvals: { k: 1 } } } }, 'classes.internal.approvals.k', 'tightens'],
       [
         { classes: { restricted: { approvals: { of: [key] } } } },
         'classes.restricted.approvals.of',

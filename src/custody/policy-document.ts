@@ -35,11 +35,22 @@ export function changedPolicy(head: PolicyHead, document: unknown, writer: Uint8
   };
   try {
     const { frostSig: _, ...proposed } = parsePolicy(next);
+    requireReaders(proposed);
     return proposed;
   } catch (error) {
     if (!isHoldfastError(error, 'RECORD_INVALID')) throw error;
     throw new HoldfastError('ARGUMENT_INVALID', error.message, { cause: error });
   }
+}
+
+/** Custodians give keys of such a class to agents only, and agents bring no approvals: nobody could read it any more. */
+function requireReaders({ classes }: Pick<PolicyBody, 'classes'>): void {
+  for (const name of contentClasses)
+    if (classes[name].keyAgentOnly && classes[name].approvals.k > 0)
+      throw refused(
+        `policy.classes.${name}`,
+        'keyAgentOnly or approvals expected, not both: key agents bring no approvals',
+      );
 }
 
 /** The rules of a policy as `changedPolicy` takes them. */

@@ -29,7 +29,6 @@ import {
   type KeyChange,
   orderedVersion,
   planRotation,
-  type RotationProgress,
   type RotationStep,
   type RotationView,
   secretRotationsOk,
@@ -84,14 +83,10 @@ export interface RotationPorts {
   readonly pageItems?: number;
 }
 
-/** Keys counted for the progress; more are told as so many. */
-const countedMax = 1000;
-
 export class RotationCoordinator {
   readonly #ports: RotationPorts;
   #busy = false;
   #problem = '';
-  #switched = 0;
   #last: RotationStep = { step: 'idle', why: 'nothing was looked at yet' };
   #view: RotationView | undefined;
 
@@ -127,22 +122,14 @@ export class RotationCoordinator {
     }
   }
 
-  /** For status. */
-  async progress(): Promise<RotationProgress> {
-    const keks = (await this.#ports.registry.versions()).map(({ kek }) => kek);
-    const activeVer = keks.findLast(({ state }) => state === 'active')?.ver ?? 0;
-    const moving = keks.filter(({ state }) => state !== 'active' && state !== 'destroyed');
-    let left = 0;
-    for (const { ver } of moving)
-      left += (await this.#ports.registry.wrapsUnder(ver, countedMax)).items.length;
-    return {
-      activeVer,
-      moving: moving.map(({ ver, state }) => ({ ver, state })),
-      switched: this.#switched,
-      left,
-      next: stepText(this.#last),
-      problem: this.#problem,
-    };
+  /** What is done or waited for now, as the last look found it. */
+  get next(): string {
+    return stepText(this.#last);
+  }
+
+  /** What went wrong the last time, or ''. */
+  get problem(): string {
+    return this.#problem;
   }
 
   /** The field `secret_rotations_ok` of a BarReport: as it stands after the last `advance`. */
@@ -313,9 +300,6 @@ export class RotationCoordinator {
       to: to.kek,
       pageItems,
       members: this.#session(unionOf(from.kek, to.kek), 'switch', signal),
-      onSwitched: (count) => {
-        this.#switched += count;
-      },
     };
     await new SwitchRun(kit).run(signal);
   }

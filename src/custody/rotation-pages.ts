@@ -61,8 +61,6 @@ export interface PageKit {
   readonly to: TdecKek;
   readonly pageItems: number;
   readonly members: readonly Signatory[];
-  /** Told of keys that are filed under the new version. */
-  readonly onSwitched: (count: number) => void;
 }
 
 /** A custodian in the session, with its index in either version; 0 where it has no share. */
@@ -263,12 +261,9 @@ export class SwitchRun {
     const records = items.map((due, at) => this.#successor(due, certified, at));
     for (let at = 0; at < records.length; at += appendRecordsMax) {
       const group = records.slice(at, at + appendRecordsMax);
-      if (await registry.append(group, signal)) {
-        this.#kit.onSwitched(group.length);
-        continue;
-      }
+      if (await registry.append(group, signal)) continue;
       // Somebody changed one of them: that one is left, the others are not to wait for it.
-      for (const record of group) if (await registry.append([record], signal)) this.#kit.onSwitched(1);
+      for (const record of group) await registry.append([record], signal);
     }
   }
 

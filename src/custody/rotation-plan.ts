@@ -147,19 +147,6 @@ export function changeProblem(
   return now.beat >= quiet ? undefined : `version ${ver} was in use until lately; not before beat ${quiet}`;
 }
 
-/** How far a rotation is, for `custody status`. */
-export interface RotationProgress {
-  readonly activeVer: number;
-  /** Versions that are on their way in or out, with their state. */
-  readonly moving: readonly { readonly ver: number; readonly state: string }[];
-  /** Keys moved to the active version, and keys still under older ones (counted to a bound). */
-  readonly switched: number;
-  readonly left: number;
-  readonly next: string;
-  /** What went wrong the last time, or ''. */
-  readonly problem: string;
-}
-
 /**
  * The field `secret_rotations_ok` of a BarReport: false while a rotation is overdue by more than a bar, or one that
  * was begun cannot go on. A silent pulse is no failure of ours: nothing is due while nobody knows the time.

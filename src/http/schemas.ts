@@ -75,6 +75,8 @@ const custodyStatus = fields({
   custodians: list(fields({ name: text, peer: text, state: text, text, holds: list(revision) })),
   alive: count,
   margin: nullable({ type: 'integer' }),
+  next: nullable(text),
+  trouble: nullable(text),
   canary: nullable(fields({ ok: { type: 'boolean' }, text, beat: count })),
   misconduct: list(text),
   warnings: list(text),

@@ -54,7 +54,15 @@ test('an order refreshes the shares with one custodian dead, and it is repaired 
   await untilCustody(
     () => custodyAnswered(cluster),
     'custodian-2 is repaired',
-    ({ custodians }) => custodians.every(({ shareGen, state }) => state === 'ready' && shareGen === 2),
+    ({ custodians, versions: [version] }) =>
+      custodians.every(({ shareGen, state }) => state === 'ready' && shareGen === 2) &&
+      version?.holders === 5 &&
+      version.margin === 2,
+  );
+  await untilCustody(
+    () => custodyAnswered(cluster),
+    'the steward says what it waits for',
+    ({ next, trouble }) => next === 'version 1 is in use and not due' && trouble === null,
   );
   await checkRead();
 });
