@@ -10,7 +10,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';
-import { sameBytes } from '../core/bytes.ts';
+import { asBuffer, sameBytes } from '../core/bytes.ts';
 import type { HoldfastError } from '../core/errors.ts';
 import type { Kv, KvRow } from './kv.ts';
 import type { LogEntry } from './log.ts';
@@ -27,6 +27,11 @@ const copiedKey = 'cop';
 /** True for rows that belong to one view and not to the history it holds. */
 export function isOwnRow(key: string): boolean {
   return key === lateKey || key === copiedKey;
+}
+
+/** The same of a key as it is stored. */
+export function isOwnKey(key: Uint8Array): boolean {
+  return key.length === lateKey.length && isOwnRow(asBuffer(key).toString());
 }
 
 export class LateSignatures {
@@ -79,12 +84,13 @@ export class LateSignatures {
     return this.#isCopied;
   }
 
-  /** Rows of another view follow. Until they are complete, whoever opens this view finds it false. */
-  async beginCopy(): Promise<void> {
-    const unfinished = encodeRow(1, 'the copy of another view, which was not finished,');
-    await this.#kv.write(new Map([[lateKey, unfinished]]));
+  /** Rows of another view follow, and the returned one with them: as long as it is there, whoever opens this view finds it false. */
+  async beginCopy(): Promise<KvRow> {
+    const unfinished: KvRow = [lateKey, encodeRow(1, 'the copy of another view, which was not finished,')];
+    await this.#kv.write(new Map([unfinished]));
     this.#next = 1;
     this.#isCopied = true; // whoever asks meanwhile is told of nothing that is not proven
+    return unfinished;
   }
 
   /** They are complete: all their entries are to be opened, and the rows to be proven. */

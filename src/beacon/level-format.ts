@@ -17,9 +17,9 @@ interface Handle {
   readonly sizeBytes: number;
 }
 
-const footerBytes = 48;
-const trailerBytes = 5;
-const magic = 0xdb4775248b80fb57n;
+export const footerBytes = 48;
+export const trailerBytes = 5;
+export const magic = 0xdb4775248b80fb57n;
 
 /**
  * What is wrong with the bytes of a table file; undefined when every byte is as it was written: blocks lie one
@@ -98,8 +98,8 @@ export interface LogContents {
   readonly problem: string | undefined;
 }
 
-const logBlockBytes = 32 * 1024;
-const logHeaderBytes = 7;
+export const logBlockBytes = 32 * 1024;
+export const logHeaderBytes = 7;
 
 /** Reads a log (or MANIFEST) as LevelDB does, which gives up the rest of a 32 KiB block after a bad record. */
 export function readLog(log: Uint8Array): LogContents {
@@ -198,6 +198,11 @@ export function liveFiles(records: readonly Uint8Array[]): LiveFiles {
 function unmask(masked: number): number {
   const rotated = (masked - 0xa282ead8) >>> 0;
   return ((rotated << 15) | (rotated >>> 17)) >>> 0;
+}
+
+/** The other way round. */
+export function masked(crc: number): number {
+  return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
 }
 
 /** Decodes the Snappy format (format_description.txt of google/snappy). Throws RangeError when it is none. */

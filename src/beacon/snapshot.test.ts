@@ -1,7 +1,7 @@
 // A newcomer takes the rows of a view as they are, and is told of nothing in them that it has not proven.
 
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it, type TestContext } from 'node:test';
@@ -152,12 +152,19 @@ for (const [name, lie] of [
     (rows: SealedRow[]) => [...rows, proven].sort(([a], [b]) => Buffer.compare(a, b)),
   ],
 ] as const)
-  it(`is begun anew when the process ends in the middle of taking it${name}`, async (t) => {
-    const world = await World.create(t);
-    const newcomer = await world.newcomer(lie, (pages) => [...pages, 'stall']);
-    while (!(await newcomer.hasRows())) await sleep(5, undefined, { signal: t.signal });
-    await newcomer.crash(t.signal);
-  });
+  for (const [when, spoil, stopsAt] of [
+    ['in the middle of taking it', (pages: Uint8Array[]) => [...pages, 'stall'] as const, 'rows'],
+    ['before all of it is compared with the log', (pages: Uint8Array[]) => pages, 'log'],
+  ] as const)
+    it(`is begun anew when the process ends ${when}${name}`, async (t) => {
+      const world = await World.create(t);
+      const newcomer = await world.newcomer(lie, spoil);
+      if (stopsAt === 'log') newcomer.stallReads();
+      const isThere = stopsAt === 'log' ? () => newcomer.isComparing() : () => newcomer.hasBegun();
+      while (!(await isThere())) await sleep(5, undefined, { signal: t.signal });
+      assert.equal(newcomer.view.position().revision, 0, 'nothing of it counts yet');
+      await newcomer.crash();
+    });
 
 it('still has to prove what it took after it was started again', async (t) => {
   const world = await World.create(t);
@@ -254,6 +261,8 @@ class Newcomer {
   readonly #kv: LevelKv;
   readonly #stop = new AbortController();
   #following: Promise<void> = Promise.resolve();
+  #readsStall = false;
+  #isRead = false;
 
   private constructor(t: TestContext, path: string, kv: LevelKv, view: BeaconView) {
     this.#t = t;
@@ -271,7 +280,11 @@ class Newcomer {
     const { readFrom } = newcomer;
     const counted = {
       append: log.append.bind(log),
-      read: log.read.bind(log),
+      async *read(from: number, options?: { readonly signal?: AbortSignal }): AsyncGenerator<LogEntry> {
+        newcomer.#isRead = true;
+        if (newcomer.#readsStall) await sleep(2000);
+        yield* log.read(from, options);
+      },
       head: log.head.bind(log),
       snapshot: log.snapshot.bind(log),
       watch: (from: number, options: { readonly signal: AbortSignal }): AsyncIterable<LogEntry> => {
@@ -290,8 +303,18 @@ class Newcomer {
     await proveRows(this.view, scratch, signal);
   }
 
-  async hasRows(): Promise<boolean> {
-    return (await this.#kv.get(rowKey('log', 1))) !== undefined;
+  /** All rows are in force, and the log is asked for where they end. */
+  async isComparing(): Promise<boolean> {
+    return this.#isRead && (await this.#kv.get(rowKey('log', 1))) !== undefined;
+  }
+
+  async hasBegun(): Promise<boolean> {
+    return (await this.#kv.get('sig')) !== undefined;
+  }
+
+  /** From now on the log does not say what it holds. */
+  stallReads(): void {
+    this.#readsStall = true;
   }
 
   async close(): Promise<void> {
@@ -306,12 +329,12 @@ class Newcomer {
     return view.isCopied;
   }
 
-  /** What is on the disk in the middle of taking a snapshot is refused at the next start. */
-  async crash(signal: AbortSignal): Promise<void> {
-    const copy = await LevelKv.open(await directory(this.#t));
-    for await (const rows of this.#kv.sealedRows()) await copy.writeSealed(rows);
-    signal.throwIfAborted();
-    await assert.rejects(BeaconView.open(copy), { code: 'RECORD_CORRUPT', message: /not finished/ });
+  /** What is on the disk now is refused at the next start. */
+  async crash(): Promise<void> {
+    const copy = await directory(this.#t);
+    await cp(this.#directory, copy, { recursive: true });
+    const kv = await LevelKv.open(copy);
+    await assert.rejects(BeaconView.open(kv), { code: 'RECORD_CORRUPT', message: /not finished/ });
   }
 }
 

@@ -8,6 +8,7 @@
 
 import { asBuffer } from '../core/bytes.ts';
 import { rpcBodyBytesMax } from '../core/limits.ts';
+import type { KvRow } from './kv.ts';
 import { corrupt } from './seal.ts';
 
 /** A stored row: its key and its value with its checksum. */
@@ -17,8 +18,12 @@ export type SealedRow = readonly [key: Uint8Array, sealed: Uint8Array];
 export interface CopyableKv {
   /** All rows of this moment in key order, some at a time. */
   sealedRows(): AsyncIterable<readonly SealedRow[]>;
-  /** Adds rows of another; on disk after the next `write`. */
-  writeSealed(rows: readonly SealedRow[]): Promise<void>;
+  /**
+   * Puts rows of another, which come in key order, and `own` in the place of all that are there: all of them when it
+   * resolves, on the disk, and none when it throws or the process ends before. Throws RECORD_CORRUPT when they are not in
+   * order, DISK_FULL or BEACON_UNAVAILABLE with `readOnly: true` when they cannot be written, and what `pages` throws.
+   */
+  replaceAll(pages: AsyncIterable<readonly SealedRow[]>, own: readonly KvRow[]): Promise<void>;
   /** Removes every row. */
   clear(): Promise<void>;
 }

@@ -16,6 +16,7 @@ import { openBorn } from './birth.ts';
 import { isDiskFull } from './errno.ts';
 import type { KeyRange, Kv, KvChanges, KvRow } from './kv.ts';
 import { type CheckedAtOpen, checkLevel, keepChecking } from './level-check.ts';
+import { removeTablesBeside, TablesBeside, withRows } from './level-load.ts';
 import type { LogPosition } from './log.ts';
 import { decodeState, positionKey } from './rows.ts';
 import { sealValue, storeError, unsealValue } from './seal.ts';
@@ -56,7 +57,9 @@ export class LevelKv implements Kv, CopyableKv {
    */
   static async open(directory: string, options: LevelKvOptions = {}): Promise<LevelKv> {
     const { sync = true, checkBytesMax } = options;
-    return new LevelKv(directory, await openDb(directory, sync, checkBytesMax), sync);
+    const opened = await openDb(directory, sync, checkBytesMax);
+    await removeTablesBeside(directory); // only now is it certain that nobody is writing them
+    return new LevelKv(directory, opened, sync);
   }
 
   /** What is asked for in one turn takes one trip to LevelDB's threads: the trip costs more than the look. */
@@ -119,10 +122,13 @@ export class LevelKv implements Kv, CopyableKv {
     await this.#allChecked;
     this.#checkWhole();
     const rows = this.#db.iterator<Uint8Array, Uint8Array>({ ...bytesAsKeys, valueEncoding: 'view' });
+    let next = rows.nextv(copiedRowsMax);
     try {
       for (;;) {
-        const page = await rows.nextv(copiedRowsMax);
+        const page = await next;
         if (page.length === 0) return;
+        next = rows.nextv(copiedRowsMax); // is read while this one is sent
+        next.catch(() => undefined); // thrown when its turn comes
         yield page;
       }
     } catch (error) {
@@ -132,33 +138,59 @@ export class LevelKv implements Kv, CopyableKv {
     }
   }
 
-  async writeSealed(rows: readonly SealedRow[]): Promise<void> {
+  async replaceAll(pages: AsyncIterable<readonly SealedRow[]>, own: readonly KvRow[] = []): Promise<void> {
     this.#checkWhole();
-    const batch = this.#db.batch();
-    for (const [key, sealed] of rows) batch.put<Uint8Array, Uint8Array>(key, sealed, bytesAsKeys);
+    const tables = await this.#writing(() => TablesBeside.begin(this.#directory, this.#sync));
     try {
-      await batch.write();
-    } catch (cause) {
-      throw readOnly(this.#directory, cause);
+      for await (const rows of withRows(pages, own.map(sealedRow)))
+        await this.#writing(() => tables.add(rows));
+      await this.#writing(() => tables.finish());
+      await this.#writing(() => this.#exchange(tables));
+    } finally {
+      await tables[Symbol.asyncDispose]();
     }
   }
 
   async clear(): Promise<void> {
-    await this.#db.clear();
+    await this.replaceAll(nothing());
   }
 
   async reopen(): Promise<void> {
     await this[Symbol.asyncDispose]();
-    const opened = await openDb(this.#directory, this.#sync);
-    this.#db = opened.db;
-    this.#checking = new AbortController();
-    this.#keepChecking(opened.files);
+    this.#use(await openDb(this.#directory, this.#sync));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#checking.abort();
     await this.#checked;
     await this.#db.close();
+  }
+
+  /** Whatever comes of it, the rows are open again: those from before or all of the others. */
+  async #exchange(tables: TablesBeside): Promise<void> {
+    await this[Symbol.asyncDispose]();
+    try {
+      await tables.putInForce();
+    } catch (error) {
+      this.#use(await openDb(this.#directory, this.#sync));
+      throw error;
+    }
+    // What this process wrote a moment ago it need not look at before it begins.
+    this.#use({ ...(await openDb(this.#directory, false)), ...(this.#sync ? { files: allChecked } : {}) });
+  }
+
+  #use({ db, files }: Opened): void {
+    this.#db = db;
+    this.#checking = new AbortController();
+    this.#keepChecking(files);
+  }
+
+  async #writing<T>(write: () => Promise<T>): Promise<T> {
+    try {
+      return await write();
+    } catch (error) {
+      throw error instanceof HoldfastError ? error : readOnly(this.#directory, error);
+    }
   }
 
   #keepChecking(files: CheckedAtOpen | undefined): void {
@@ -227,6 +259,17 @@ interface Opened {
   readonly db: Db;
   /** Absent for scratch. */
   readonly files: CheckedAtOpen | undefined;
+}
+
+const allChecked: CheckedAtOpen = { unchecked: [] };
+
+function sealedRow([key, value]: KvRow): SealedRow {
+  const bytes = utf8(key);
+  return [bytes, sealValue(bytes, value)];
+}
+
+async function* nothing(): AsyncGenerator<never> {
+  // There is none.
 }
 
 async function openDb(directory: string, isChecked: boolean, checkBytesMax?: number): Promise<Opened> {

@@ -58,7 +58,7 @@ import {
   nextEntry,
   versionConflict,
 } from './log.ts';
-import { falseRecord, isOwnRow, LateSignatures } from './late.ts';
+import { falseRecord, isOwnKey, isOwnRow, LateSignatures } from './late.ts';
 import { Lru } from './lru.ts';
 import type {
   BeaconQueries,
@@ -94,7 +94,7 @@ import {
   type ViewState,
 } from './rows.ts';
 import { corrupt } from './seal.ts';
-import { packRows, unpackRows } from './snapshot.ts';
+import { packRows, type SealedRow, unpackRows } from './snapshot.ts';
 
 export interface ViewOptions {
   /** Bytes of current versions kept decoded in memory. Default 16 MiB; 0 keeps none. */
@@ -629,7 +629,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     this.#late.check();
     if (copyable === undefined || this.#late.next !== undefined || this.isCopied)
       throw new HoldfastError('NOT_FOUND', 'this view has no rows to give away that it has proven itself');
-    return packRows(copyable.sealedRows(), (key) => !isOwnRow(asBuffer(key).toString()));
+    return packRows(copyable.sealedRows(), (key) => !isOwnKey(key));
   }
 
   /** True while its rows are those of another view, and nobody has folded all their entries to compare (copied.ts). */
@@ -778,10 +778,8 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     const { copyable } = this.#kv;
     if (log.snapshot === undefined || copyable === undefined) return;
     try {
-      await this.#late.beginCopy();
-      const isTaken = (key: Uint8Array): boolean => !isOwnRow(asBuffer(key).toString());
-      for await (const page of log.snapshot({ signal }))
-        await copyable.writeSealed(unpackRows(page).filter(([key]) => isTaken(key)));
+      const unfinished = await this.#late.beginCopy();
+      await copyable.replaceAll(othersRows(log.snapshot({ signal })), [unfinished]);
       const state = await this.#copiedState(log, signal);
       await this.#late.endCopy();
       this.#state = state;
@@ -1180,6 +1178,8 @@ const usesMax = 1000;
 const branchKeysCached = 1024;
 /** Newest entries that are verified at the start: LevelDB may have replayed that much of its log. */
 const tailBytes = 16 * 1024 * 1024;
+/** Read at a time: a trip to LevelDB's threads costs more than a look. */
+const tailRowsMax = 64;
 /** Entries folded in one batch while catching up. */
 const groupEntriesMax = 512;
 const groupBytesMax = 4 * 1024 * 1024;
@@ -1212,6 +1212,11 @@ function splitBehind(entries: readonly LogEntry[], moments: ReadonlySet<Moment>)
   const cuts = [...new Set([0, ...ends, entries.length])].toSorted((a, b) => a - b);
   if (cuts.length <= 2) return [entries];
   return cuts.slice(1).map((end, index) => entries.slice(cuts[index], end));
+}
+
+/** The rows of another view but those that say what that one had proven. */
+async function* othersRows(pages: AsyncIterable<Uint8Array>): AsyncGenerator<readonly SealedRow[]> {
+  for await (const page of pages) yield unpackRows(page).filter(([key]) => !isOwnKey(key));
 }
 
 function isBroken(error: unknown): boolean {
@@ -1258,18 +1263,23 @@ async function* grouped(entries: AsyncIterable<LogEntry>, goal: number): AsyncGe
   yield* groupsOf(entries, mayGrow);
 }
 
+/** The chain alone: it covers every byte of an entry, so none has to be decoded. */
 async function verifyTail(kv: Kv, position: LogPosition): Promise<void> {
   let later: LogPosition & { readonly payload?: Uint8Array } = position;
   let sizeBytes = 0;
-  for (let revision = position.revision; revision > 0 && sizeBytes < tailBytes; revision--) {
-    const row = await kv.get(rowKey('log', revision));
-    if (row === undefined) throw corrupt(`the view's copy of log entry ${revision}`, 'is missing');
-    const entry = decodeEntryRow(revision, row);
-    const claimed = later.payload === undefined ? entry.chain : nextChain(entry, later.payload);
-    if (!sameBytes(claimed, later.chain))
-      throw corrupt(`the view's copy of log entry ${revision}`, discontinuity);
-    later = entry;
-    sizeBytes += row.length;
+  for (let last = position.revision; last > 0 && sizeBytes < tailBytes; last -= tailRowsMax) {
+    const revisions = Array.from({ length: Math.min(last, tailRowsMax) }, (_, index) => last - index);
+    const rows = await kv.getMany(revisions.map((revision) => rowKey('log', revision)));
+    for (const [index, revision] of revisions.entries()) {
+      const row = rows[index];
+      if (row === undefined) throw corrupt(`the view's copy of log entry ${revision}`, 'is missing');
+      const entry = { revision, chain: row.subarray(0, 32), payload: row.subarray(32) };
+      const claimed = later.payload === undefined ? entry.chain : nextChain(entry, later.payload);
+      if (!sameBytes(claimed, later.chain))
+        throw corrupt(`the view's copy of log entry ${revision}`, discontinuity);
+      later = entry;
+      sizeBytes += row.length;
+    }
   }
 }
 

@@ -18,7 +18,7 @@ for (const [bytes, expected] of vectors) {
   });
 }
 
-it('does not depend on where eight bytes begin', () => {
+it('does not depend on where sixteen bytes begin', () => {
   const bytes = Uint8Array.from({ length: 64 }, (_, index) => (index * 37) & 0xff);
   for (let length = 0; length <= 40; length++) {
     const shifted = new Uint8Array(72);

