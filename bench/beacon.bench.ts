@@ -15,7 +15,6 @@ import { parseArgs, promisify } from 'node:util';
 import { ClassicLevel } from 'classic-level';
 import { type Append, type BeaconLog, encodeAppend } from '../src/beacon/log.ts';
 import { LevelLog } from '../src/beacon/level.ts';
-import { packRows } from '../src/beacon/snapshot.ts';
 import { BeaconView } from '../src/beacon/view.ts';
 import { LevelKv } from '../src/beacon/view-level.ts';
 import { natsSkip } from '../test/support/nats-server.ts';
@@ -140,7 +139,7 @@ async function benchSnapshot(log: LevelLog, kv: LevelKv): Promise<void> {
     read: (from, options) => log.read(from, options),
     watch: (from, options) => log.watch(from, options),
     head: () => log.head(),
-    snapshot: () => packRows(kv.sealedRows(), () => true),
+    snapshot: () => kv.packedRows(() => true),
     [Symbol.asyncDispose]: async () => undefined,
   };
   const copied = join(directory, 'copied');

@@ -48,7 +48,7 @@ async function checkOnce(path: string, bytesMax: number): Promise<CheckedAtOpen>
   }
   const unchecked: number[] = [];
   let left = bytesMax;
-  for (const [number, sizeBytes] of live.tables) {
+  for (const [number, { sizeBytes }] of live.tables) {
     left -= sizeBytes;
     if (left < 0) unchecked.push(number);
     else await checkTable(path, number, sizeBytes);
@@ -70,7 +70,7 @@ export async function keepChecking(
   let isFirst = true;
   try {
     for (;;) {
-      for (const [number, sizeBytes] of (await readLive(path))?.tables ?? []) {
+      for (const [number, { sizeBytes }] of (await readLive(path))?.tables ?? []) {
         if (!round.has(number)) continue;
         const began = performance.now();
         await checkWhileLive(path, number, sizeBytes);
@@ -106,7 +106,8 @@ async function checkTable(path: string, number: number, sizeBytes: number): Prom
   );
 }
 
-async function readLive(path: string): Promise<LiveFiles | undefined> {
+/** The files that `path` consists of now; undefined where there is no CURRENT. Throws RECORD_CORRUPT. */
+export async function readLive(path: string): Promise<LiveFiles | undefined> {
   const current = await readIfThere(join(path, 'CURRENT'));
   if (current === undefined) return undefined;
   const name = /^(MANIFEST-\d+)\n$/.exec(asBuffer(current).toString('latin1'))?.[1];

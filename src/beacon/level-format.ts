@@ -12,7 +12,7 @@ import { asBuffer } from '../core/bytes.ts';
 import { crc32c } from '../core/crc32c.ts';
 
 /** A run of bytes in a table. */
-interface Handle {
+export interface Handle {
   readonly offset: number;
   readonly sizeBytes: number;
 }
@@ -65,8 +65,17 @@ function checkBlock(table: Uint8Array, { offset, sizeBytes }: Handle): void {
   }
 }
 
-/** The contents of a checked block. */
-function openBlock(table: Uint8Array, handle: Handle): Uint8Array {
+/** Where the index block of a table lies, by its footer: its last bytes. Throws RangeError. */
+export function indexHandle(footer: Uint8Array): Handle {
+  if (asBuffer(footer).readBigUInt64LE(footerBytes - 8) !== magic)
+    throw new RangeError('does not end as a table');
+  const places = new Reader(footer);
+  places.handle(); // the metaindex block
+  return places.handle();
+}
+
+/** The contents of a block, whose checksum is checked. Throws RangeError. */
+export function openBlock(table: Uint8Array, handle: Handle): Uint8Array {
   checkBlock(table, handle);
   const { offset, sizeBytes } = handle;
   const bytes = table.subarray(offset, offset + sizeBytes);
@@ -76,8 +85,8 @@ function openBlock(table: Uint8Array, handle: Handle): Uint8Array {
   throw new RangeError(`has a block of unknown compression ${compression} at ${offset}`);
 }
 
-/** The handles that are the values of an index or metaindex block. */
-function handlesIn(block: Uint8Array): Handle[] {
+/** The handles that are the values of an index or metaindex block. Throws RangeError. */
+export function handlesIn(block: Uint8Array): Handle[] {
   const restarts = asBuffer(block).readUInt32LE(block.length - 4);
   const entries = new Reader(block.subarray(0, block.length - 4 * (restarts + 1)));
   const handles: Handle[] = [];
@@ -156,17 +165,24 @@ function* fragments(log: Uint8Array): Generator<Fragment> {
   }
 }
 
+/** A table as a MANIFEST names it. Its first and last key have LevelDB's 8 bytes behind them. */
+export interface LiveTable {
+  readonly sizeBytes: number;
+  readonly smallest: Uint8Array;
+  readonly largest: Uint8Array;
+}
+
 /** The files that make up a store, as its MANIFEST tells. */
 export interface LiveFiles {
-  /** File number → size in bytes. */
-  readonly tables: ReadonlyMap<number, number>;
+  /** By file number. */
+  readonly tables: ReadonlyMap<number, LiveTable>;
   /** Log files from this number on hold what is in no table yet. */
   readonly logNumber: number;
 }
 
 /** Replays the records of a MANIFEST. Throws RangeError for a record it cannot read. */
 export function liveFiles(records: readonly Uint8Array[]): LiveFiles {
-  const tables = new Map<number, number>();
+  const tables = new Map<number, LiveTable>();
   let logNumber = 0;
   for (const record of records) {
     const edit = new Reader(record);
@@ -185,9 +201,10 @@ export function liveFiles(records: readonly Uint8Array[]): LiveFiles {
         tables.delete(edit.varint());
       } else if (tag === 7) {
         edit.varint(); // level
-        tables.set(edit.varint(), edit.varint());
-        edit.skip(edit.varint()); // smallest key
-        edit.skip(edit.varint()); // largest key
+        const number = edit.varint();
+        const sizeBytes = edit.varint();
+        const smallest = edit.take(edit.varint());
+        tables.set(number, { sizeBytes, smallest, largest: edit.take(edit.varint()) });
       } else throw new RangeError(`has an unknown field ${tag}`);
     }
   }
@@ -207,26 +224,44 @@ export function masked(crc: number): number {
 
 /** Decodes the Snappy format (format_description.txt of google/snappy). Throws RangeError when it is none. */
 function unsnap(compressed: Uint8Array): Uint8Array {
-  const input = new Reader(compressed);
-  const out = new Uint8Array(input.varint());
-  let at = 0;
-  while (!input.done) {
-    const tag = input.byte();
+  const start = new Reader(compressed);
+  const out = new Uint8Array(start.varint());
+  const end = compressed.length;
+  let at = start.at;
+  let to = 0;
+  while (at < end) {
+    const tag = compressed[at++] ?? 0;
     const kind = tag & 3;
-    if (kind === 0) {
-      const short = tag >>> 2;
-      const sizeBytes = (short < 60 ? short : input.little(short - 59)) + 1;
-      out.set(input.take(sizeBytes), at);
+    // Short numbers stand in the tag, others behind it: of literals their length, of copies how far back they begin.
+    const own = tag >>> 2;
+    const behind = kind === 0 ? Math.max(0, own - 59) : kind === 3 ? 4 : kind;
+    let number = 0;
+    for (let index = 0, scale = 1; index < behind; index++, scale *= 256)
+      number += (compressed[at++] ?? 0) * scale;
+    const sizeBytes = kind === 1 ? (own & 7) + 4 : 1 + (kind === 0 && behind > 0 ? number : own);
+    const back = kind === 0 ? 0 : kind === 1 ? ((tag >>> 5) << 8) | number : number;
+    if (to + sizeBytes > out.length) throw new RangeError(notWhole);
+    if (kind !== 0) {
+      if (back === 0 || back > to) throw new RangeError(notWhole);
+      if (sizeBytes >= longBytes && back >= sizeBytes) {
+        out.copyWithin(to, to - back, to - back + sizeBytes);
+        to += sizeBytes;
+      } else for (const stop = to + sizeBytes; to < stop; to++) out[to] = out[to - back] ?? 0;
+    } else if (at + sizeBytes > end) {
+      throw new RangeError(notWhole);
+    } else if (sizeBytes >= longBytes) {
+      out.set(compressed.subarray(at, at + sizeBytes), to);
       at += sizeBytes;
-      continue;
-    }
-    const sizeBytes = kind === 1 ? ((tag >>> 2) & 7) + 4 : (tag >>> 2) + 1;
-    const back = kind === 1 ? ((tag >>> 5) << 8) | input.byte() : input.little(kind === 2 ? 2 : 4);
-    if (back === 0 || back > at) throw new RangeError('has a block that does not decompress');
-    for (let count = 0; count < sizeBytes; count++, at++) out[at] = out[at - back] ?? 0;
+      to += sizeBytes;
+    } else for (const stop = at + sizeBytes; at < stop; at++, to++) out[to] = compressed[at] ?? 0;
   }
+  if (at !== end || to !== out.length) throw new RangeError(notWhole);
   return out;
 }
+
+/** Fewer bytes are copied sooner than somebody is called to do it. */
+const longBytes = 32;
+const notWhole = 'has a block that does not decompress';
 
 class Reader {
   readonly #bytes: Uint8Array;
@@ -254,13 +289,6 @@ class Reader {
       if (byte < 0x80) return value;
     }
     throw new RangeError('has a number that is too large');
-  }
-
-  /** A number of 1…4 bytes, little-endian. */
-  little(bytesCount: number): number {
-    let value = 0;
-    for (let index = 0; index < bytesCount; index++) value += this.byte() * 256 ** index;
-    return value;
   }
 
   take(count: number): Uint8Array {

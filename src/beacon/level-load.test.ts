@@ -13,7 +13,7 @@ import { liveFiles, readLog, tableProblem } from './level-format.ts';
 import { withRows } from './level-load.ts';
 import { TableBuilder } from './level-tables.ts';
 import { sealValue } from './seal.ts';
-import type { SealedRow } from './snapshot.ts';
+import { type SealedRow, unpackRows } from './snapshot.ts';
 import { LevelKv } from './view-level.ts';
 
 it('is read by LevelDB as what it was made of, and written to like any store', async (t) => {
@@ -196,7 +196,8 @@ async function* inPages(rows: readonly SealedRow[], size: number): AsyncGenerato
 }
 
 async function rowsOf(kv: LevelKv): Promise<SealedRow[]> {
-  return (await Array.fromAsync(kv.sealedRows())).flat().map(([key, value]) => [plain(key), plain(value)]);
+  const pages = await Array.fromAsync(kv.packedRows(() => true));
+  return pages.flatMap(unpackRows).map(([key, value]) => [plain(key), plain(value)]);
 }
 
 async function textAt(kv: LevelKv, key: string): Promise<string | undefined> {

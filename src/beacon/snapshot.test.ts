@@ -19,7 +19,7 @@ import { RemoteLog } from './remote.ts';
 import { decodeHead, encodePointer, rowKey } from './rows.ts';
 import { sealValue, unsealValue } from './seal.ts';
 import { serveBeacon } from './serve.ts';
-import { packRows, type SealedRow, unpackRows } from './snapshot.ts';
+import { PageWriter, type SealedRow, unpackRows } from './snapshot.ts';
 import { BeaconView } from './view.ts';
 import { LevelKv } from './view-level.ts';
 
@@ -196,7 +196,7 @@ class World {
   }
 
   async rows(): Promise<SealedRow[]> {
-    return (await Array.fromAsync(this.#kv.sealedRows())).flat();
+    return rowsIn(this.#kv);
   }
 
   async append(address: string, isForged = false): Promise<void> {
@@ -225,23 +225,9 @@ class World {
     const rpc = new Loopback();
     const kv = this.#kv;
     async function* snapshot(): AsyncGenerator<Uint8Array> {
-      const rows = lie((await Array.fromAsync(kv.sealedRows())).flat());
-      async function* inPages(): AsyncGenerator<SealedRow[]> {
-        yield rows;
-      }
-      const pages = await Array.fromAsync(packRows(inPages(), () => true));
-      const half = pages.flatMap((page) => {
-        const all = unpackRows(page);
-        const middle = all.length >>> 1;
-        return [all.slice(0, middle), all.slice(middle)];
-      });
-      const small: Uint8Array[] = [];
-      for (const part of half) {
-        async function* one(): AsyncGenerator<SealedRow[]> {
-          yield part;
-        }
-        small.push(...(await Array.fromAsync(packRows(one(), () => true))));
-      }
+      const rows = lie(await rowsIn(kv));
+      const middle = rows.length >>> 1;
+      const small = [rows.slice(0, middle), rows.slice(middle)].flatMap(packed);
       for (const page of spoil(small)) {
         if (page === undefined) throw new TypeError('the other end is gone');
         if (page === 'stall') await sleep(2000);
@@ -336,6 +322,20 @@ class Newcomer {
     const kv = await LevelKv.open(copy);
     await assert.rejects(BeaconView.open(kv), { code: 'RECORD_CORRUPT', message: /not finished/ });
   }
+}
+
+async function rowsIn(kv: LevelKv): Promise<SealedRow[]> {
+  return (await Array.fromAsync(kv.packedRows(() => true))).flatMap(unpackRows);
+}
+
+function packed(rows: readonly SealedRow[]): Uint8Array[] {
+  const pages: Uint8Array[] = [];
+  const page = new PageWriter();
+  for (const row of rows) {
+    if (!page.fits(...row)) pages.push(page.take());
+    page.add(...row);
+  }
+  return [...pages, page.take()];
 }
 
 function changed(row: SealedRow, key: string, change: (value: Uint8Array) => Uint8Array): SealedRow {

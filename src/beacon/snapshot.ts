@@ -6,7 +6,7 @@
 // Whoever takes them believes none of it: where they end must be in the log, every entry in them is opened before
 // anybody is told of it (late.ts), and in the end all entries are folded again beside them and compared (copied.ts).
 
-import { asBuffer } from '../core/bytes.ts';
+import { asBuffer, unfilled } from '../core/bytes.ts';
 import { rpcBodyBytesMax } from '../core/limits.ts';
 import type { KvRow } from './kv.ts';
 import { corrupt } from './seal.ts';
@@ -16,8 +16,8 @@ export type SealedRow = readonly [key: Uint8Array, sealed: Uint8Array];
 
 /** Besides Kv: what can give its rows away and take those of another as they are. */
 export interface CopyableKv {
-  /** All rows of this moment in key order, some at a time. */
-  sealedRows(): AsyncIterable<readonly SealedRow[]>;
+  /** All rows of one moment in key order, in pages. `isSent`: which of them. Throws RECORD_CORRUPT. */
+  packedRows(isSent: (key: Uint8Array) => boolean): AsyncIterable<Uint8Array>;
   /**
    * Puts rows of another, which come in key order, and `own` in the place of all that are there: all of them when it
    * resolves, on the disk, and none when it throws or the process ends before. Throws RECORD_CORRUPT when they are not in
@@ -32,26 +32,45 @@ export interface CopyableKv {
 const pageBytesMax = rpcBodyBytesMax / 4;
 const headBytes = 8;
 
-/** Rows as they travel. `isSent`: which of them. */
-export async function* packRows(
-  pages: AsyncIterable<readonly SealedRow[]>,
-  isSent: (key: Uint8Array) => boolean,
-): AsyncGenerator<Uint8Array> {
-  let rows: SealedRow[] = [];
-  let sizeBytes = 0;
-  for await (const page of pages)
-    for (const row of page) {
-      if (!isSent(row[0])) continue;
-      const rowBytes = headBytes + row[0].length + row[1].length;
-      if (sizeBytes > 0 && sizeBytes + rowBytes > pageBytesMax) {
-        yield packed(rows, sizeBytes);
-        rows = [];
-        sizeBytes = 0;
-      }
-      rows.push(row);
-      sizeBytes += rowBytes;
-    }
-  if (rows.length > 0) yield packed(rows, sizeBytes);
+/** Puts rows into pages. */
+export class PageWriter {
+  #page: Uint8Array = new Uint8Array();
+  #view = new DataView(this.#page.buffer);
+  #end = 0;
+
+  get isEmpty(): boolean {
+    return this.#end === 0;
+  }
+
+  fits(key: Uint8Array, sealed: Uint8Array): boolean {
+    return this.isEmpty || this.#end + rowBytes(key, sealed) <= pageBytesMax;
+  }
+
+  add(key: Uint8Array, sealed: Uint8Array): void {
+    if (this.isEmpty) this.#begin(Math.max(pageBytesMax, rowBytes(key, sealed)));
+    this.#view.setUint32(this.#end, key.length);
+    this.#view.setUint32(this.#end + 4, sealed.length);
+    const keyAt = this.#end + headBytes;
+    this.#page.set(key, keyAt);
+    this.#page.set(sealed, keyAt + key.length);
+    this.#end = keyAt + key.length + sealed.length;
+  }
+
+  take(): Uint8Array {
+    const page = this.#page.subarray(0, this.#end);
+    this.#end = 0;
+    return page;
+  }
+
+  /** A page of its own, for whoever takes it may keep it. */
+  #begin(sizeBytes: number): void {
+    this.#page = unfilled(sizeBytes);
+    this.#view = new DataView(this.#page.buffer);
+  }
+}
+
+function rowBytes(key: Uint8Array, sealed: Uint8Array): number {
+  return headBytes + key.length + sealed.length;
 }
 
 /** The rows of a page. Throws RECORD_CORRUPT. */
@@ -68,18 +87,4 @@ export function unpackRows(page: Uint8Array): SealedRow[] {
     at = end;
   }
   return rows;
-}
-
-function packed(rows: readonly SealedRow[], sizeBytes: number): Uint8Array {
-  const page = new Uint8Array(sizeBytes);
-  const view = new DataView(page.buffer);
-  let at = 0;
-  for (const [key, sealed] of rows) {
-    view.setUint32(at, key.length);
-    view.setUint32(at + 4, sealed.length);
-    page.set(key, at + headBytes);
-    page.set(sealed, at + headBytes + key.length);
-    at += headBytes + key.length + sealed.length;
-  }
-  return page;
 }

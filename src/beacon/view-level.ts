@@ -16,6 +16,7 @@ import { openBorn } from './birth.ts';
 import { isDiskFull } from './errno.ts';
 import type { KeyRange, Kv, KvChanges, KvRow } from './kv.ts';
 import { type CheckedAtOpen, checkLevel, keepChecking } from './level-check.ts';
+import { LinkedTables, removeLinkedTables } from './level-give.ts';
 import { removeTablesBeside, TablesBeside, withRows } from './level-load.ts';
 import type { LogPosition } from './log.ts';
 import { decodeState, positionKey } from './rows.ts';
@@ -58,7 +59,9 @@ export class LevelKv implements Kv, CopyableKv {
   static async open(directory: string, options: LevelKvOptions = {}): Promise<LevelKv> {
     const { sync = true, checkBytesMax } = options;
     const opened = await openDb(directory, sync, checkBytesMax);
-    await removeTablesBeside(directory); // only now is it certain that nobody is writing them
+    // Only now is it certain that nobody else needs them.
+    await removeTablesBeside(directory);
+    await removeLinkedTables(directory);
     return new LevelKv(directory, opened, sync);
   }
 
@@ -118,23 +121,16 @@ export class LevelKv implements Kv, CopyableKv {
     }
   }
 
-  async *sealedRows(): AsyncGenerator<SealedRow[]> {
+  async *packedRows(isSent: (key: Uint8Array) => boolean): AsyncGenerator<Uint8Array> {
     await this.#allChecked;
     this.#checkWhole();
-    const rows = this.#db.iterator<Uint8Array, Uint8Array>({ ...bytesAsKeys, valueEncoding: 'view' });
-    let next = rows.nextv(copiedRowsMax);
     try {
-      for (;;) {
-        const page = await next;
-        if (page.length === 0) return;
-        next = rows.nextv(copiedRowsMax); // is read while this one is sent
-        next.catch(() => undefined); // thrown when its turn comes
-        yield page;
-      }
+      // What LevelDB holds in memory becomes a table, wherever the range is that is to be compacted.
+      await this.#db.compactRange(behindAll, behindAll, bytesAsKeys);
+      await using tables = await LinkedTables.create(this.#directory);
+      yield* tables.pages(isSent);
     } catch (error) {
       throw storeError(error, 'the view');
-    } finally {
-      await rows.close();
     }
   }
 
@@ -249,8 +245,8 @@ export async function positionIn(directory: string): Promise<LogPosition | undef
   }
 }
 
-/** Rows read at a time for a copy: an iterator reserves 64 B for each. */
-const copiedRowsMax = 1000;
+/** Behind every key: those are text. */
+const behindAll = Uint8Array.of(0xff);
 /** Keys that are encoded already. */
 const bytesAsKeys = { keyEncoding: 'view' } as const;
 const format = { format: 'holdfast/beacon-view', version: 1 };

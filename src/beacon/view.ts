@@ -94,7 +94,7 @@ import {
   type ViewState,
 } from './rows.ts';
 import { corrupt } from './seal.ts';
-import { packRows, type SealedRow, unpackRows } from './snapshot.ts';
+import { type SealedRow, unpackRows } from './snapshot.ts';
 
 export interface ViewOptions {
   /** Bytes of current versions kept decoded in memory. Default 16 MiB; 0 keeps none. */
@@ -629,7 +629,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     this.#late.check();
     if (copyable === undefined || this.#late.next !== undefined || this.isCopied)
       throw new HoldfastError('NOT_FOUND', 'this view has no rows to give away that it has proven itself');
-    return packRows(copyable.sealedRows(), (key) => !isOwnKey(key));
+    return copyable.packedRows((key) => !isOwnKey(key));
   }
 
   /** True while its rows are those of another view, and nobody has folded all their entries to compare (copied.ts). */
