@@ -17,7 +17,7 @@ export interface TableFile {
 }
 
 /** Read at a time, of each run. */
-const chunkBytesMax = 128 * 1024;
+const chunkBytesMax = 256 * 1024;
 /** LevelDB's bytes behind a key: 1 what is meant, 7 the sequence number. */
 const tailBytes = 8;
 
@@ -61,9 +61,13 @@ export class RunCursor {
 
   /** Below 0 when this row comes before that of `other`: in key order, of one key the newest first. */
   compare(other: RunCursor): number {
-    const [end, otherEnd] = [this.#keyBytes - tailBytes, other.#keyBytes - tailBytes];
-    const byKey = this.#key.compare(other.#key, 0, otherEnd, 0, end);
-    return byKey === 0 ? other.#sequence - this.#sequence : byKey;
+    const [a, b] = [this.#key, other.#key];
+    const [aEnd, bEnd] = [this.#keyBytes - tailBytes, other.#keyBytes - tailBytes];
+    const end = Math.min(aEnd, bEnd);
+    let at = 0;
+    while (at < end && a[at] === b[at]) at++;
+    if (at < end) return (a[at] ?? 0) - (b[at] ?? 0);
+    return aEnd === bEnd ? other.#sequence - this.#sequence : aEnd - bEnd;
   }
 
   /** The next row, if it has been read; else false, and `load` goes on. Throws RangeError. */

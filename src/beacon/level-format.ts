@@ -10,6 +10,7 @@
 
 import { asBuffer } from '../core/bytes.ts';
 import { crc32c } from '../core/crc32c.ts';
+import { unsnap } from './snappy.ts';
 
 /** A run of bytes in a table. */
 export interface Handle {
@@ -221,47 +222,6 @@ function unmask(masked: number): number {
 export function masked(crc: number): number {
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
 }
-
-/** Decodes the Snappy format (format_description.txt of google/snappy). Throws RangeError when it is none. */
-function unsnap(compressed: Uint8Array): Uint8Array {
-  const start = new Reader(compressed);
-  const out = new Uint8Array(start.varint());
-  const end = compressed.length;
-  let at = start.at;
-  let to = 0;
-  while (at < end) {
-    const tag = compressed[at++] ?? 0;
-    const kind = tag & 3;
-    // Short numbers stand in the tag, others behind it: of literals their length, of copies how far back they begin.
-    const own = tag >>> 2;
-    const behind = kind === 0 ? Math.max(0, own - 59) : kind === 3 ? 4 : kind;
-    let number = 0;
-    for (let index = 0, scale = 1; index < behind; index++, scale *= 256)
-      number += (compressed[at++] ?? 0) * scale;
-    const sizeBytes = kind === 1 ? (own & 7) + 4 : 1 + (kind === 0 && behind > 0 ? number : own);
-    const back = kind === 0 ? 0 : kind === 1 ? ((tag >>> 5) << 8) | number : number;
-    if (to + sizeBytes > out.length) throw new RangeError(notWhole);
-    if (kind !== 0) {
-      if (back === 0 || back > to) throw new RangeError(notWhole);
-      if (sizeBytes >= longBytes && back >= sizeBytes) {
-        out.copyWithin(to, to - back, to - back + sizeBytes);
-        to += sizeBytes;
-      } else for (const stop = to + sizeBytes; to < stop; to++) out[to] = out[to - back] ?? 0;
-    } else if (at + sizeBytes > end) {
-      throw new RangeError(notWhole);
-    } else if (sizeBytes >= longBytes) {
-      out.set(compressed.subarray(at, at + sizeBytes), to);
-      at += sizeBytes;
-      to += sizeBytes;
-    } else for (const stop = at + sizeBytes; at < stop; at++, to++) out[to] = compressed[at] ?? 0;
-  }
-  if (at !== end || to !== out.length) throw new RangeError(notWhole);
-  return out;
-}
-
-/** Fewer bytes are copied sooner than somebody is called to do it. */
-const longBytes = 32;
-const notWhole = 'has a block that does not decompress';
 
 class Reader {
   readonly #bytes: Uint8Array;

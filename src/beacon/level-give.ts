@@ -138,17 +138,19 @@ async function* mergedPages(
   for (;;) {
     const [run, next] = firstTwo(left);
     if (run === undefined) break;
-    do {
+    for (;;) {
       const { key } = run;
       if (before.moveTo(key) && !run.isRemoved && isSent(key)) {
         const { value } = run;
         if (!page.fits(key, value)) yield page.take();
         page.add(key, value);
       }
-      if (run.advance() || (await run.load())) continue;
-      left.splice(left.indexOf(run), 1);
-      break;
-    } while (next === undefined || run.compare(next) < 0);
+      if (!run.advance() && !(await run.load())) {
+        left.splice(left.indexOf(run), 1);
+        break;
+      }
+      if (next !== undefined && run.compare(next) > 0) break;
+    }
   }
   if (!page.isEmpty) yield page.take();
 }
