@@ -4,8 +4,9 @@
 // It is derived from the log and never flushed: at the opening it is compared with the last checkpoint, and made
 // anew when they differ.
 
+import { writeSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
-import { asBuffer, concat, uint64 } from '../core/bytes.ts';
+import { concat, uint64 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import {
   appendLeaf,
@@ -167,13 +168,11 @@ export class AuditIndex {
   }
 }
 
-/** Writes all of `bytes` at `position`. */
+/** Writes all of `bytes` at `position`: into the memory of the system, on this thread; a flush is another matter. */
 export async function writeAll(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
   let written = 0;
-  while (written < bytes.length) {
-    const rest = asBuffer(bytes.subarray(written));
-    written += (await file.write(rest, 0, rest.length, position + written)).bytesWritten;
-  }
+  while (written < bytes.length)
+    written += writeSync(file.fd, bytes, written, bytes.length - written, position + written);
 }
 
 /** The largest power of two smaller than `size` (≥ 2). */

@@ -1,7 +1,9 @@
-// One custodian answering: is it allowed, is the wrap sound, is it written down; only then does the share touch it.
+// One custodian answering: is it allowed, is the wrap sound; only then does the share touch it. Is it written down; only
+// then does an answer leave.
 //
-//   open the request ─▶ authorise item by item ─▶ verify each granted wrap ─▶ audit leaf on the disk
-//                    ─▶ partials ─▶ one proof for all ─▶ sealed to the request's key, signed
+//   open the request ─▶ authorise item by item ─▶ verify each granted wrap
+//                    ─▶ partials ─▶ one proof for all, while the audit leaf goes to the disk
+//                    ─▶ once it is there: sealed to the request's key, signed
 //
 // Ceremonies, which change the shares, are not here: they share the store and are reached through orders.
 
@@ -108,24 +110,14 @@ export class Custodian {
     if (!this.#isUpToDate(request)) await this.#ports.catchUp?.();
     const decision = authorise(opened, this.#terms(request));
     const verdicts = await this.#verify(share, request.items, decision);
-    // Read while the log is flushed, and used only after that.
-    const secret = verdicts.some(({ granted }) => granted)
-      ? this.#ports.shares.openShare(refOf(share), 'kek')
-      : undefined;
-    secret?.catch(() => undefined); // awaited below
-    try {
-      await this.#note(opened, verdicts, reasonOf(verdicts), decision);
-    } catch (error) {
-      secret?.then(
-        (unused) => unused.secret.fill(0),
-        () => undefined,
-      );
-      throw error;
-    }
+    const noted = this.#note(opened, verdicts, reasonOf(verdicts), decision);
+    // Made while the log is flushed, which begins in a moment; of no use to anybody unless that succeeds.
+    const making = this.#ports.breathe().then(() => this.#answer(opened, share, verdicts));
+    making.catch(() => undefined); // awaited below
+    await noted;
     if (request.purpose !== 'canary' && verdicts.some(({ granted }) => granted))
       this.#used.set(`${request.cg}/${request.kekVer}`, this.#ports.beat().beat);
-    const answer = await this.#answer(opened, share, verdicts, await secret);
-    return sealAnswer(answer, request.epk, this.#ports.signer, this.#ports.random);
+    return sealAnswer(await making, request.epk, this.#ports.signer, this.#ports.random);
   }
 
   /**
@@ -199,14 +191,13 @@ export class Custodian {
     { hash }: OpenedRequest,
     share: ShareEntry,
     verdicts: readonly (Verdict | Refusal)[],
-    opening: { readonly secret: Uint8Array } | undefined,
   ): Promise<CustodyAnswer> {
     const head = { v: 1, reqHash: hash, i: share.index, shareGen: share.gen } as const;
     const granted = verdicts.filter((verdict): verdict is Verdict => verdict.granted);
-    if (granted.length === 0 || opening === undefined)
+    if (granted.length === 0)
       return { ...head, results: verdicts.filter((verdict) => !verdict.granted), proof: null };
-    const { random, group: load } = this.#ports;
-    const { secret } = opening;
+    const { random, shares, group: load } = this.#ports;
+    const { secret } = await shares.openShare(refOf(share), 'kek');
     try {
       const group = await load();
       const results: ItemAnswer[] = [];

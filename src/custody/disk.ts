@@ -4,7 +4,8 @@
 // directory was flushed. Stores are written against this port so that a test can cut the power between any two steps,
 // losing whatever was not flushed.
 
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { HoldfastError } from '../core/errors.ts';
 
@@ -69,7 +70,8 @@ class Folder implements Disk {
 
   async read(name: string): Promise<Uint8Array | undefined> {
     try {
-      return new Uint8Array(await readFile(join(this.path, name)));
+      // On this thread: a share is read for each request, and its files have a few hundred bytes.
+      return new Uint8Array(readFileSync(join(this.path, name)));
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return undefined;
       throw error;

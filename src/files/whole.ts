@@ -1,6 +1,7 @@
 // Files that are there completely or not at all: temporary name, sync, rename or link, sync of the directory.
 
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { type FileHandle, link, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { type ErrorCode, HoldfastError } from '../core/errors.ts';
@@ -27,6 +28,19 @@ export async function createWhole(path: string, content: Content, mode: number):
 export async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');
+  } catch (cause) {
+    if (errnoOf(cause) === 'ENOENT') return undefined;
+    throw fileError(path, 'cannot be read', cause);
+  }
+}
+
+/**
+ * The same of a file of a few kilobytes that is read again and again: opened, read and closed on this thread, which takes
+ * a tenth of the processor time that it takes to have that done by another.
+ */
+export function readSmallIfThere(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
   } catch (cause) {
     if (errnoOf(cause) === 'ENOENT') return undefined;
     throw fileError(path, 'cannot be read', cause);

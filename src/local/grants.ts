@@ -13,7 +13,7 @@ import { type CapabilityLink, parseCapability, signCapability } from '../custody
 import { formatCapabilityFile, parseCapabilityFile } from '../custody/capability-file.ts';
 import { fullCapability } from '../custody/default-policy.ts';
 import { groupNameOf } from '../custody/directory.ts';
-import { makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
+import { makeDirectory, readSmallIfThere, writeWhole } from '../files/whole.ts';
 import { openIdentity, publicKeyOfPeer } from '../node/identity.ts';
 import { type Layout, layoutPaths } from './layout.ts';
 
@@ -84,7 +84,7 @@ function termsOf({ cg, aud, scope, ops, max }: CapabilityLink): Uint8Array {
 
 /** The capability in a file; no links when there is no file. Throws RECORD_INVALID for a damaged one. */
 export async function readCapability(path: string): Promise<readonly Uint8Array[]> {
-  const text = await readIfThere(path);
+  const text = readSmallIfThere(path);
   return text === undefined ? [] : parseCapabilityFile(text);
 }
 
