@@ -3,12 +3,17 @@
 import { type CID, cidOf, codecDagCbor, decodeCbor } from '../core/block.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import { toHex } from '../core/bytes.ts';
+import { Memo } from '../core/memo.ts';
 import { kekSeq, verifyKek } from '../envelope/kek.ts';
 import { type BranchKeyBody, type EnvelopeBody, type KekBody, parseKeyRecord } from '../envelope/records.ts';
 import { type ManifestBody, parseManifest } from '../manifest/manifest.ts';
 import { openRecord, type RecordBody, type RecordKind, type SignedRecord } from '../manifest/record.ts';
 import { type CustodyBody, custodyPlaceOf, parseCustodyRecord } from './custody-chain.ts';
 import type { Append, LogRecord } from './log.ts';
+
+/** Records that are remembered, and their size: a record of a key has a kilobyte or two. */
+const latelyMax = 64;
+const latelyBytesMax = 8192;
 
 export type AnyBody = ManifestBody | EnvelopeBody | BranchKeyBody | KekBody | CustodyBody;
 
@@ -27,8 +32,17 @@ export interface OpenedRecord<Body extends AnyBody = AnyBody> {
   readonly body: Body;
 }
 
+/** Opened lately: who signs a record, whoever checks the append and the fold of a view open it within a moment. */
+const lately = new Memo<OpenedRecord>(latelyMax);
+
 /** Opens one record block: size, form, signature, every field of its kind. Throws RECORD_INVALID. */
 export function openRegistryRecord(bytes: Uint8Array): OpenedRecord {
+  if (bytes.length > latelyBytesMax) return openNow(bytes);
+  // Of a copy: the caller's memory may be used for something else tomorrow.
+  return { ...lately.of(bytes, () => openNow(bytes.slice())), bytes };
+}
+
+function openNow(bytes: Uint8Array): OpenedRecord {
   const record = openRecord(bytes);
   const body = parseBody(record);
   const { chainId, version } = placeOf(body);
