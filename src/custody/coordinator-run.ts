@@ -171,15 +171,12 @@ export class Coordinator {
       const filed = await this.#ports.registry.kek(this.cg);
       if (filed === undefined) return;
       const refreshed = await this.#refresh(filed.kek, beat, say);
-      if (refreshed === 'done') {
-        this.#resumeMs = this.#ports.now() + pauseMs;
-        this.#trouble = undefined;
-        return;
-      }
-      // What cannot be refreshed now may want to be mended first, and keeps nothing else from going on.
+      if (refreshed === 'done') this.#resumeMs = this.#ports.now() + pauseMs;
+      // What cannot be refreshed now may want to be mended first. Neither that nor refreshes that are due all the time keep
+      // anything else from going on.
       if (this.#beats % careBeats === 0 || refreshed !== undefined) await this.#mend(say);
       await this.#turnOver(say);
-      if (refreshed !== undefined) throw refreshed;
+      if (refreshed !== undefined && refreshed !== 'done') throw refreshed;
       this.#trouble = undefined;
     } catch (error) {
       this.#resumeMs = this.#ports.now() + pauseMs;

@@ -115,6 +115,21 @@ describe('a refresh is due by the age of the shares', () => {
     await world.readAll();
   });
 
+  test('and keeps no rotation waiting, also when there is one every time that somebody looks', async () => {
+    await using world = await RotationWorld.start(dir, 2, 3);
+    await world.write(2);
+    const steward = world.steward();
+    for (let at = 0; at < 21; at++) await beat(world, steward); // it knows how long a bar is
+    await steward.command(world.rotateOrder(1), quiet);
+    for (let looks = 0; (await world.states())[0] !== 'destroyed'; looks++) {
+      assert.ok(looks < 10, (await world.states()).join());
+      for (let at = 0; at < dueBeats / 2; at++) await world.pass(1);
+      await steward.onBeat({ beat: world.beat, downbeat: false }, quiet);
+    }
+    assert.ok(world.custodians.versions().every(({ kek }) => kek.shareGen > 1));
+    await world.readAll();
+  });
+
   test('and not of shares that are young: custodians refuse whoever wears them out', async () => {
     await using world = await RotationWorld.start(dir, 2, 3);
     const steward = world.steward();
