@@ -6,6 +6,7 @@ import { DoorClient } from '../client/door-client.ts';
 import type { HoldfastClient, KeyAgentPort } from '../client/client.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
+import type { Approve } from '../custody/tdec.ts';
 import { keepPassingMemorySmall } from '../local/passing-memory.ts';
 import { doorUrl, type Layout, layoutPaths, readLayout, readToken } from '../local/layout.ts';
 import type { Context } from './command.ts';
@@ -19,7 +20,7 @@ export async function openDoor({ data }: Pick<Context, 'data'>): Promise<DoorCli
 export async function openClient(
   { data, screen }: Pick<Context, 'data' | 'screen'>,
   generatedBy: string,
-  keyAgent?: KeyAgentPort,
+  { keyAgent, approve }: { readonly keyAgent?: KeyAgentPort; readonly approve?: Approve } = {},
 ): Promise<HoldfastClient> {
   const door = await doorOf(data);
   // Content is buffers that live for a moment. V8 frees them with the objects of its young generation, and lets
@@ -35,7 +36,7 @@ export async function openClient(
   const onRetry = (error: unknown): void => {
     if (error instanceof Error) screen.say(`retrying: ${error.message}`);
   };
-  const provider = await custody.openProvider(door, data, signer, () => custodianKeys(data));
+  const provider = await custody.openProvider(door, data, signer, () => custodianKeys(data), approve);
   const agent = keyAgent === undefined ? {} : { keyAgent };
   return new HoldfastClient({ ...door, signer, provider, generatedBy, onRetry, ...agent });
 }

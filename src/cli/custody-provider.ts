@@ -13,13 +13,14 @@ import { CustodyFeed } from '../custody/feed.ts';
 import type { KekProvider } from '../custody/provider.ts';
 import { ProviderSet } from '../custody/provider-set.ts';
 import { ReceiptFile } from '../custody/receipts.ts';
-import { TdecProvider } from '../custody/tdec.ts';
+import { type Approve, TdecProvider } from '../custody/tdec.ts';
 import { isThere, makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
 import { readCapability } from '../local/grants.ts';
 import { devKeyPath, layoutPaths, readLayout } from '../local/layout.ts';
 
 /**
- * All key providers of a local cluster. `custodians` gives those that the operator's membership names.
+ * All key providers of a local cluster. `custodians` gives those that the operator's membership names, `approve` the
+ * approvals that their policy may want.
  * Throws what is wrong with their configuration, what opening the key file throws, where only that can serve, and
  * what the door throws.
  */
@@ -28,9 +29,10 @@ export async function openProvider(
   data: string,
   signer: Signer,
   custodians: () => Promise<ReadonlyMap<string, Uint8Array>>,
+  approve?: Approve,
 ): Promise<ProviderSet> {
   await using stack = new AsyncDisposableStack();
-  const custody = await openCustodians(door, data, signer, custodians);
+  const custody = await openCustodians(door, data, signer, custodians, approve);
   if (custody !== undefined) stack.use(custody.provider);
   const keyFile = await openKeyFile(data).catch((error: unknown) => {
     if (isHoldfastError(error)) return error; // what it wrapped cannot be opened, and is said then
@@ -57,6 +59,7 @@ async function openCustodians(
   data: string,
   signer: Signer,
   custodians: () => Promise<ReadonlyMap<string, Uint8Array>>,
+  approve: Approve | undefined,
 ): Promise<{ readonly provider: KekProvider; readonly feed: CustodyFeed } | undefined> {
   const { file } = await readLayout(data);
   if (!file.processes.some(({ role }) => role === 'custodian')) return undefined;
@@ -81,6 +84,7 @@ async function openCustodians(
     },
     signer,
     chain: () => readCapability(layoutPaths(data).capability('writer')),
+    approve,
     random: (bytes) => new Uint8Array(randomBytes(bytes)),
     clock: { monotonic: () => performance.now() },
     beat: async (signal) => (await client.beat({ signal })).index,

@@ -1,6 +1,6 @@
 // A custodian's part in a refresh or a reshare of both keys.
 //
-//   hello    the present records, whose shares are dealt → keys for this session, signed
+//   hello    the present records, version, order or none → keys for this session, signed
 //   deal     all hellos                                  → dealings of both keys, if we are a member
 //   certify  all dealings, complaints, answers           → complaints of ours, if there are any
 //   answer   complaints                                  → answers of ours

@@ -3,7 +3,7 @@
 //   the key is missing and the operator has ordered it       → init, unless the registry has lost it
 //   custodians are locked on a record that is not filed      → agreed on, signed and filed (coordinate-ballot.ts)
 //   a custodian lacks what the present record says it has    → shown the record again; repaired
-//   shares of a version are older than the group's bars       → refresh, the oldest first
+//   shares of a version are older than the group's bars      → refresh, the oldest first
 //   a rotation was begun, or is due by the policy            → its next steps (rotation-plan.ts)
 //
 // A silent pulse brings no beats, so nothing is due; reading needs none of this.

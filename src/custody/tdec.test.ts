@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { TestGroup } from '../../test/support/custody-group.ts';
+import { someSigner } from '../../test/support/custody-records.ts';
 import { random, the } from '../../test/support/threshold.ts';
 import {
   keyProviderSuite,
@@ -14,10 +15,11 @@ import {
 } from '../../test/suites/key-provider.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import type { BranchKeyBody } from '../envelope/records.ts';
+import { defaultPolicy } from './default-policy.ts';
 import { CustodyDirectory, mergePins, parsePin } from './directory.ts';
 import { encodeMisconduct, type Misconduct, parseMisconduct, provesMisconduct } from './misconduct.ts';
 import type { KekProvider, UnwrapRequest } from './provider.ts';
-import { openRequest } from './request.ts';
+import { approveRequest, openRequest } from './request.ts';
 import { sealAnswer } from './answer.ts';
 import { reconcile, verifyLog } from './audit-verify.ts';
 import { parseReceipts, ReceiptFile } from './receipts.ts';
@@ -466,5 +468,35 @@ describe('the custody group as it is known', () => {
     assert.throws(() => mergePins(pin, other), isHoldfastError);
     const gone = read(group, group.newDirectory({ pin, custodians: () => new Map() }));
     assert.equal(gone.problem, undefined, 'known before its custodians left');
+  });
+});
+
+describe('approvals', () => {
+  it('are brought where the policy wants them, under each request anew', async () => {
+    const [one, two] = [someSigner('first approver'), someSigner('second approver')];
+    const of = [one.publicKey, two.publicKey];
+    const writer = one.publicKey;
+    const { classes } = defaultPolicy({ cg: 'cg-test', family: random(16), writer, authorities: [writer] });
+    const internal = { ...classes.internal, approvals: { k: 2, of } };
+    await using group = await TestGroup.create({ policy: { classes: { ...classes, internal } } });
+    await using alone = group.provider();
+    const { body, branchKey } = await makeKey(alone);
+    const refused = await failure(alone, body);
+    assert.match(refused.message, /needs 2 approvals for this, the request brings 0/);
+    await using half = group.provider({ approve: async (encoded) => [approveRequest(encoded, one)] });
+    assert.match((await failure(half, body)).message, /the request brings 1/);
+    const told: string[] = [];
+    let first: Uint8Array | undefined;
+    await using both = group.provider({
+      approve: async (encoded, labels) => {
+        told.push(...labels.map(({ project, cls }) => `${cls} of ${project}`));
+        first ??= encoded;
+        return [approveRequest(first, one), approveRequest(first, two)];
+      },
+    });
+    assert.deepEqual(await open(both, body), branchKey);
+    assert.deepEqual(told, ['internal of bzzz']);
+    // What was signed for one request is worth nothing for the next.
+    await assert.rejects(open(both, body), /signatures over this request expected/);
   });
 });

@@ -16,7 +16,7 @@ import type { Signer } from '../core/hash.ts';
 import { custodyRequestBytesMax, unwrapItemsMax } from '../core/limits.ts';
 import type { PeerName } from '../core/rpc.ts';
 import type { KekCustodian, TdecKek } from '../envelope/kek.ts';
-import { encodeLabel, parseLabel } from '../envelope/label.ts';
+import { type BkLabel, encodeLabel, parseLabel } from '../envelope/label.ts';
 import type { BranchKeyBody } from '../envelope/records.ts';
 import type { HashGroup, RandomBytes } from '../threshold/group.ts';
 import { hpkeKeyBytes, openerOf } from '../threshold/hpke.ts';
@@ -36,7 +36,7 @@ import type {
   Unwrapped,
   UnwrapRequest,
 } from './provider.ts';
-import { encodeRequest, requestHash, signRequest } from './request.ts';
+import { type Approval, encodeRequest, requestHash, signRequest } from './request.ts';
 import { type Again, otherGeneration, Tally, type TallyItem } from './tally.ts';
 
 /** What is known of the group, from where it is kept. */
@@ -55,6 +55,12 @@ export interface CustodyTransport {
   nameOf(peer: PeerName): string;
 }
 
+/**
+ * Gives signatures of others under a request that is about to be sent, for the keys that these labels name. Each try is
+ * another request, good for two beats.
+ */
+export type Approve = (encoded: Uint8Array, labels: readonly BkLabel[]) => Promise<readonly Approval[]>;
+
 export interface TdecOptions {
   readonly source: CustodySource;
   readonly transport: CustodyTransport;
@@ -62,6 +68,8 @@ export interface TdecOptions {
   readonly signer: Signer;
   /** Capability links of who asks, outermost first; used when a request brings none. */
   readonly chain: () => Promise<readonly Uint8Array[]>;
+  /** Default: nobody approves anything. */
+  readonly approve?: Approve | undefined;
   /** The beat of now, for a second try when the first was dated too early. Default: that of the request. */
   readonly beat?: (signal: AbortSignal | undefined) => Promise<number>;
   /** Default: libsodium's ristretto255, loaded when it is first needed. */
@@ -319,7 +327,8 @@ export class TdecProvider implements KekProvider {
       epk: own.publicKey,
       by: signer.publicKey,
     });
-    const message = signRequest(encoded, signer);
+    const labels = items.map(({ label }) => label);
+    const message = signRequest(encoded, signer, await this.#options.approve?.(encoded, labels));
     const hash = requestHash(encoded);
     const sealed = new Map<number, Uint8Array>();
     const termsOf = ({ i, sigPk }: KekCustodian) => ({

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { DrillReport } from '../../src/custody/drill.ts';
+import { layoutPaths } from '../../src/local/layout.ts';
 import { choosePorts } from '../../src/local/ports.ts';
 import { TestCluster } from '../helpers/cluster.ts';
 import { commandLine, program } from '../helpers/command-line.ts';
@@ -151,6 +152,25 @@ test('another policy holds for what is stored already; who may not change it is 
     await printed('custody', 'policy', 'set', file('open.json')),
     /widens[^]*version 3 of the policy is in force/,
   );
+  assert.equal(await printed('get', address), text);
+});
+
+test('where the policy wants an approval nobody reads without one', async () => {
+  const wanted = (k: number) => JSON.stringify({ classes: { internal: { approvals: { k } } } });
+  await writeFile(file('approvals.json'), wanted(1));
+  await ok('custody', 'policy', 'set', file('approvals.json'));
+  const alone = await run('get', address);
+  assert.match(alone.err, /internal content needs 1 approvals for this, the request brings 0/);
+  const { operatorKey } = layoutPaths(cluster.dir);
+  const approved = await run('get', address, '--approve', operatorKey);
+  assert.deepEqual([approved.status, approved.out], [0, text], approved.err);
+  assert.match(approved.err, /approving: 1 keys, internal content of project /);
+  const stranger = join(cluster.dir, 'custodian-1', 'identity.key');
+  assert.match((await run('get', address, '--approve', stranger)).err, /the request brings 0/);
+  const twice = await run('get', address, '--approve', `${operatorKey},${operatorKey}`);
+  assert.match(twice.err, /different keys expected/);
+  await writeFile(file('approvals.json'), wanted(0));
+  await ok('custody', 'policy', 'set', file('approvals.json'));
   assert.equal(await printed('get', address), text);
 });
 

@@ -6,6 +6,7 @@ import { mapInOrder } from '../../core/concurrency.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import { parseAddress } from '../../ucxl/address.ts';
 import type { Command, Context } from '../command.ts';
+import { approvalsOf, approveOption } from '../approvals.ts';
 import { openClient } from '../connect.ts';
 import { keyAgentOf } from '../key-agent-access.ts';
 import { bytesText, type Progress } from '../screen.ts';
@@ -27,6 +28,7 @@ export const get: Command = {
     'agent-key': { type: 'string', value: 'KEY', text: 'its Ed25519 key, 64 hex digits' },
     capability: { type: 'string', value: 'FILE', text: 'what is shown to it (default that of the writer)' },
     as: { type: 'string', value: 'KEY-FILE', text: 'identity key of who asks it (default the writer)' },
+    ...approveOption,
   },
   positionals: [1, 1],
   notes: [
@@ -42,8 +44,11 @@ export const get: Command = {
         'ARGUMENT_INVALID',
         '--json needs -o FILE: the content itself goes to standard output',
       );
-    const keyAgent = await keyAgentOf(context);
-    await using client = await openClient(context, 'holdfast/cli', keyAgent);
+    const [keyAgent, approve] = [await keyAgentOf(context), await approvalsOf(context)];
+    await using client = await openClient(context, 'holdfast/cli', {
+      ...(keyAgent === undefined ? {} : { keyAgent }),
+      ...(approve === undefined ? {} : { approve }),
+    });
     const opened = await client.get(address, {
       signal: context.signal,
       ...(range === undefined ? {} : { range }),
