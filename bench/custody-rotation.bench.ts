@@ -1,7 +1,7 @@
 // Rotation of the key over a thousand branch keys, which guard a million objects at a thousand each, from one group to
 // another: wall time, and what part of it is whose.
 //
-//   node bench/custody-rotation.bench.ts [keys, default 1000] [page, default 128] [objects registered, default 2000]
+//   node bench/custody-rotation.bench.ts [keys, default 1000] [page, default 256] [objects registered, default 2000]
 //
 // Old key 3 of 5, new key 4 of 7. Each custodian is a process of its own with its share on the disk and an audit log
 // that it flushes; the registry is the Beacon's log and view on the disk. The number of objects cannot matter, because
@@ -39,7 +39,7 @@ import { branchKeyOf, encrypt } from '../src/threshold/tdh2.ts';
 import { generate, newMembers, type World } from '../test/support/custody-world.ts';
 import type { CustodianStart } from './custody-rotation.child.ts';
 
-const [keys = 1000, page = 128, objects = 2000] = process.argv.slice(2).map(Number);
+const [keys = 1000, page = 256, objects = 2000] = process.argv.slice(2).map(Number);
 const cg = 'cg-bench';
 const beat = 100;
 const random = (size: number): Uint8Array => new Uint8Array(randomBytes(size));

@@ -4,7 +4,7 @@
 import type { CID } from '../core/block.ts';
 import { sameBytes } from '../core/bytes.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
-import { ceremonyMessageBytesMax } from '../core/limits.ts';
+import { ceremonyMessageBytesMax, unwrapItemsMax } from '../core/limits.ts';
 import type { Signer } from '../core/hash.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldsOf } from '../envelope/fields.ts';
@@ -79,7 +79,7 @@ export interface RotationPorts {
   readonly instant: () => string;
   /** The signed order to rotate that was given last; undefined for none. */
   readonly order: () => Uint8Array | undefined;
-  /** Keys in one page, 1…256. Default 128: a page is verified in one breath of some ten milliseconds a custodian. */
+  /** Keys in one page, 1…256. Default 256: each page costs a certificate and a signature of the group. */
   readonly pageItems?: number;
 }
 
@@ -289,7 +289,7 @@ export class RotationCoordinator {
   }
 
   async #switch(from: FiledKek, to: FiledKek, signal: AbortSignal): Promise<void> {
-    const { cg, registry, signer, beat, groups, pageItems = 128 } = this.#ports;
+    const { cg, registry, signer, beat, groups, pageItems = unwrapItemsMax } = this.#ports;
     const kit: PageKit = {
       cg,
       registry,

@@ -54,7 +54,7 @@ export function verifyDleq(group: HashGroup, statement: DleqStatement, proof: Ui
   const s = proof.subarray(32);
   const { B, C, D } = statement;
   if (proof.length !== dleqProofBytes || !group.scalar.isScalar(c) || !group.scalar.isScalar(s)) return false;
-  if (!isShaped(statement) || ![B, ...C, ...D].every((point) => group.isPoint(point))) return false;
+  if (!isShaped(statement) || !group.arePoints([B, ...C, ...D])) return false;
   const hash = hashOf(group, statement.context);
   const weights = weightsOf(hash, statement);
   const [M, Z] = group.msms(weights, [C, D]);

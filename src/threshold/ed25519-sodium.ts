@@ -57,6 +57,7 @@ function groupOver({ kernel, scalar }: Sodium): Group {
     identity,
     isIdentity,
     isPoint: isElement,
+    arePoints: (all) => all.every(isElement),
     base: (k) => {
       assertScalar(k);
       // Refused for zero only.

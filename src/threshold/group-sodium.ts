@@ -66,6 +66,7 @@ function groupOver({ kernel, scalar }: Sodium): HashGroup {
     identity,
     isIdentity: (p) => p.length === pointBytes && isZeroScalar(p),
     isPoint: (bytes) => isElement(bytes) && !isZeroScalar(bytes),
+    arePoints: (all) => sums.areEncodings(all) && !all.some(isZeroScalar),
     base,
     mul,
     add: (p, q) => points('core_ristretto255_add', p, q),

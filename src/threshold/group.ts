@@ -37,6 +37,8 @@ export interface Group {
   isIdentity(p: Point): boolean;
   /** True for a canonical encoding of an element of the prime-order group other than the identity. */
   isPoint(bytes: Uint8Array): boolean;
+  /** The same of each. */
+  arePoints(all: readonly Uint8Array[]): boolean;
   /** k·G. */
   base(k: Scalar): Point;
   /** k·P. */

@@ -99,9 +99,10 @@ export function openPage(group: Group, params: SwitchParams): SwitchPage {
   const ascending = quorum.every((index, at) => index > (quorum[at - 1] ?? 0) && index <= keys.n);
   if (quorum.length !== keys.t || !ascending) refuse(`exactly ${keys.t} members expected, ascending`);
   if (items.length < 1 || items.length > unwrapItemsMax) refuse(`1 to ${unwrapItemsMax} items expected`);
-  const fits = ({ bkId, label, U, V }: SwitchItem): boolean =>
-    bkId.length <= bkIdBytesMax && label.length <= labelBytesMax && group.isPoint(U) && group.isPoint(V);
-  if (!items.every(fits)) refuse('an item is out of bounds or no group element');
+  const fits = ({ bkId, label }: SwitchItem): boolean =>
+    bkId.length <= bkIdBytesMax && label.length <= labelBytesMax;
+  const areElements = group.arePoints(items.flatMap(({ U, V }) => [U, V]));
+  if (!items.every(fits) || !areElements) refuse('an item is out of bounds or no group element');
   const numbers = [params.fromVer, params.fromGen, params.toVer, params.page];
   if (!numbers.every((number) => Number.isSafeInteger(number) && number >= 0)) {
     refuse('versions, generation and page are whole numbers from 0');
@@ -163,7 +164,7 @@ export function readContribution(
   if (read === undefined) return undefined;
   const R = read.pairs.map(([first = group.identity]) => first);
   const W = read.pairs.map(([, second = group.identity]) => second);
-  if (![...R, ...W].every((point) => group.isPoint(point))) return undefined;
+  if (!group.arePoints([...R, ...W])) return undefined;
   if (!read.proof.every((scalar) => group.scalar.isScalar(scalar))) return undefined;
   return verifySwitch(group, page, { index, R, W }, read.proof) ? { index, R, W } : undefined;
 }

@@ -201,6 +201,8 @@ test('takes exactly what libsodium and noble take for a point', () => {
   for (const bytes of cases) {
     const isElement = noble.isPoint(bytes) || noble.isIdentity(bytes);
     assert.equal(sodium.isPoint(bytes) || sodium.isIdentity(bytes), isElement);
+    assert.equal(sums.areEncodings([sodium.identity, noble.identity, bytes]), isElement, toHex(bytes));
+    assert.equal(sums.areEncodings([bytes, sodium.identity]), isElement, toHex(bytes));
     const found = sums.sum([bytes]);
     assert.equal(found !== undefined, isElement, toHex(bytes));
     assert.equal(sums.msm([scalar.fromInt(1)], [[bytes]]) !== undefined, isElement, toHex(bytes));
@@ -209,6 +211,16 @@ test('takes exactly what libsodium and noble take for a point', () => {
     assert.equal(toHex(found), toHex(bytes), 'what is decoded is encoded as it was');
   }
   assert.ok(taken > 500, `${taken} elements`);
+});
+
+test('all of them must be points', () => {
+  const points = Array.from({ length: 5 }, anyPoint);
+  for (const group of [sodium, noble]) {
+    assert.ok(group.arePoints([]) && group.arePoints(points));
+    for (const at of points.keys())
+      for (const wrong of [group.identity, random(31), new Uint8Array(32).fill(1)])
+        assert.equal(group.arePoints(points.with(at, wrong)), false);
+  }
 });
 
 test('the group refuses what is no point or scalar, and works on after that', () => {

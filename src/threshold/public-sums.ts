@@ -27,6 +27,8 @@ export interface PublicSums {
   msm(ks: readonly Scalar[], lists: readonly (readonly Point[])[]): Point[] | undefined;
   /** Σ P; undefined when one of them is no canonical encoding. */
   sum(points: readonly Point[]): Point | undefined;
+  /** True when each is a canonical encoding; of the identity, too. */
+  areEncodings(points: readonly Point[]): boolean;
   /** Makes two sums in which these stand at the same place quicker. Kept for ever: one pair. */
   keep(first: Point, second: Point): void;
 }
@@ -36,6 +38,7 @@ export function makePublicSums(): PublicSums {
   return {
     msm: (ks, lists) => curve.msms(ks, lists),
     sum: (points) => curve.sum(points),
+    areEncodings: (points) => curve.areEncodings(points),
     keep: (first, second) => curve.keep([first, second]),
   };
 }
@@ -166,6 +169,14 @@ class Curve {
     return true;
   }
 
+  areEncodings(points: readonly Point[]): boolean {
+    return this.#within(pointSpan, () => {
+      for (let at = 0; at < points.length; at += 2)
+        if (!this.#decode(heapAt, [points[at] ?? identity, points[at + 1] ?? identity])) return false;
+      return true;
+    });
+  }
+
   /** Half of the points in each lane, and both halves together at the end. */
   sum(points: readonly Point[]): Point | undefined {
     return this.#within(2 * pointSpan, () => {
@@ -193,9 +204,13 @@ class Curve {
     const digits = fresh.map(([i, k]) => ({ i, naf: nafOf(k, bits) }));
     for (let bit = bits; bit >= 0; bit--) {
       const keptDigit = (bit % 8 === 0 ? ks[kept]?.[bit / 8] : undefined) ?? 0;
-      const isAdded = bit === 0 || keptDigit > 0 || digits.some(({ naf }) => naf[bit] !== 0);
+      let isAdded = bit === 0 || keptDigit > 0;
+      for (const { naf } of digits) isAdded ||= naf[bit] !== 0;
       if (isAdded) double(totalAt, totalAt);
-      else doubleOnly(totalAt, totalAt);
+      else {
+        doubleOnly(totalAt, totalAt);
+        continue;
+      }
       for (const { i, naf } of digits) {
         const digit = naf[bit] ?? 0;
         if (digit > 0) add(totalAt, totalAt, entry(i, digit));
@@ -490,14 +505,24 @@ function widthOf(limb: number): number {
   return limb % 2 === 0 ? 26 : 25;
 }
 
+/** Of 32 bytes. With the bits in front of it in its first byte no limb has more than 32. */
 function limbsOf(bytes: Uint8Array): Int32Array {
   const limbs = new Int32Array(10);
   let bit = 0;
   for (let i = 0; i < 10; i++) {
-    limbs[i] = bitsOf(bytes, bit, widthOf(i));
+    limbs[i] = (wordAt(bytes, bit >> 3) >>> (bit & 7)) & ((1 << widthOf(i)) - 1);
     bit += widthOf(i);
   }
   return limbs;
+}
+
+function wordAt(bytes: Uint8Array, at: number): number {
+  return (
+    (bytes[at] ?? 0) |
+    ((bytes[at + 1] ?? 0) << 8) |
+    ((bytes[at + 2] ?? 0) << 16) |
+    ((bytes[at + 3] ?? 0) << 24)
+  );
 }
 
 function bytesOf(limbs: Int32Array): Uint8Array {
@@ -518,14 +543,6 @@ function bytesOf(limbs: Int32Array): Uint8Array {
 function sameLimbs(a: Int32Array, b: Int32Array): boolean {
   for (let i = 0; i < 10; i++) if (a[i] !== b[i]) return false;
   return true;
-}
-
-/** `count` ≤ 26 bits from `bit` on. */
-function bitsOf(bytes: Uint8Array, bit: number, count: number): number {
-  const first = bit >> 3;
-  let value = 0;
-  for (let i = 4; i >= 0; i--) value = value * 256 + (bytes[first + i] ?? 0);
-  return Math.floor(value / 2 ** (bit & 7)) % 2 ** count;
 }
 
 function digitOf(k: Scalar, shift: number, width: number): number {

@@ -69,7 +69,7 @@ export function encrypt(
 export function verifyWrap(group: HashGroup, Y: Point, label: Uint8Array, wrap: TdhWrap): boolean {
   const { U, Ubar, V, e, f } = wrap;
   if (![e, f].every((k) => group.scalar.isScalar(k))) return false;
-  if (![Y, V].every((point) => group.isPoint(point))) return false;
+  if (!group.arePoints([Y, V])) return false;
   if ([U, Ubar].some((point) => group.isIdentity(point))) return false;
   const minus = group.scalar.neg(e);
   const [G, gbar] = generatorsOf(group);

@@ -58,6 +58,10 @@ function groupOver<P extends CurvePoint<bigint, P>>(
     const scalar = toInteger(k);
     return (scalar === 0n ? curve.ZERO : p.multiply(scalar)).toBytes();
   };
+  const isPoint = (bytes: Uint8Array): boolean => {
+    const p = tryDecode(curve, bytes);
+    return p !== undefined && !p.is0() && inSubgroup(p);
+  };
   const msm = (ks: readonly Scalar[], points: readonly Point[]): Point => {
     assert(ks.length === points.length, 'msm: as many scalars as points');
     return pippenger(curve, points.map(decode), ks.map(toInteger)).toBytes();
@@ -67,10 +71,8 @@ function groupOver<P extends CurvePoint<bigint, P>>(
     name,
     identity,
     isIdentity: (p) => tryDecode(curve, p)?.is0() === true,
-    isPoint: (bytes) => {
-      const p = tryDecode(curve, bytes);
-      return p !== undefined && !p.is0() && inSubgroup(p);
-    },
+    isPoint,
+    arePoints: (all) => all.every(isPoint),
     base: (k) => times(k, curve.BASE),
     mul: (k, p) => times(k, decode(p)),
     add: (p, q) => decode(p).add(decode(q)).toBytes(),
