@@ -1,7 +1,7 @@
 // The Beacon against raw LevelDB on the same disk, and against raw JetStream on the same servers, in the same run:
 // appends, watching, lookups, the catch-up of a blank view, and memory.
 //
-//   node bench/beacon.bench.ts [--records 100000] [--rounds 5]
+//   node bench/beacon.bench.ts [--records 100000] [--rounds 5] [--only appends|view|stream]
 //
 // Each figure is the median over rounds in which ours and the raw one alternate, so that both meet the same noise.
 
@@ -19,11 +19,14 @@ import { BeaconView } from '../src/beacon/view.ts';
 import { LevelKv } from '../src/beacon/view-level.ts';
 import { natsSkip } from '../test/support/nats-server.ts';
 import type { MemoryReport } from './beacon-memory.child.ts';
+import { benchCopy } from './beacon-pair.ts';
 import { benchStream, watchLatency } from './beacon-stream.ts';
 import { alternate, perSecond, seconds } from './measure.ts';
 import { putAppend, someAddress, someId, someManifest } from '../test/suites/beacon-records.ts';
 
-const { values } = parseArgs({ options: { records: { type: 'string' }, rounds: { type: 'string' } } });
+const { values } = parseArgs({
+  options: { records: { type: 'string' }, rounds: { type: 'string' }, only: { type: 'string' } },
+});
 const recordsCount = Number(values.records ?? 100_000);
 const rounds = Number(values.rounds ?? 5);
 const appendsPerRound = 1000;
@@ -35,11 +38,15 @@ const directory = await mkdtemp(join(tmpdir(), 'holdfast-bench-'));
 const filled = join(directory, 'catch-up');
 try {
   const raw = new ClassicLevel<string, Uint8Array>(join(directory, 'raw'), { valueEncoding: 'view' });
-  await benchAppends(raw);
+  const isWanted = (part: string): boolean => (values.only ?? part) === part;
+  if (isWanted('appends')) await benchAppends(raw);
   await benchView(raw);
   await raw.close();
-  await benchMemory();
-  const skip = await natsSkip();
+  if (isWanted('view')) {
+    await benchCopied();
+    await benchMemory();
+  }
+  const skip = isWanted('stream') ? await natsSkip() : 'no stream';
   if (skip === false) await benchStream({ rounds, appendsPerRound, append: prepared, filled, recordsCount });
   else console.log(skip);
 } finally {
@@ -77,7 +84,7 @@ async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
     const [manifest] = records;
     if (manifest !== undefined) pending.push(raw.put(address(index), manifest.bytes));
     pending.push(log.append({ ...append, records }));
-    if (pending.length >= 256) await Promise.all(pending.splice(0));
+    if (pending.length >= 1024) await Promise.all(pending.splice(0));
   }
   await Promise.all(pending);
   console.log(`made ${recordsCount} entries (signing included) in ${seconds(started)} s`);
@@ -88,7 +95,6 @@ async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
     snapshotFrom: Number.POSITIVE_INFINITY,
   });
   await benchNewcomer('folding the log', view, log);
-  await benchSnapshot(log, kv);
   await allOpened(kv, view, log);
   const any = (): string => address(Math.floor(Math.random() * recordsCount));
   for (const width of [1, 64]) {
@@ -112,7 +118,7 @@ async function allOpened(kv: LevelKv, view: BeaconView, log: BeaconLog): Promise
   await following;
 }
 
-/** Until a blank view shows everything. Both ends are in this process, without a network between them. */
+/** Until a blank view shows everything. The log is in this process, too. */
 async function benchNewcomer(how: string, view: BeaconView, log: BeaconLog): Promise<void> {
   const begun = performance.now();
   const used = process.cpuUsage();
@@ -132,25 +138,17 @@ async function benchNewcomer(how: string, view: BeaconView, log: BeaconLog): Pro
   await following;
 }
 
-/** The same rows, taken from a view that has them. */
-async function benchSnapshot(log: LevelLog, kv: LevelKv): Promise<void> {
-  const giving: BeaconLog = {
-    append: (append) => log.append(append),
-    read: (from, options) => log.read(from, options),
-    watch: (from, options) => log.watch(from, options),
-    head: () => log.head(),
-    snapshot: () => kv.packedRows(() => true),
-    [Symbol.asyncDispose]: async () => undefined,
-  };
+/** The same rows, taken from a process that has them. */
+async function benchCopied(): Promise<void> {
   const copied = join(directory, 'copied');
-  await using view = await BeaconView.open(await LevelKv.open(copied), {
-    signatures: 'after',
-    snapshotFrom: 1,
-  });
-  await benchNewcomer('by a snapshot', view, giving);
-  console.log(
-    `rows of a view on disk: ${Math.round((await sizeBytesOf(copied)) / recordsCount)} B per entry`,
-  );
+  await benchCopy(filled, join(directory, 'view'), copied, recordsCount);
+  for (const [what, path] of [
+    ['folded', 'view'],
+    ['copied', 'copied'],
+  ] as const) {
+    const perEntry = (await sizeBytesOf(join(directory, path))) / recordsCount;
+    console.log(`rows of a ${what} view on disk: ${Math.round(perEntry)} B per entry`);
+  }
 }
 
 /** What a process needs for log and view, by a child with all of it beside one with none. */

@@ -32,7 +32,7 @@ export interface ServeOptions {
   readonly snapshot?: () => AsyncIterable<Uint8Array>;
   /** Who may append. Reading is for everybody that the transport lets in. Default: everybody. */
   readonly mayAppend?: (peer: PeerName) => boolean;
-  /** Longest silence of a watch, ms. Default 2.5 s: a third of the caller's usual time-out. */
+  /** Longest silence of a watch or a snapshot, ms. Default 2.5 s: a third of the caller's usual time-out. */
   readonly idleMs?: number;
 }
 
@@ -51,12 +51,15 @@ export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOpt
     return { head: { revision, chain }, body: payload };
   });
   let snapshots = 0;
-  server.handleStream('beacon.snapshot', async function* () {
+  server.handleStream('beacon.snapshot', async function* (_, { signal }) {
     if (snapshot === undefined) throw new HoldfastError('NOT_FOUND', 'there is no view to copy here');
     if (snapshots >= snapshotsMax) throw new HoldfastError('RATE_LIMITED', 'too many copies are under way');
     snapshots++;
     try {
-      for await (const body of snapshot()) yield { head: {}, body };
+      // Before the first page every table may have to be checked: a page without rows says that we live.
+      for await (const body of withIdle(snapshot(), idleMs, signal))
+        yield { head: {}, body: body ?? new Uint8Array() };
+      signal.throwIfAborted(); // an end here says that these are all rows
     } finally {
       snapshots--;
     }
@@ -187,20 +190,31 @@ async function* watchWithIdle(
   signal: AbortSignal,
 ): AsyncGenerator<LogEntry | undefined> {
   const left = new AbortController(); // the caller may leave the loop while a `next` is under way
-  const entries = log.watch(from, { signal: AbortSignal.any([signal, left.signal]) })[Symbol.asyncIterator]();
-  let pending: Promise<IteratorResult<LogEntry>> | undefined;
+  const entries = log.watch(from, { signal: AbortSignal.any([signal, left.signal]) });
+  yield* withIdle(entries, idleMs, signal, () => left.abort());
+}
+
+/** Items as they come, and an `undefined` whenever none came for `idleMs`. `leave`: has an item under way not come. */
+async function* withIdle<Item>(
+  items: AsyncIterable<Item>,
+  idleMs: number,
+  signal: AbortSignal,
+  leave: () => void = () => undefined,
+): AsyncGenerator<Item | undefined> {
+  const iterator = items[Symbol.asyncIterator]();
+  let pending: Promise<IteratorResult<Item>> | undefined;
   try {
     while (!signal.aborted) {
-      pending ??= entries.next();
+      pending ??= iterator.next();
       const result = await firstWithin(pending, idleMs);
       if (result?.done === true) return;
       if (result !== undefined) pending = undefined;
       yield result?.value;
     }
   } finally {
-    left.abort();
-    pending?.catch(() => undefined); // ends with the watch; nobody waits for its outcome any more
-    await entries.return?.();
+    leave();
+    pending?.catch(() => undefined); // nobody waits for its outcome any more
+    await iterator.return?.();
   }
 }
 

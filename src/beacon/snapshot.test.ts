@@ -166,6 +166,35 @@ for (const [name, lie] of [
       await newcomer.crash();
     });
 
+it('says that it lives while the first page is not there yet', async (t) => {
+  const world = await World.create(t);
+  const rpc = new Loopback();
+  const isReady = Promise.withResolvers<void>();
+  const rows = await world.rows();
+  serveBeacon(rpc, world.log, {
+    idleMs: 1,
+    async *snapshot() {
+      await isReady.promise;
+      yield* packed(rows);
+    },
+  });
+  const log = new RemoteLog(rpc, () => 'steward');
+  const pages: Uint8Array[] = [];
+  for await (const page of log.snapshot({ signal: t.signal })) {
+    pages.push(page);
+    if (pages.length === 3) isReady.resolve();
+  }
+  assert.equal(pages[2]?.length, 0);
+  assert.deepEqual(pages.flatMap(unpackRows).length, rows.length);
+  const kv = await LevelKv.open(await directory(t));
+  t.after(() => kv[Symbol.asyncDispose]());
+  async function* taken(): AsyncGenerator<SealedRow[]> {
+    for (const page of pages) yield unpackRows(page);
+  }
+  await kv.replaceAll(taken());
+  assert.equal((await rowsIn(kv)).length, rows.length);
+});
+
 it('still has to prove what it took after it was started again', async (t) => {
   const world = await World.create(t);
   const newcomer = await world.newcomer();
