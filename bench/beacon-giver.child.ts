@@ -7,6 +7,12 @@ import { BeaconView } from '../src/beacon/view.ts';
 import { LevelKv } from '../src/beacon/view-level.ts';
 import { pairedPeer } from './beacon-pair.ts';
 
+/** Of the whole process, and of its main thread. */
+export interface Usage {
+  readonly all: NodeJS.CpuUsage;
+  readonly main: NodeJS.CpuUsage;
+}
+
 const [logPath = '', viewPath = '', port = '', otherPort = ''] = process.argv.slice(2);
 const log = await LevelLog.open(logPath);
 const view = await BeaconView.open(await LevelKv.open(viewPath));
@@ -15,6 +21,6 @@ serveBeacon(peer.rpc, log, { snapshot: () => view.snapshot() });
 process.on('message', () => process.send?.(usage()));
 process.send?.(usage());
 
-function usage(): { readonly all: NodeJS.CpuUsage; readonly main: NodeJS.CpuUsage } {
+function usage(): Usage {
   return { all: process.cpuUsage(), main: process.threadCpuUsage() };
 }

@@ -14,6 +14,7 @@ import {
   testMembership,
   untilConnected,
 } from '../test/support/peers.ts';
+import type { Usage } from './beacon-giver.child.ts';
 import { seconds } from './measure.ts';
 
 /** Peer number `index` of two that know each other, and the name of the other one. */
@@ -77,11 +78,6 @@ async function benchTaker(
   );
   stop.abort();
   await following;
-}
-
-interface Usage {
-  readonly all: NodeJS.CpuUsage;
-  readonly main: NodeJS.CpuUsage;
 }
 
 async function usageOf(giver: ChildProcess): Promise<Usage> {
