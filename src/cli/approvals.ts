@@ -12,7 +12,7 @@ export const approveOption = {
   approve: {
     type: 'string',
     value: 'KEY-FILE',
-    text: 'identity key of who approves it, where the policy wants approvals; several with commas',
+    text: 'identity key of who approves, if the policy wants that; several with commas',
   },
 } as const;
 
