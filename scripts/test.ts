@@ -7,8 +7,9 @@
 // are for a release: only when they are named, or with HOLDFAST_ALL=1, because .ci/run has its limit too.
 //
 // Groups follow each other: of those that start ten processes two run at a time, of the others four, because each waits
-// now and then for disks, leases and bars. What is held against a clock or a number of bytes comes last, alone but for
-// what mostly waits. Tests of pure rooms share a process: to load the program for each file takes longer than its tests.
+// now and then for disks, leases and bars. What only computes for minutes goes beside the former, at the lowest priority:
+// it takes the time in which they wait. What is held against a clock or a number of bytes comes last, alone but for what
+// mostly waits. Tests of pure rooms share a process: to load the program for each file takes longer than its tests.
 //
 // A skipped test is named at the end; with HOLDFAST_STRICT=1 (as .ci/run sets it) it counts as failed, unless its
 // reason begins with 'optional:', which is for a server that no Debian package brings.
@@ -51,6 +52,8 @@ const long = [
   'test/cluster/stewards.test.ts',
   'test/cluster/stranded.test.ts',
 ];
+/** They only compute, for minutes. */
+const computing = globSync('src/custody/{rotation,ceremony}-crash.test.ts');
 /** A process or two each: they go with the rooms. */
 const light = globSync('test/cluster/{late-node,secrecy}.test.ts');
 /** A minute each, in which they mostly wait. */
@@ -59,8 +62,6 @@ const measured = globSync('test/cluster/{dht-gates,memory,peers,soak,stewards}.t
 const ofClusters = globSync('test/cluster/*.test.ts', { exclude: [...measured, ...light, ...patient] });
 /** Of each group, so that none of them is begun when all else is done. */
 const first = [
-  'src/custody/ceremony-crash.test.ts',
-  'src/custody/rotation-crash.test.ts',
   'src/app/beacon-moves.test.ts',
   'src/app/beacon-next.test.ts',
   ...light,
@@ -80,10 +81,10 @@ const pure = [
     ),
   }),
 ];
-const rooms = globSync(['src/**/*.test.ts', 'test/*.test.ts'], { exclude: pure.flat() });
+const rooms = globSync(['src/**/*.test.ts', 'test/*.test.ts'], { exclude: [...pure.flat(), ...computing] });
 const groups: readonly Group[] = [
   { name: 'rooms', files: [...rooms, ...light], concurrency: 3, beside: pure },
-  { name: 'cluster', files: ofClusters, concurrency: 2 },
+  { name: 'cluster', files: ofClusters, concurrency: 2, beside: computing.map((file) => [file]) },
   { name: 'measured', files: measured, concurrency: 1, beside: patient.map((file) => [file]) },
 ];
 
@@ -93,6 +94,7 @@ const cache = programCache();
 if (cache !== undefined) process.env['NODE_COMPILE_CACHE'] = cache;
 const withCache = join(import.meta.dirname, 'with-cache.ts');
 const together = join(import.meta.dirname, 'together.ts');
+const patiently = join(import.meta.dirname, 'patiently.ts');
 
 const outcome: Outcome = { passed: 0, failed: [], skipped: [] };
 const elapsedMs = new Map<string, number>();
@@ -155,12 +157,17 @@ async function runFiles(
   { concurrency, argv = [] }: { concurrency: number; argv?: readonly string[] },
 ): Promise<void> {
   if (files.length === 0) return;
+  const isLast = files.every((file) => computing.includes(file));
   const stream = run({
     files,
     argv,
     concurrency,
-    timeout: 420_000,
-    execArgv: ['--no-warnings=ExperimentalWarning', `--import=${withCache}`],
+    timeout: isLast ? 900_000 : 420_000,
+    execArgv: [
+      '--no-warnings=ExperimentalWarning',
+      `--import=${withCache}`,
+      ...(isLast ? [`--import=${patiently}`] : []),
+    ],
   });
   for await (const event of stream) {
     const { type, data } = event as { type: string; data: TestEvent };
