@@ -95,6 +95,19 @@ it('lets go of the tables when whoever reads them leaves, and of those of a proc
   assert.deepEqual((await readdir(path)).sort(), ['born.json', 'db']);
 });
 
+it('says where files take no second name, or are gone, and leaves nothing behind', async (t) => {
+  const path = await directory(t);
+  await using kv = await LevelKv.open(path, { sync: false });
+  await kv.write(new Map([['a', utf8('a')]]));
+  await given(kv);
+  const table = join(path, 'db', (await tablesOf(path))[0] ?? '');
+  await rm(table);
+  await assert.rejects(given(kv), { code: 'RECORD_CORRUPT', message: /has not the tables/ });
+  await mkdir(table); // no file system gives a directory a second name
+  await assert.rejects(given(kv), { code: 'NOT_FOUND', message: /hard link/ });
+  assert.deepEqual((await readdir(path)).sort(), ['born.json', 'db']);
+});
+
 it('sends only what is asked for', async (t) => {
   await using kv = await LevelKv.open(await directory(t), { sync: false });
   await kv.write(new Map(['a', 'b', 'c'].map((key) => [key, utf8(key)])));

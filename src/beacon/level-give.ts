@@ -7,6 +7,7 @@
 import { type FileHandle, link, mkdir, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { asBuffer, unfilled } from '../core/bytes.ts';
+import { HoldfastError } from '../core/errors.ts';
 import { isErrnoException } from './errno.ts';
 import { readLive } from './level-check.ts';
 import { RunCursor, type TableFile } from './level-cursor.ts';
@@ -28,15 +29,22 @@ export class LinkedTables implements AsyncDisposable {
     this.#tables = tables;
   }
 
-  /** The tables of the store in `directory`/db. Throws RECORD_CORRUPT when they are not there. */
+  /**
+   * The tables of the store in `directory`/db. Throws RECORD_CORRUPT when they are not there, NOT_FOUND where files take
+   * no second name.
+   */
   static async create(directory: string): Promise<LinkedTables> {
     const store = join(directory, 'db');
     for (let tries = 0; tries < triesMax; tries++) {
       const path = join(directory, `${prefix}${serial++}`);
       await mkdir(path);
-      const tables = await linkAll(store, path);
+      let tables: LiveFiles['tables'] | undefined;
+      try {
+        tables = await linkAll(store, path);
+      } finally {
+        if (tables === undefined) await rm(path, { recursive: true });
+      }
       if (tables !== undefined) return new LinkedTables(path, tables);
-      await rm(path, { recursive: true });
     }
     throw corrupt(store, 'has not the tables that its MANIFEST names');
   }
@@ -97,7 +105,8 @@ async function linkAll(store: string, path: string): Promise<LiveFiles['tables']
       await link(join(store, `${String(number).padStart(6, '0')}.ldb`), join(path, String(number)));
   } catch (error) {
     if (isErrnoException(error, 'ENOENT')) return undefined;
-    throw error;
+    const why = 'rows are not given away here: the file system gives its files no second name (hard link)';
+    throw new HoldfastError('NOT_FOUND', why, { cause: error });
   }
   const after = await readLive(store);
   const isSame =

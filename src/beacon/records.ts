@@ -33,21 +33,21 @@ export interface OpenedRecord<Body extends AnyBody = AnyBody> {
 }
 
 /** Opened lately: who signs a record, whoever checks the append and the fold of a view open it within a moment. */
-const lately = new Memo<OpenedRecord>(latelyMax);
+const lately = new Memo<Omit<OpenedRecord, 'bytes'>>(latelyMax);
 
 /** Opens one record block: size, form, signature, every field of its kind. Throws RECORD_INVALID. */
 export function openRegistryRecord(bytes: Uint8Array): OpenedRecord {
-  if (bytes.length > latelyBytesMax) return openNow(bytes);
-  // Of a copy: the caller's memory may be used for something else tomorrow.
-  return { ...lately.of(bytes, () => openNow(bytes.slice())), bytes };
+  const opened = bytes.length > latelyBytesMax ? openNow(bytes) : lately.of(bytes, () => openNow(bytes));
+  return { ...opened, bytes };
 }
 
-function openNow(bytes: Uint8Array): OpenedRecord {
+/** Nothing in it is the caller's memory, which may be used for something else tomorrow: decoding copies. */
+function openNow(bytes: Uint8Array): Omit<OpenedRecord, 'bytes'> {
   const record = openRecord(bytes);
   const body = parseBody(record);
   const { chainId, version } = placeOf(body);
   if (chainId.includes('\0')) throw new HoldfastError('RECORD_INVALID', 'record: its name holds a NUL');
-  return { kind: body.kind, chainId, version, cid: record.cid, bytes, body };
+  return { kind: body.kind, chainId, version, cid: record.cid, body };
 }
 
 /** The same of bytes that need not be a record: undefined for those that are none. */

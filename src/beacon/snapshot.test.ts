@@ -195,6 +195,22 @@ it('says that it lives while the first page is not there yet', async (t) => {
   assert.equal((await rowsIn(kv)).length, rows.length);
 });
 
+it('does not end as if it were whole when nobody waits for the rest', async (t) => {
+  const world = await World.create(t);
+  const rpc = new Loopback();
+  const left = new AbortController();
+  const rows = await world.rows();
+  serveBeacon(rpc, world.log, {
+    async *snapshot() {
+      yield* packed(rows);
+      left.abort(new Error('left'));
+      yield* packed(rows);
+    },
+  });
+  const pages = rpc.stream('steward', 'beacon.snapshot', { head: {} }, { signal: left.signal });
+  await assert.rejects(Array.fromAsync(pages), /left/);
+});
+
 it('still has to prove what it took after it was started again', async (t) => {
   const world = await World.create(t);
   const newcomer = await world.newcomer();

@@ -92,7 +92,7 @@ describe('custodians through a door', () => {
 
   it('are given up together, but not after the last answer: the connection is read to its end', async () => {
     const seen: boolean[] = [];
-    const gate = Promise.withResolvers<void>();
+    let gate = Promise.withResolvers<void>();
     const { relay } = doorOf(async function* (peers, stop) {
       yield { peer: 'a', answer: bytesOf('a') };
       await gate.promise;
@@ -102,6 +102,7 @@ describe('custodians through a door', () => {
     });
     const leave = async (peers: readonly string[]): Promise<readonly PromiseSettledResult<Uint8Array>[]> => {
       const enough = new AbortController();
+      gate = Promise.withResolvers<void>();
       const asked = peers.map((peer) => relay.ask(peer, request, enough.signal));
       await asked[0];
       enough.abort(new HoldfastError('TIMEOUT', 'enough'));

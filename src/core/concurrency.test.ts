@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { chunked, Gate, groupsOf, mapInOrder } from './concurrency.ts';
+import { asTheyCome, chunked, Gate, groupsOf, mapInOrder } from './concurrency.ts';
 
 async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {
   const out: T[] = [];
@@ -22,6 +22,16 @@ test('mapInOrder keeps the order and the width', async () => {
   );
   assert.deepEqual(results, [10, 2, 8, 4, 6, 0]);
   assert.equal(most, 3);
+});
+
+test('asTheyCome gives what is there, whoever is still awaited', async () => {
+  const [slow, quick] = [Promise.withResolvers<string>(), Promise.withResolvers<string>()];
+  const items = asTheyCome([slow.promise, quick.promise]);
+  quick.resolve('quick');
+  assert.deepEqual(await items.next(), { done: false, value: 'quick' });
+  slow.resolve('slow');
+  assert.deepEqual(await collect(items), ['slow']);
+  await assert.rejects(collect(asTheyCome([Promise.reject(new Error('no'))])), /^Error: no$/);
 });
 
 test('mapInOrder throws the first failure in its place and leaves nothing running', async () => {

@@ -20,21 +20,28 @@ const request = { ...readRequest, beat: 100 };
 class Relay implements AsyncDisposable {
   readonly group: TestGroup;
   readonly client: DoorClient;
-  readonly seen: Uint8Array[] = [];
-  readonly filed: Uint8Array[] = [];
+  readonly seen: Uint8Array[];
+  readonly filed: Uint8Array[];
+  readonly faults: unknown[];
   readonly #door: HttpDoor;
 
-  private constructor(group: TestGroup, door: HttpDoor, seen: Uint8Array[], filed: Uint8Array[]) {
+  private constructor(
+    group: TestGroup,
+    door: HttpDoor,
+    { seen, filed, faults }: Pick<Relay, 'seen' | 'filed' | 'faults'>,
+  ) {
     this.group = group;
     this.#door = door;
     this.seen = seen;
     this.filed = filed;
+    this.faults = faults;
     this.client = new DoorClient({ url: `http://127.0.0.1:${door.port}`, token });
   }
 
   static async open(): Promise<Relay> {
     const group = await TestGroup.create();
     const [seen, filed]: Uint8Array[][] = [[], []];
+    const faults: unknown[] = [];
     const custody = {
       group: group.cg,
       records: async () => ({
@@ -45,6 +52,7 @@ class Relay implements AsyncDisposable {
       membership: async () => '{}',
       relay: async (peer: string, message: Uint8Array) => {
         const found = group.custodians.find((each) => each.peer === peer);
+        if (peer === 'hung') await new Promise(() => undefined);
         if (found === undefined) throw new HoldfastError('FORBIDDEN', `${peer} is no custodian`);
         if (found.isDown) throw new HoldfastError('PEER_UNREACHABLE', 'not there');
         const answer = await found.answers(message);
@@ -81,9 +89,9 @@ class Relay implements AsyncDisposable {
       clock,
       routes: custodyRoutes(ports),
       onAnswered: () => undefined,
-      onFault: () => undefined,
+      onFault: (_, error) => void faults.push(error),
     });
-    return new Relay(group, door, the(seen), the(filed));
+    return new Relay(group, door, { seen: the(seen), filed: the(filed), faults });
   }
 
   async feed(): Promise<CustodyFeed> {
@@ -157,6 +165,23 @@ describe('custody through a door', () => {
     assert.deepEqual(
       (await call([peer, peer, 'x'])).map((each) => each.peer).toSorted(),
       [peer, 'x'].toSorted(),
+    );
+  });
+
+  it('gives an answer on as it comes, and writes down what a caller cannot mend', async () => {
+    await using relay = await Relay.open();
+    const { client, group, faults } = relay;
+    const [up, down] = [the(group.custodians[0]), the(group.custodians[1])];
+    down.isDown = true;
+    const answers = client.custodyRelay(['hung', up.peer, down.peer], random(100));
+    const first = [await answers.next(), await answers.next()];
+    const told = first.map(({ done, value }) => (done === true ? '' : value.peer));
+    assert.deepEqual(told.toSorted(), [up.peer, down.peer].toSorted());
+    await answers.return(undefined);
+    // What was wrong with the request is the caller's; that nobody is there is ours.
+    assert.deepEqual(
+      faults.map((error) => error instanceof HoldfastError && error.code),
+      ['PEER_UNREACHABLE'],
     );
   });
 

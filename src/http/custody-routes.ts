@@ -10,7 +10,7 @@ import {
   custodyRequestBytesMax,
   recordBytesMax,
 } from '../core/limits.ts';
-import { toldError } from './envelope.ts';
+import { isFault, toldError } from './envelope.ts';
 import { linesReply } from './json-lines.ts';
 import type { DoorPorts } from './door-ports.ts';
 import { schemas } from './schemas.ts';
@@ -143,6 +143,7 @@ async function* relayed(
       const answer = await custody.relay(peer, message, request.signal);
       return { peer, answer: Buffer.from(answer).toString('base64') };
     } catch (error) {
+      if (isFault(error) && !request.signal.aborted) request.onFault(error);
       return { peer, error: toldError(error) };
     }
   };

@@ -91,6 +91,11 @@ export function tellable(error: unknown): string {
   return namesOurOwn(error) ? withoutPaths(error.message) : error.message;
 }
 
+/** True for what the log should have: a caller who is told of it cannot mend it. */
+export function isFault(error: unknown): boolean {
+  return !(error instanceof HoldfastError) || errorCatalogue[error.code].status >= 500;
+}
+
 /** An error within an answer that has begun. */
 export function toldError(error: unknown): ToldError {
   return { reason: error instanceof HoldfastError ? error.code : 'INTERNAL', message: tellable(error) };

@@ -201,6 +201,17 @@ test('a maker who takes another r for Ū than for U is found out, whatever it ha
   assert.ok(verifyWrap(sodium, Y, label, { U, Ubar: honest, V, ...proof }));
 });
 
+test('a wrap that hides nothing is refused, though who made it knows its r', () => {
+  const { Y } = dealt(sodium, 1);
+  const { scalar, identity } = sodium;
+  const [m, s] = [scalar.random(randomBytes), scalar.random(randomBytes)];
+  const [V, gbar] = [sodium.base(m), secondGenerator(sodium)];
+  const points = [Y, V, label, identity, identity, sodium.base(s), sodium.mul(s, gbar)];
+  const e = hashToScalar(sodium, DST.ct, ...points);
+  for (const group of [sodium, noble])
+    assert.equal(verifyWrap(group, Y, label, { U: identity, Ubar: identity, V, e, f: s }), false);
+});
+
 test('every secret made on the way to a wrap, a proof or an element is zeroed', () => {
   const made: Uint8Array[] = [];
   const keep = (bytes: Uint8Array): Uint8Array => {
