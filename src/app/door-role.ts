@@ -210,7 +210,7 @@ class Door {
     return new DoorBeacon({
       view: this.#view,
       log: this.#log,
-      rpc: this.#peer.rpc,
+      rpc: this.#steward.rpc,
       steward: this.#steward,
       scratch: scratchDirectory(this.#member.config.dataDir),
       successors: this.#doorView,

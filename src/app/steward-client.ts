@@ -5,9 +5,11 @@ import { type Clock, second } from '../core/clock.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcClient } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
+import { hasRole } from '../node/membership.ts';
 import type { NodePeer } from '../node/peer.ts';
 import { notMine } from '../steward/plan.ts';
 import type { ObjectReport, StewardStatus } from '../steward/status.ts';
+import { throughHost } from './log-host.ts';
 import { peersWithRole } from './member.ts';
 import { readHolders, readObject, readStatus } from './steward-answers.ts';
 
@@ -17,12 +19,16 @@ const callMs = 5 * second;
 /** One that did not answer is asked last for so long. */
 const shunnedMs = 10 * second;
 
+/** A host of the log that has been away for so long is not waited for: as long as one append is tried (RemoteLog). */
+const goneMs = 15 * second;
+
 type Peer = Pick<NodePeer, 'membership' | 'rpc' | 'connected'>;
 
 export class StewardClient {
   readonly #peer: Peer;
   readonly #clock: Clock;
-  readonly #failedAt = new Map<PeerName, number>();
+  /** Of those whose last answer did not come: monotonic ms of the first failure, and of the last on a connection. */
+  readonly #failures = new Map<PeerName, { readonly first: number; readonly last: number }>();
 
   constructor(peer: Peer, clock: Clock) {
     this.#peer = peer;
@@ -31,12 +37,25 @@ export class StewardClient {
 
   /** Calls and streams to stewards that remember who did not answer, so that the next one goes to another. */
   get rpc(): RpcClient {
+    return throughHost(this.#noting(), {
+      mayHost: (peer) => hasRole(this.#peer.membership(), peer, 'steward'),
+      isGone: (peer) => {
+        const { first = Number.POSITIVE_INFINITY } = this.#failures.get(peer) ?? {};
+        return this.#clock.monotonic() - first > goneMs;
+      },
+    });
+  }
+
+  #noting(): RpcClient {
     const { rpc } = this.#peer;
     const failed = (peer: PeerName, error: unknown): void => this.#note(peer, error);
+    const answered = (peer: PeerName): void => void this.#failures.delete(peer);
     return {
       call: async (peer, method, message, options) => {
         try {
-          return await rpc.call(peer, method, message, options);
+          const answer = await rpc.call(peer, method, message, options);
+          answered(peer);
+          return answer;
         } catch (error) {
           failed(peer, error);
           throw error;
@@ -44,7 +63,10 @@ export class StewardClient {
       },
       stream: async function* (peer, method, message, options) {
         try {
-          yield* rpc.stream(peer, method, message, options);
+          for await (const item of rpc.stream(peer, method, message, options)) {
+            answered(peer);
+            yield item;
+          }
         } catch (error) {
           failed(peer, error);
           throw error;
@@ -64,8 +86,8 @@ export class StewardClient {
   inOrder(): PeerName[] {
     const up = new Set(this.#peer.connected());
     const doubt = (peer: PeerName): number => {
-      const failedAt = this.#failedAt.get(peer) ?? Number.NEGATIVE_INFINITY;
-      return (up.has(peer) ? 0 : 2) + (this.#clock.monotonic() - failedAt < shunnedMs ? 1 : 0);
+      const { last = Number.NEGATIVE_INFINITY } = this.#failures.get(peer) ?? {};
+      return (up.has(peer) ? 0 : 2) + (this.#clock.monotonic() - last < shunnedMs ? 1 : 0);
     };
     return peersWithRole(this.#peer.membership(), 'steward').toSorted((a, b) => doubt(a) - doubt(b));
   }
@@ -120,7 +142,11 @@ export class StewardClient {
   }
 
   #note(peer: PeerName, error: unknown): void {
-    if (isAway(error)) this.#failedAt.set(peer, this.#clock.monotonic());
+    if (!isAway(error)) return;
+    const now = this.#clock.monotonic();
+    const { first, last } = this.#failures.get(peer) ?? { first: now, last: Number.NEGATIVE_INFINITY };
+    // Without a connection it is asked last anyway, and not a moment longer.
+    this.#failures.set(peer, { first, last: this.#peer.connected().includes(peer) ? now : last });
   }
 
   async status(): Promise<StewardStatus> {

@@ -7,6 +7,7 @@ import { type PeerName, refuseMethods } from '../core/rpc.ts';
 import type { Catalogue } from '../steward/catalogue.ts';
 import type { BeaconReport } from '../steward/status.ts';
 import { serveCopy } from './beacon-copies.ts';
+import { notHost } from './log-host.ts';
 import { DoorView } from './door-view.ts';
 import { ViewCatalogue } from './catalogue.ts';
 import { type Member, systemClock } from './member.ts';
@@ -36,8 +37,7 @@ export class BeaconFollower implements AsyncDisposable {
     const follower = new BeaconFollower(view, new RemoteLog(peer.rpc, () => host.peer), host.name);
     const { signal } = follower.#stop;
     follower.#following = view.view.follow(view.over(follower.#log, signal), signal);
-    const text = `the log is kept by ${host.name}, which does not answer`;
-    refuseMethods(peer.rpc, ofTheHost, () => new HoldfastError('BEACON_UNAVAILABLE', text));
+    refuseMethods(peer.rpc, ofTheHost, () => notHost(host));
     serveCopy(peer, follower.view, follower.#roots);
     return follower;
   }

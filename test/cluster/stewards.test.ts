@@ -14,15 +14,19 @@ import { sealingClient } from '../helpers/sealing-client.ts';
 
 let cluster: TestCluster;
 let client: HoldfastClient;
+/** Tries once. */
+let hasty: HoldfastClient;
 const stored = new Map<string, Buffer>();
 
 before(async () => {
   cluster = await TestCluster.start({ stewards: 2, settings: { graceMs: 2000 } });
   client = await sealingClient(cluster);
+  hasty = await sealingClient(cluster, cluster.url, { attemptsMax: 1 });
 });
 
 after(async () => {
   await client[Symbol.asyncDispose]();
+  await hasty[Symbol.asyncDispose]();
   await cluster[Symbol.asyncDispose]();
 });
 
@@ -54,6 +58,17 @@ test('a node dies: both heal, each its own', async () => {
   await readAll();
 });
 
+test('the steward with the log stands still for a moment: a door that turned to the second still puts at once', async () => {
+  const pid = await cluster.pid('steward');
+  process.kill(pid, 'SIGSTOP');
+  try {
+    await cluster.until('the other answers', (steward) => !isFirst(steward));
+  } finally {
+    process.kill(pid, 'SIGCONT');
+  }
+  for (let at = 0; at < 3; at++) await put(`after-a-moment-${at}`);
+});
+
 test('the second steward dies, then a node: the first takes its share over and heals everything', async () => {
   const control = await cluster.control();
   await control.killNode('steward-2');
@@ -79,7 +94,7 @@ test('the steward with the log dies, then a node: the second answers and heals, 
   assert.ok(Date.now() - started < 20_000, `${Date.now() - started} ms`);
   assert.match(alone.beacon?.text ?? '', /the log of steward, which alone takes appends/);
   await readAll();
-  await assert.rejects(put('refused'), (error) => isHoldfastError(error, 'BEACON_UNAVAILABLE'));
+  await assert.rejects(put('refused', hasty), (error) => isHoldfastError(error, 'BEACON_UNAVAILABLE'));
   await control.killNode('node-5');
   await cluster.until(
     'healed by the second',
@@ -96,10 +111,10 @@ test('the steward with the log dies, then a node: the second answers and heals, 
 
 // Helpers
 
-async function put(name: string): Promise<void> {
+async function put(name: string, by = client): Promise<void> {
   const address = `ucxl://ann:author@stewards:run/*^/${name}`;
   const bytes = randomBytes(2_000 + stored.size * 4_000);
-  await client.put(address, [bytes]);
+  await by.put(address, [bytes]);
   stored.set(address, bytes);
 }
 

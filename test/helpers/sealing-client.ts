@@ -7,12 +7,16 @@ import { openIdentity } from '../../src/node/identity.ts';
 import type { TestCluster } from './cluster.ts';
 
 /** A client of the cluster's door, or of another one that stands before it. Dispose it after use. */
-export async function sealingClient(cluster: TestCluster, url = cluster.url): Promise<HoldfastClient> {
+export async function sealingClient(
+  cluster: TestCluster,
+  url = cluster.url,
+  options: Pick<ClientOptions, 'attemptsMax'> = {},
+): Promise<HoldfastClient> {
   const paths = layoutPaths(cluster.dir);
   const path = devKeyPath({ keysDir: paths.keys });
   const provider = await openDevFile({ path, clock: systemClock, create: false });
   const { signer } = await openIdentity(paths.writerKey);
-  return new ClientWithKeys({ url, token: await cluster.token(), signer, provider });
+  return new ClientWithKeys({ url, token: await cluster.token(), signer, provider, ...options });
 }
 
 /** Nobody else has its provider. */
