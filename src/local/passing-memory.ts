@@ -23,8 +23,7 @@ type Collect = (options: { readonly type: 'minor' | 'major' }) => void;
 
 /** Watches until disposed. */
 export function keepPassingMemorySmall(): Disposable {
-  setFlagsFromString('--expose-gc');
-  const found: unknown = runInNewContext('gc');
+  const found = collector();
   const collect: Collect = typeof found === 'function' ? (options) => void found(options) : () => undefined;
   let inUse = bufferBytes();
   let last = inUse;
@@ -47,6 +46,19 @@ export function keepPassingMemorySmall(): Disposable {
     timer = setTimeout(look, isMoving ? lookMs : calmLookMs).unref();
   }
   return { [Symbol.dispose]: () => clearTimeout(timer) };
+}
+
+/**
+ * The flag is set no longer than it takes: compiled code is kept under the flags it was compiled with, so that with
+ * another one every module that is loaded afterwards would be compiled anew, and kept in the place of everybody else's.
+ */
+function collector(): unknown {
+  setFlagsFromString('--expose-gc');
+  try {
+    return runInNewContext('gc');
+  } finally {
+    setFlagsFromString('--no-expose-gc');
+  }
 }
 
 /** All that lives outside the heap: `process.memoryUsage` would ask the kernel too, for six times as much. */
