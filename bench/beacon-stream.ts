@@ -81,7 +81,6 @@ async function benchAppends(
   { rounds, appendsPerRound, append }: StreamBench,
 ): Promise<void> {
   await using log = await openWhenUp(access);
-  await using watching = await openWhenUp({ ...access, directory: `${access.directory}-watching` });
   const payload = encodeAppend(append);
   let serial = 0;
   const next = (): Append => ({ ...append, subject: `addr/${serial++}`, expected: 0 });
@@ -99,6 +98,8 @@ async function benchAppends(
           `raw JetStream ${Math.round(base)}, ratio ${(mine / base).toFixed(2)}`,
       );
     }
+    // Only now: the raw stream has nobody else who keeps a copy while it is appended to either.
+    await using watching = await openWhenUp({ ...access, directory: `${access.directory}-watching` });
     await watchLatency('JetStream, 3 servers', log, watching, next);
     const consumer = await client.consumers.get(name, { deliver_policy: DeliverPolicy.New });
     const messages = await consumer.consume();
