@@ -10,6 +10,7 @@ import { uint32, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, sha256, type Signer, verifySignature } from '../core/hash.ts';
 import { custodiansMax } from '../core/limits.ts';
+import { Memo } from '../core/memo.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import { type KekCustodian, type TdecKek, type UnsignedKek, verifyKek } from '../envelope/kek.ts';
@@ -129,6 +130,13 @@ export interface BaseKek {
 
 /** Reads a KEK record of a threshold group. Whether its `frostPk` is the group's is for the caller. Throws RECORD_INVALID. */
 export function readBase(bytes: Uint8Array): BaseKek {
+  return bases.of(bytes, () => readNow(bytes));
+}
+
+/** Of the few versions of a key, which every step of a ceremony begins with. */
+const bases = new Memo<BaseKek>(64);
+
+function readNow(bytes: Uint8Array): BaseKek {
   const { cid, body } = openRecord(bytes);
   const { kind: _, v: __, writer: ___, prev: ____, ...kek } = parseKek(body);
   if (kek.provider !== 'tdec' || !verifyKek(kek))

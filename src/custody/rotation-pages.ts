@@ -15,13 +15,7 @@ import { appendRecordsMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { encodeLabel, parseLabel, switchedLabel } from '../envelope/label.ts';
-import {
-  type BkWrap,
-  type BranchKeyBody,
-  type DirectEnvelope,
-  parseBranchKey,
-  parseEnvelope,
-} from '../envelope/records.ts';
+import type { BkWrap, BranchKeyBody, DirectEnvelope } from '../envelope/records.ts';
 import type { SwitchedWrap } from '../envelope/wraps.ts';
 import { type RecordBody, type SignedRecord, signRecord } from '../manifest/record.ts';
 import {
@@ -292,10 +286,10 @@ export class SwitchRun {
     };
     const wraps = wrapsOf(body).map((each) => (each === wrap ? next : each));
     const head = { writer: signer.publicKey, prev };
+    // Its fields are read when the registry opens it, before anything is filed.
     if (body.kind === 'branch-key')
-      return signRecord(parseBranchKey({ ...body, ...head, bkVer: body.bkVer + 1, wraps }), signer);
-    const key = { ...body.key, wraps };
-    return signRecord(parseEnvelope({ ...body, ...head, envVer: body.envVer + 1, key }), signer);
+      return signRecord({ ...body, ...head, bkVer: body.bkVer + 1, wraps }, signer);
+    return signRecord({ ...body, ...head, envVer: body.envVer + 1, key: { ...body.key, wraps } }, signer);
   }
 
   /** Signers that contribute too verify one contribution less: they come first. */
