@@ -142,9 +142,16 @@ export class AuditIndex {
       const page = this.#pages[from / pageLeaves];
       if (page !== undefined) return page;
     }
-    if (count <= pageLeaves) return rootOf((await this.#read(from, to)).map(({ hash }) => hash));
+    if (count <= pageLeaves) return rootOf(await this.#hashes(from, to));
     const middle = from + splitOf(count);
     return nodeHash(await this.#range(from, middle), await this.#range(middle, to));
+  }
+
+  /** Of leaves of one page. Those of the open one are in memory. */
+  async #hashes(from: number, to: number): Promise<readonly Uint8Array[]> {
+    const open = this.#pages.length * pageLeaves;
+    if (from >= open) return this.#open.slice(from - open, to - open);
+    return (await this.#read(from, to)).map(({ hash }) => hash);
   }
 
   async #read(from: number, to: number): Promise<IndexRecord[]> {

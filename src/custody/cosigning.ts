@@ -21,6 +21,14 @@ export interface Cosigned {
   readonly refused: Readonly<Record<string, string>>;
 }
 
+/** A checkpoint that witnesses are asked to sign. */
+interface Offer {
+  readonly note: string;
+  readonly size: number;
+  /** That the log of so many leaves begins it. */
+  readonly proof: (older: number) => Promise<Uint8Array[]>;
+}
+
 const askMs = 5000;
 
 export class Cosigning {
@@ -51,7 +59,10 @@ export class Cosigning {
     let signed = note;
     const names: string[] = [];
     const refused: Record<string, string> = {};
-    const lines = await Promise.allSettled(witnesses.map((each) => this.#ask(note, size, each, signal)));
+    const proof = this.#proofs(size);
+    const lines = await Promise.allSettled(
+      witnesses.map((each) => this.#ask({ note, size, proof }, each, signal)),
+    );
     for (const [at, line] of lines.entries()) {
       const name = witnesses[at]?.key.name ?? '?';
       if (line.status === 'rejected') {
@@ -65,13 +76,24 @@ export class Cosigning {
     return this.#last;
   }
 
-  async #ask(note: string, size: number, { peer, key }: WitnessPeer, signal: AbortSignal): Promise<string> {
-    const line = await this.#askFrom(this.#sizes.get(key.name) ?? 0, note, size, peer, signal).catch(
+  /** What proves that the log of `older` leaves begins that of `size`: most witnesses are told the same. */
+  #proofs(size: number): Offer['proof'] {
+    const made = new Map<number, Promise<Uint8Array[]>>();
+    return (older) => {
+      const proof = made.get(older) ?? this.#log.consistencyProof(older, size);
+      made.set(older, proof);
+      return proof;
+    };
+  }
+
+  async #ask(offer: Offer, { peer, key }: WitnessPeer, signal: AbortSignal): Promise<string> {
+    const { note, size } = offer;
+    const line = await this.#askFrom(this.#sizes.get(key.name) ?? 0, offer, peer, signal).catch(
       async (error: unknown) => {
         // The witness says what it cosigned last: the proof has to start there.
         const current = isHoldfastError(error, 'VERSION_CONFLICT') ? error.details['current'] : undefined;
         if (typeof current !== 'number' || current > size) throw error;
-        return this.#askFrom(current, note, size, peer, signal);
+        return this.#askFrom(current, offer, peer, signal);
       },
     );
     cosignaturesOf(withSignature(note, line), [key]); // throws for a wrong one
@@ -80,17 +102,16 @@ export class Cosigning {
   }
 
   async #askFrom(
-    older: number,
-    note: string,
-    size: number,
+    known: number,
+    { note, size, proof }: Offer,
     peer: PeerName,
     signal: AbortSignal,
   ): Promise<string> {
-    const proof = await this.#log.consistencyProof(Math.min(older, size), size);
+    const older = Math.min(known, size);
     const { head } = await this.#rpc.call(
       peer,
       'custody.witness',
-      { head: { note, older: Math.min(older, size), proof } },
+      { head: { note, older, proof: await proof(older) } },
       { timeoutMs: askMs, signal },
     );
     return String(fieldOf(head, 'line'));
