@@ -2,8 +2,8 @@
 // then does an answer leave.
 //
 //   open the request ─▶ authorise item by item ─▶ verify each granted wrap
-//                    ─▶ partials ─▶ one proof for all, while the audit leaf goes to the disk
-//                    ─▶ once it is there: sealed to the request's key, signed
+//                    ─▶ partials ─▶ one proof for all ─▶ sealed to the request's key, signed,
+//                       while the audit leaf goes to the disk; it leaves once that is there
 //
 // Ceremonies, which change the shares, are not here: they share the store and are reached through orders.
 
@@ -112,12 +112,21 @@ export class Custodian {
     const verdicts = await this.#verify(share, request.items, decision);
     const noted = this.#note(opened, verdicts, reasonOf(verdicts), decision);
     // Made while the log is flushed, which begins in a moment; of no use to anybody unless that succeeds.
-    const making = this.#ports.breathe().then(() => this.#answer(opened, share, verdicts));
+    const making = this.#ports.breathe().then(() => this.#sealed(opened, share, verdicts));
     making.catch(() => undefined); // awaited below
     await noted;
     if (request.purpose !== 'canary' && verdicts.some(({ granted }) => granted))
       this.#used.set(`${request.cg}/${request.kekVer}`, this.#ports.beat().beat);
-    return sealAnswer(await making, request.epk, this.#ports.signer, this.#ports.random);
+    return making;
+  }
+
+  async #sealed(
+    opened: OpenedRequest,
+    share: ShareEntry,
+    verdicts: readonly (Verdict | Refusal)[],
+  ): Promise<Uint8Array> {
+    const { signer, random } = this.#ports;
+    return sealAnswer(await this.#answer(opened, share, verdicts), opened.request.epk, signer, random);
   }
 
   /**

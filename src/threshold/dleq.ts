@@ -37,8 +37,9 @@ export function proveDleq(
   const { scalar } = group;
   const hash = hashOf(group, statement.context);
   const weights = weightsOf(hash, statement);
-  const M = group.msm(weights, statement.C);
-  const Z = group.mul(k, M);
+  // Z is k·M too, by a multiplication more: the weights are public, so both sums are made in one pass.
+  const [M, Z] = group.msms(weights, [statement.C, statement.D]);
+  assert(M !== undefined && Z !== undefined, 'two sums');
   const r = scalar.random(random);
   const c = challenge(hash, statement.B, M, Z, group.base(r), group.mul(r, M));
   const ck = scalar.mul(c, k);

@@ -74,10 +74,9 @@ export function sealTo(
   const dh = agree(ephemeral, pk);
   if (dh === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'an X25519 public key expected');
   const { key, nonce } = keySchedule(dh, enc, pk, info);
-  const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(aad);
+  const cipher = createCipheriv('aes-256-gcm', takeKey(key), nonce).setAAD(aad);
   const body = cipher.update(plaintext);
   cipher.final();
-  key.fill(0);
   return { enc, ct: concat(body, cipher.getAuthTag()) };
 }
 
@@ -116,16 +115,15 @@ export function openAgreed(
   ct: Uint8Array,
 ): Uint8Array {
   const { key, nonce } = keySchedule(dh, enc, pk, info);
+  const secret = takeKey(key);
   try {
     if (ct.length < hpkeTagBytes) throw notOpened();
-    const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: hpkeTagBytes });
+    const decipher = createDecipheriv('aes-256-gcm', secret, nonce, { authTagLength: hpkeTagBytes });
     decipher.setAAD(aad).setAuthTag(ct.subarray(ct.length - hpkeTagBytes));
     const body = decipher.update(ct.subarray(0, ct.length - hpkeTagBytes));
     return finish(decipher, body);
   } catch (error) {
     throw notOpened(error);
-  } finally {
-    key.fill(0);
   }
 }
 
@@ -184,19 +182,25 @@ function labeledExpand(
   return out;
 }
 
-/**
- * HMAC-SHA256 over the parts as they come: nothing secret is copied together. The key as a KeyObject, because
- * node:crypto takes four times as long to find out what kind of key mere bytes are.
- */
+/** HMAC-SHA256 over the parts as they come: nothing secret is copied together. */
 function hmac(key: Uint8Array, parts: readonly Uint8Array[]): Uint8Array {
-  const mac = createHmac('sha256', createSecretKey(key));
+  const mac = createHmac('sha256', createSecretKey(key)); // the caller zeroes `key`
   for (const part of parts) mac.update(part);
   return mac.digest();
 }
 
+/** A key for a cipher; zeroes `bytes`. Of mere bytes node:crypto finds out what they are by errors that it catches. */
+function takeKey(bytes: Uint8Array): KeyObject {
+  const key = createSecretKey(bytes);
+  bytes.fill(0);
+  return key;
+}
+
 function importSecretKey(bytes: Uint8Array): KeyObject {
   assert(bytes.length === hpkeKeyBytes, 'secret key: 32 bytes');
-  return createPrivateKey({ key: asBuffer(bytes), format: 'raw-private', asymmetricKeyType: 'x25519' });
+  return untraced(() =>
+    createPrivateKey({ key: asBuffer(bytes), format: 'raw-private', asymmetricKeyType: 'x25519' }),
+  );
 }
 
 /** By way of a JWK, which node:crypto writes twenty times faster than DER. */
@@ -211,9 +215,23 @@ function agree(secret: KeyObject, bytes: Uint8Array): Uint8Array | undefined {
   if (bytes.length !== hpkeKeyBytes) return undefined;
   try {
     const key = { key: asBuffer(bytes), format: 'raw-public', asymmetricKeyType: 'x25519' } as const;
-    return diffieHellman({ privateKey: secret, publicKey: createPublicKey(key) });
+    return diffieHellman({ privateKey: secret, publicKey: untraced(() => createPublicKey(key)) });
   } catch {
     return undefined;
+  }
+}
+
+/**
+ * node:crypto finds out that a raw key is no KeyObject by four errors that it catches itself. Where each was thrown is
+ * a third of the cost of taking an X25519 key in, so it is not written down.
+ */
+function untraced<T>(run: () => T): T {
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 0;
+  try {
+    return run();
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit;
   }
 }
 

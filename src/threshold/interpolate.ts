@@ -1,11 +1,10 @@
 // Σ λ_i·P_i over points: from t partials the element that the secret itself would give.
 //
 // The weights λ_i of small indices are small fractions, such as 8/3, −2, 1/3 for members 1, 2, 4. Over their
-// common denominator they are small integers: 8, −6, 1. A sum of small multiples needs a few shared doublings
-// and additions, and the denominator one multiplication at the end, which is cheaper than a full-size
-// multiplication for each point. Where it is not, the multiplications are done. The indices are public, so
-// which way is taken and what it costs tells nothing; the points may be secret, and what is made of them on the
-// way is zeroed.
+// common denominator they are small integers: 8, −6, 1. What is added and what is taken away are then two sums of small
+// multiples, made in one pass, and the denominator is one multiplication at the end. Where the integers are not small,
+// the sum is made with the weights themselves. The indices are public, so which way is taken and what it costs tells
+// nothing; the points may be secret, and what is made of them on the way is zeroed.
 
 import assert from 'node:assert/strict';
 import type { Group, Point, Scalar } from './group.ts';
@@ -14,33 +13,42 @@ import { lagrange } from './polynomial.ts';
 /** Interpolates points of the members it was made for, in their order. The caller zeroes the result if it is secret. */
 export type Interpolation = (points: readonly Point[]) => Point;
 
+/** Prepared ones that are kept for each group: the quorums of a custody group that answer are few. */
+const keptMax = 64;
+const kept = new WeakMap<Group, Map<string, Interpolation>>();
+
 /**
  * Prepares Σ λ_i·P_i for members `indices` (distinct, positive) towards `at`; once for any number of items.
  * The points given to it throw ARGUMENT_INVALID when they are none.
  */
 export function interpolation(group: Group, indices: readonly number[], at = 0): Interpolation {
+  const ofGroup = kept.get(group) ?? new Map<string, Interpolation>();
+  kept.set(group, ofGroup);
+  const name = `${at}: ${indices.join()}`;
+  const known = ofGroup.get(name);
+  if (known !== undefined) return known;
+  const made = prepared(group, indices, at);
+  if (ofGroup.size >= keptMax) ofGroup.clear();
+  ofGroup.set(name, made);
+  return made;
+}
+
+function prepared(group: Group, indices: readonly number[], at: number): Interpolation {
   const { factors, denominator } = fractions(indices, at);
-  // Large indices have large denominators; one that fits 64 bits is always the case where small is cheaper.
-  if (
-    denominator >> 64n === 0n &&
-    additionsOf(factors, denominator) < indices.length * (additionsPerMul + 1)
-  ) {
-    const inverse = denominator === 1n ? undefined : inverseOf(group, denominator);
-    return (points) => multiplesSum(group, factors, points, inverse);
+  if ([denominator, ...factors].some((each) => magnitude(each) > smallMax)) {
+    const weights = indices.map((i) => lagrange(group, indices, i, at));
+    return (points) => {
+      assert(points.length === weights.length, 'points: one per index');
+      return group.msm(weights, points);
+    };
   }
-  const weights = indices.map((i) => lagrange(group, indices, i, at));
-  return (points) => weightedSum(group, weights, points);
+  const ks = factors.map((factor) => scalarOf(group, magnitude(factor)));
+  const inverse = denominator === 1n ? undefined : group.scalar.inv(scalarOf(group, denominator));
+  return (points) => multiplesSum(group, { factors, ks, inverse }, points);
 }
 
-/** A full multiplication takes as long as about so many additions of encoded points. */
-const additionsPerMul = 5;
-
-function additionsOf(factors: readonly bigint[], denominator: bigint): number {
-  const digits = factors.map((factor) => magnitude(factor).toString(2));
-  const doublings = Math.max(...digits.map(({ length }) => length)) - 1;
-  const ones = digits.join('').replaceAll('0', '').length;
-  return doublings + ones + (denominator === 1n ? 0 : additionsPerMul);
-}
+/** A sum of multiples of 64 bits and one multiplication take less than a sum of multiples of 252. */
+const smallMax = 2n ** 64n - 1n;
 
 /** λ_i = factors[i] / denominator, in integers without a common divisor left in the denominator. */
 function fractions(indices: readonly number[], at: number): { factors: bigint[]; denominator: bigint } {
@@ -60,48 +68,37 @@ function fractions(indices: readonly number[], at: number): { factors: bigint[];
   return { factors: reduced.map(({ above, below }) => (above * denominator) / below), denominator };
 }
 
-function inverseOf(group: Group, n: bigint): Scalar {
+function scalarOf(group: Group, n: bigint): Scalar {
   const wide = new Uint8Array(64);
-  new DataView(wide.buffer).setBigUint64(0, n & 0xffff_ffff_ffff_ffffn, true);
-  return group.scalar.inv(group.scalar.reduce(wide));
+  new DataView(wide.buffer).setBigUint64(0, n, true);
+  return group.scalar.reduce(wide);
 }
 
-/** (Σ factors[i]·P_i) · inverse, all points through one chain of doublings. */
+/** (Σ factors[i]·P_i) · inverse. `ks` are the magnitudes of the factors. */
 function multiplesSum(
   group: Group,
-  factors: readonly bigint[],
+  {
+    factors,
+    ks,
+    inverse,
+  }: {
+    readonly factors: readonly bigint[];
+    readonly ks: readonly Scalar[];
+    readonly inverse: Scalar | undefined;
+  },
   points: readonly Point[],
-  inverse: Scalar | undefined,
 ): Point {
   assert(points.length === factors.length, 'points: one per index');
-  const bits = Math.max(...factors.map((factor) => magnitude(factor).toString(2).length));
-  let total: Point = new Uint8Array(group.identity);
-  const step = (next: Point): void => {
-    total.fill(0);
-    total = next;
-  };
-  for (let bit = bits - 1; bit >= 0; bit--) {
-    if (!group.isIdentity(total)) step(group.add(total, total));
-    for (const [i, point] of points.entries()) {
-      const factor = factors[i] ?? 0n;
-      if (((magnitude(factor) >> BigInt(bit)) & 1n) === 0n) continue;
-      step(factor < 0n ? group.sub(total, point) : group.add(total, point));
-    }
-  }
-  if (inverse !== undefined) step(group.mul(inverse, total));
-  return total;
-}
-
-function weightedSum(group: Group, weights: readonly Scalar[], points: readonly Point[]): Point {
-  assert(points.length === weights.length, 'points: one per index');
-  let total: Point = new Uint8Array(group.identity);
-  for (const [i, point] of points.entries()) {
-    const part = group.mul(weights[i] ?? group.scalar.fromInt(0), point);
-    const next = group.add(total, part);
-    total.fill(0);
-    part.fill(0);
-    total = next;
-  }
+  const [plus, minus] = group.msms(ks, [
+    points.map((point, i) => ((factors[i] ?? 0n) > 0n ? point : group.identity)),
+    points.map((point, i) => ((factors[i] ?? 0n) < 0n ? point : group.identity)),
+  ]);
+  assert(plus !== undefined && minus !== undefined, 'two sums');
+  const sum = group.sub(plus, minus);
+  for (const part of [plus, minus]) part.fill(0);
+  if (inverse === undefined) return sum;
+  const total = group.mul(inverse, sum);
+  sum.fill(0);
   return total;
 }
 

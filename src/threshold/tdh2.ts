@@ -14,7 +14,7 @@
 // computed to be hashed. Sending them would cost 64 bytes a wrap.
 
 import assert from 'node:assert/strict';
-import { hkdfSync } from 'node:crypto';
+import { createSecretKey, hkdfSync } from 'node:crypto';
 import { sameBytes, uint64, utf8 } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import { preimage, sha512 } from '../core/hash.ts';
@@ -129,7 +129,7 @@ export function combiner(
 /** The 32-byte branch key of a secret element; the caller zeroes both. */
 export function branchKeyOf(M: Point, bkId: Uint8Array, bkVer: number): Uint8Array {
   const info = preimage(DST.bk, bkId, uint64(bkVer));
-  return new Uint8Array(hkdfSync('sha512', M, utf8(DST.bkExtract), info, 32));
+  return new Uint8Array(hkdfSync('sha512', createSecretKey(M), utf8(DST.bkExtract), info, 32));
 }
 
 /** G and Ḡ. */
