@@ -31,6 +31,7 @@ test('a look that waits for the disk leaves the next ones to other threads, twen
   await kv.write(new Map([['a', Uint8Array.of(1)]]));
   let nowMs = 1000;
   let slowMs = 1;
+  // oxlint-disable-next-line typescript/unbound-method -- it is given its own `this` below
   const look = ClassicLevel.prototype.getSync;
   t.mock.method(performance, 'now', () => nowMs);
   const looks = t.mock.method(ClassicLevel.prototype, 'getSync', function (this: ClassicLevel, key: string) {
