@@ -10,9 +10,9 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';
-import { asBuffer, sameBytes } from '../core/bytes.ts';
+import { sameBytes } from '../core/bytes.ts';
 import type { HoldfastError } from '../core/errors.ts';
-import type { Kv, KvRow } from './kv.ts';
+import type { Kv, KvChanges, KvRow } from './kv.ts';
 import type { LogEntry } from './log.ts';
 import { Lru } from './lru.ts';
 import { openRecords, registryRecordOrUndefined } from './records.ts';
@@ -27,11 +27,6 @@ const copiedKey = 'cop';
 /** True for rows that belong to one view and not to the history it holds. */
 export function isOwnRow(key: string): boolean {
   return key === lateKey || key === copiedKey;
-}
-
-/** The same of a key as it is stored. */
-export function isOwnKey(key: Uint8Array): boolean {
-  return key.length === lateKey.length && isOwnRow(asBuffer(key).toString());
 }
 
 export class LateSignatures {
@@ -84,10 +79,16 @@ export class LateSignatures {
     return this.#isCopied;
   }
 
-  /** Rows of another view follow, and the returned one with them: as long as it is there, whoever opens this view finds it false. */
-  async beginCopy(): Promise<KvRow> {
-    const unfinished: KvRow = [lateKey, encodeRow(1, 'the copy of another view, which was not finished,')];
-    await this.#kv.write(new Map([unfinished]));
+  /**
+   * Rows of another view follow, and the returned changes over them. As long as they hold, whoever opens this view finds it
+   * false; and what the other one says of its own proofs is gone.
+   */
+  async beginCopy(): Promise<KvChanges> {
+    const unfinished = new Map<string, Uint8Array | null>([
+      [lateKey, encodeRow(1, 'the copy of another view, which was not finished,')],
+      [copiedKey, null],
+    ]);
+    await this.#kv.write(unfinished);
     this.#next = 1;
     this.#isCopied = true; // whoever asks meanwhile is told of nothing that is not proven
     return unfinished;

@@ -1,11 +1,10 @@
-// The rows of tables of LevelDB, one after the other, without LevelDB: its binding makes two objects for each row, which
-// costs more than to read it.
+// The data blocks of a run of tables, one after the other, as they lie in the files.
 //
-// Tables that do not overlap are one run, in which keys rise; a key that stands in several is newest where its sequence
-// number is highest. Formats: level-format.ts.
+// Tables that do not overlap are one run, in which keys rise. Formats: level-format.ts.
 
-import { asBuffer } from '../core/bytes.ts';
 import { footerBytes, type Handle, handlesIn, indexHandle, openBlock, trailerBytes } from './level-format.ts';
+import { firstKeyOf } from './level-rows.ts';
+import { unsnap } from './snappy.ts';
 
 /** A table that can be read. */
 export interface TableFile {
@@ -18,11 +17,11 @@ export interface TableFile {
 
 /** Read at a time, of each run. */
 const chunkBytesMax = 256 * 1024;
-/** LevelDB's bytes behind a key: 1 what is meant, 7 the sequence number. */
-const tailBytes = 8;
+/** So much of a block is decompressed for its first key; all of it, where that is longer. */
+const beginBytes = 256;
 
-/** Stands at a row of a run once `load` has resolved to true, and until `advance` and then `load` say that there is none. */
-export class RunCursor {
+/** Stands at a block once `load` has resolved to true, and until `advance` and then `load` say that there is none. */
+export class BlockCursor {
   readonly #tables: readonly TableFile[];
   #nextTable = 0;
   #table: TableFile | undefined;
@@ -33,63 +32,37 @@ export class RunCursor {
   #chunkAt = 0;
   #inChunk: readonly Handle[] = [];
   #nextInChunk = 0;
-  #block: Uint8Array = new Uint8Array();
-  #at = 0;
-  #end = 0;
-  #key = Buffer.allocUnsafeSlow(256);
-  #keyBytes = 0;
-  #valueAt = 0;
+  #bytes: Uint8Array = new Uint8Array();
+  #firstKey: Buffer = Buffer.alloc(0);
+  readonly #scratch = new Uint8Array(16 * 1024);
 
   /** `tables`: in key order, and none of them overlaps another. */
   constructor(tables: readonly TableFile[]) {
     this.#tables = tables;
   }
 
-  /** Valid until the next step. */
-  get key(): Uint8Array {
-    return this.#key.subarray(0, this.#keyBytes - tailBytes);
+  /** The block with its trailer. Valid for good. */
+  get bytes(): Uint8Array {
+    return this.#bytes;
   }
 
-  /** Valid for good. */
-  get value(): Uint8Array {
-    return this.#block.subarray(this.#valueAt, this.#at);
+  /** Of its first row, without LevelDB's tail. Valid for good. */
+  get firstKey(): Buffer {
+    return this.#firstKey;
   }
 
-  get isRemoved(): boolean {
-    return this.#key[this.#keyBytes - tailBytes] === 0;
-  }
-
-  /** Below 0 when this row comes before that of `other`: in key order, of one key the newest first. */
-  compare(other: RunCursor): number {
-    const [a, b] = [this.#key, other.#key];
-    const [aEnd, bEnd] = [this.#keyBytes - tailBytes, other.#keyBytes - tailBytes];
-    const end = Math.min(aEnd, bEnd);
-    let at = 0;
-    while (at < end && a[at] === b[at]) at++;
-    if (at < end) return (a[at] ?? 0) - (b[at] ?? 0);
-    return aEnd === bEnd ? other.#sequence - this.#sequence : aEnd - bEnd;
-  }
-
-  /** The next row, if it has been read; else false, and `load` goes on. Throws RangeError. */
+  /** The next block, if it has been read; else false, and `load` goes on. Throws RangeError. */
   advance(): boolean {
-    if (this.#at >= this.#end && !this.#openNext()) return false;
-    const shared = this.#varint();
-    const own = this.#varint();
-    const valueBytes = this.#varint();
-    const keyBytes = shared + own;
-    const valueAt = this.#at + own;
-    if (shared > this.#keyBytes || keyBytes < tailBytes || valueAt + valueBytes > this.#end)
-      throw new RangeError('has a block with a row that does not end');
-    if (keyBytes > this.#key.length) this.#growKey(keyBytes);
-    const [block, key] = [this.#block, this.#key];
-    for (let from = this.#at, to = shared; from < valueAt; from++, to++) key[to] = block[from] ?? 0;
-    this.#keyBytes = keyBytes;
-    this.#valueAt = valueAt;
-    this.#at = valueAt + valueBytes;
+    const handle = this.#inChunk[this.#nextInChunk++];
+    if (handle === undefined) return false;
+    const { offset, sizeBytes } = handle;
+    const at = offset - this.#chunkAt;
+    this.#bytes = this.#chunk.subarray(at, at + sizeBytes + trailerBytes);
+    this.#firstKey = firstKeyIn(this.#bytes, this.#scratch);
     return true;
   }
 
-  /** Reads on; false when there are no more rows. Throws RangeError for what is no table, and what reading throws. */
+  /** Reads on; false when there are no more blocks. Throws RangeError for what is no table, and what reading throws. */
   async load(): Promise<boolean> {
     while (!this.advance()) {
       if (this.#handles.length === 0 && !(await this.#openTable())) return false;
@@ -101,10 +74,6 @@ export class RunCursor {
   async close(): Promise<void> {
     await this.#table?.close();
     this.#table = undefined;
-  }
-
-  get #sequence(): number {
-    return this.#key.readUIntLE(this.#keyBytes - tailBytes + 1, 6); // of 7 bytes the last one stays 0
   }
 
   async #openTable(): Promise<boolean> {
@@ -132,34 +101,15 @@ export class RunCursor {
     const end = endOf(this.#inChunk.at(-1) ?? first);
     this.#chunk = await this.#table.read(first.offset, end - first.offset);
   }
+}
 
-  #openNext(): boolean {
-    const handle = this.#inChunk[this.#nextInChunk++];
-    if (handle === undefined) return false;
-    const { offset, sizeBytes } = handle;
-    const block = openBlock(this.#chunk, { offset: offset - this.#chunkAt, sizeBytes });
-    const restarts = asBuffer(block).readUInt32LE(block.length - 4);
-    this.#block = block;
-    this.#at = 0;
-    this.#end = block.length - 4 * (restarts + 1);
-    this.#keyBytes = 0;
-    if (this.#end <= 0) throw new RangeError(`has a block without rows at ${offset}`);
-    return true;
-  }
-
-  #varint(): number {
-    let value = 0;
-    for (let scale = 1; scale < 2 ** 35; scale *= 128) {
-      const byte = this.#block[this.#at++] ?? 0xff;
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80) return value;
-    }
-    throw new RangeError('has a block with a number that does not end');
-  }
-
-  #growKey(sizeBytes: number): void {
-    const larger = Buffer.allocUnsafeSlow(2 * sizeBytes);
-    larger.set(this.#key);
-    this.#key = larger;
+function firstKeyIn(bytes: Uint8Array, scratch: Uint8Array): Buffer {
+  const body = bytes.subarray(0, bytes.length - trailerBytes);
+  if (bytes[body.length] === 0) return Buffer.from(firstKeyOf(body));
+  const begin = unsnap(body, { upTo: beginBytes, into: scratch });
+  try {
+    return Buffer.from(firstKeyOf(begin));
+  } catch {
+    return Buffer.from(firstKeyOf(unsnap(body)));
   }
 }

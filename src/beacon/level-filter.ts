@@ -12,13 +12,22 @@ const filterRangeLog = 11;
 
 /** Makes the filter block: filters, where each begins, where those numbers begin, and the range. */
 export class Filter {
-  #hashes: number[] = [];
+  #hashes = new Int32Array(256);
+  #count = 0;
   #filters: Uint8Array[] = [];
   #offsets: number[] = [];
   #sizeBytes = 0;
 
-  add(key: Uint8Array): void {
-    this.#hashes.push(hashOf(key));
+  /** Keys of the block that ends next, by their hashes (`hashOf`). */
+  add(hashes: Int32Array): void {
+    const count = this.#count + hashes.length;
+    if (count > this.#hashes.length) {
+      const larger = new Int32Array(2 * count);
+      larger.set(this.#hashes);
+      this.#hashes = larger;
+    }
+    this.#hashes.set(hashes, this.#count);
+    this.#count = count;
   }
 
   blockBeginsAt(offset: number): void {
@@ -27,7 +36,7 @@ export class Filter {
   }
 
   finish(): Uint8Array {
-    if (this.#hashes.length > 0) this.#endFilter();
+    if (this.#count > 0) this.#endFilter();
     const tail = Buffer.alloc(4 * this.#offsets.length + 5);
     for (const [index, offset] of [...this.#offsets, this.#sizeBytes].entries())
       tail.writeUInt32LE(offset, 4 * index);
@@ -41,42 +50,40 @@ export class Filter {
 
   #endFilter(): void {
     this.#offsets.push(this.#sizeBytes);
-    if (this.#hashes.length === 0) return;
-    const filter = filterOf(this.#hashes);
+    if (this.#count === 0) return;
+    const filter = filterOf(this.#hashes.subarray(0, this.#count));
     this.#filters.push(filter);
     this.#sizeBytes += filter.length;
-    this.#hashes = [];
+    this.#count = 0;
   }
 }
 
-function filterOf(hashes: readonly number[]): Uint8Array {
+function filterOf(hashes: Int32Array): Uint8Array {
   const bytesCount = Math.ceil(Math.max(64, hashes.length * bitsPerKey) / 8);
   const filter = new Uint8Array(bytesCount + 1);
   filter[bytesCount] = probes;
+  const bits = 8 * bytesCount;
   for (const first of hashes) {
     const step = (first >>> 17) | (first << 15);
-    for (let probe = 0, hash = first; probe < probes; probe++, hash += step) {
-      const bit = (hash >>> 0) % (8 * bytesCount);
+    for (let probe = 0, hash = first; probe < probes; probe++, hash = (hash + step) | 0) {
+      const bit = (hash >>> 0) % bits;
       filter[bit >>> 3] = (filter[bit >>> 3] ?? 0) | (1 << (bit & 7));
     }
   }
   return filter;
 }
 
-/** LevelDB's hash of a key (util/hash.cc), with the seed of its filters. */
-function hashOf(key: Uint8Array): number {
+/** LevelDB's hash of the key from `from` to `to` (util/hash.cc), with the seed of its filters. */
+export function hashOf(bytes: DataView, from: number, to: number): number {
   const factor = 0xc6a4a793;
-  const { length } = key;
-  let hash = 0xbc9f1d34 ^ Math.imul(length, factor);
-  let at = 0;
-  for (; at + 4 <= length; at += 4) {
-    const word =
-      (key[at] ?? 0) | ((key[at + 1] ?? 0) << 8) | ((key[at + 2] ?? 0) << 16) | ((key[at + 3] ?? 0) << 24);
-    hash = Math.imul(hash + word, factor);
+  let hash = 0xbc9f1d34 ^ Math.imul(to - from, factor);
+  let at = from;
+  for (; at + 4 <= to; at += 4) {
+    hash = Math.imul(hash + bytes.getInt32(at, true), factor);
     hash ^= hash >>> 16;
   }
-  if (at === length) return hash;
-  for (let rest = length - 1; rest >= at; rest--) hash += (key[rest] ?? 0) << (8 * (rest - at));
+  if (at === to) return hash;
+  for (let rest = to - 1; rest >= at; rest--) hash += bytes.getUint8(rest) << (8 * (rest - at));
   hash = Math.imul(hash, factor);
   return hash ^ (hash >>> 24);
 }

@@ -57,7 +57,7 @@ function findTableProblem(table: Uint8Array): string | undefined {
 }
 
 /** Throws RangeError when the checksum of a block does not hold. */
-function checkBlock(table: Uint8Array, { offset, sizeBytes }: Handle): void {
+export function checkBlock(table: Uint8Array, { offset, sizeBytes }: Handle): void {
   const end = offset + sizeBytes + 1;
   if (end + 4 > table.length) throw new RangeError(`has a block beyond its end at ${offset}`);
   const stored = unmask(asBuffer(table).readUInt32LE(end));
@@ -168,6 +168,7 @@ function* fragments(log: Uint8Array): Generator<Fragment> {
 
 /** A table as a MANIFEST names it. Its first and last key have LevelDB's 8 bytes behind them. */
 export interface LiveTable {
+  readonly level: number;
   readonly sizeBytes: number;
   readonly smallest: Uint8Array;
   readonly largest: Uint8Array;
@@ -201,11 +202,11 @@ export function liveFiles(records: readonly Uint8Array[]): LiveFiles {
         edit.varint(); // level
         tables.delete(edit.varint());
       } else if (tag === 7) {
-        edit.varint(); // level
+        const level = edit.varint();
         const number = edit.varint();
         const sizeBytes = edit.varint();
         const smallest = edit.take(edit.varint());
-        tables.set(number, { sizeBytes, smallest, largest: edit.take(edit.varint()) });
+        tables.set(number, { level, sizeBytes, smallest, largest: edit.take(edit.varint()) });
       } else throw new RangeError(`has an unknown field ${tag}`);
     }
   }

@@ -1,4 +1,4 @@
-// All rows that a store of LevelDB has at one moment, read from its tables while it is open.
+// All rows that a store of LevelDB has at one moment, as they lie in its tables, while it is open.
 //
 // A table never changes, but a compaction removes it. So the tables of one moment get a second name, in a directory
 // beside the store: they are those that the MANIFEST named before and still names afterwards. What LevelDB has only in
@@ -10,10 +10,10 @@ import { asBuffer, unfilled } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { isErrnoException } from './errno.ts';
 import { readLive } from './level-check.ts';
-import { RunCursor, type TableFile } from './level-cursor.ts';
+import { BlockCursor, type TableFile } from './level-cursor.ts';
 import type { LiveFiles, LiveTable } from './level-format.ts';
 import { corrupt } from './seal.ts';
-import { PageWriter } from './snapshot.ts';
+import { PageWriter, runsMax } from './snapshot.ts';
 
 /** Compactions may come in between so often. */
 const triesMax = 20;
@@ -49,20 +49,22 @@ export class LinkedTables implements AsyncDisposable {
     throw corrupt(store, 'has not the tables that its MANIFEST names');
   }
 
-  /**
-   * The rows in key order, in pages (snapshot.ts). `isSent`: which of them.
-   * Throws RECORD_CORRUPT for a table that is damaged.
-   */
-  async *pages(isSent: (key: Uint8Array) => boolean): AsyncGenerator<Uint8Array> {
-    const runs = runsOf([...this.#tables]).map(
-      (run) => new RunCursor(run.map(([number, { sizeBytes }]) => this.#table(number, sizeBytes))),
+  /** The rows, in pages (snapshot.ts). Throws RECORD_CORRUPT for a table that is damaged where it must be read. */
+  async *pages(): AsyncGenerator<Uint8Array> {
+    const runs = runsOf([...this.#tables]);
+    if (runs.length > runsMax)
+      throw new HoldfastError('NOT_FOUND', `rows lie in ${runs.length} runs of tables`);
+    const cursors = runs.map(
+      ({ tables }) =>
+        new BlockCursor(tables.map(([number, { sizeBytes }]) => this.#table(number, sizeBytes))),
     );
     try {
-      yield* mergedPages(runs, isSent);
+      const page = new PageWriter(runs.map(({ level }) => level));
+      yield* blockPages(page, cursors);
     } catch (error) {
       throw error instanceof RangeError ? corrupt('a table', error.message, error) : error;
     } finally {
-      for (const run of runs) await run.close();
+      for (const cursor of cursors) await cursor.close();
     }
   }
 
@@ -116,85 +118,38 @@ async function linkAll(store: string, path: string): Promise<LiveFiles['tables']
 
 type NumberedTable = readonly [number: number, table: LiveTable];
 
-/** As few runs as there can be of tables that do not overlap: about as many as LevelDB has levels. */
-function runsOf(tables: readonly NumberedTable[]): NumberedTable[][] {
-  const runs: NumberedTable[][] = [];
-  for (const table of tables.toSorted(([, a], [, b]) => compareKeys(a.smallest, b.smallest))) {
-    const isBehind = (run: NumberedTable[]): boolean => {
-      const [, last] = run.at(-1) ?? table;
-      return compareKeys(last.largest, table[1].smallest) < 0;
-    };
-    const run = runs.find(isBehind);
-    if (run === undefined) runs.push([table]);
-    else run.push(table);
-  }
-  return runs;
+interface Run {
+  readonly level: number;
+  readonly tables: readonly NumberedTable[];
 }
 
-/** Of keys as tables have them, what comes before LevelDB's 8 bytes. */
-function compareKeys(a: Uint8Array, b: Uint8Array): number {
-  return asBuffer(a.subarray(0, -8)).compare(b.subarray(0, -8));
+/** Tables that do not overlap, the newest first: each one of LevelDB's first level, and all of each other level. */
+function runsOf(tables: readonly NumberedTable[]): Run[] {
+  const levels = Map.groupBy(tables, ([, { level }]) => level);
+  const first = (levels.get(0) ?? []).toSorted(([a], [b]) => b - a);
+  levels.delete(0);
+  const others = [...levels]
+    .toSorted(([a], [b]) => a - b)
+    .map(([level, all]) => ({
+      level,
+      tables: all.toSorted(([, a], [, b]) => asBuffer(a.smallest).compare(b.smallest)),
+    }));
+  return [...first.map((table) => ({ level: 0, tables: [table] })), ...others];
 }
 
-async function* mergedPages(
-  runs: readonly RunCursor[],
-  isSent: (key: Uint8Array) => boolean,
-): AsyncGenerator<Uint8Array> {
-  const page = new PageWriter();
-  const before = new KeyBefore();
-  const left: RunCursor[] = [];
-  for (const run of runs) if (await run.load()) left.push(run);
+/** All blocks in the order of their first keys. */
+async function* blockPages(page: PageWriter, cursors: readonly BlockCursor[]): AsyncGenerator<Uint8Array> {
+  const left: (readonly [run: number, cursor: BlockCursor])[] = [];
+  for (const [run, cursor] of cursors.entries()) if (await cursor.load()) left.push([run, cursor]);
   for (;;) {
-    const [run, next] = firstTwo(left);
-    if (run === undefined) break;
-    for (;;) {
-      const { key } = run;
-      if (before.moveTo(key) && !run.isRemoved && isSent(key)) {
-        const { value } = run;
-        if (!page.fits(key, value)) yield page.take();
-        page.add(key, value);
-      }
-      if (!run.advance() && !(await run.load())) {
-        left.splice(left.indexOf(run), 1);
-        break;
-      }
-      if (next !== undefined && run.compare(next) > 0) break;
-    }
+    const next = left.reduce<(typeof left)[number] | undefined>(
+      (least, one) => (least === undefined || one[1].firstKey.compare(least[1].firstKey) < 0 ? one : least),
+      undefined,
+    );
+    if (next === undefined) break;
+    const [run, cursor] = next;
+    yield* page.add({ run, bytes: cursor.bytes });
+    if (!cursor.advance() && !(await cursor.load())) left.splice(left.indexOf(next), 1);
   }
-  if (!page.isEmpty) yield page.take();
-}
-
-/** The run whose row comes first, and the one that is first without it. */
-function firstTwo(runs: readonly RunCursor[]): readonly [first?: RunCursor, second?: RunCursor] {
-  let first: RunCursor | undefined;
-  let second: RunCursor | undefined;
-  for (const run of runs) {
-    if (first === undefined || run.compare(first) < 0) {
-      second = first;
-      first = run;
-    } else if (second === undefined || run.compare(second) < 0) second = run;
-  }
-  return first === undefined ? [] : second === undefined ? [first] : [first, second];
-}
-
-/** Remembers one key: of rows with the same one only the first counts. */
-class KeyBefore {
-  #bytes: Uint8Array = new Uint8Array(256);
-  #length = -1;
-
-  /** False when it was there already. */
-  moveTo(key: Uint8Array): boolean {
-    if (this.#is(key)) return false;
-    if (key.length > this.#bytes.length) this.#bytes = new Uint8Array(2 * key.length);
-    this.#bytes.set(key);
-    this.#length = key.length;
-    return true;
-  }
-
-  /** From the end: neighbours differ there. */
-  #is(key: Uint8Array): boolean {
-    let left = key.length === this.#length ? key.length : -1;
-    while (left > 0 && key[left - 1] === this.#bytes[left - 1]) left--;
-    return left === 0;
-  }
+  yield page.take();
 }

@@ -8,12 +8,13 @@ import { join } from 'node:path';
 import { it, type TestContext } from 'node:test';
 import { ClassicLevel } from 'classic-level';
 import fc from 'fast-check';
+import { each, pagesOf, pagesOfRuns, type SealedRow, sealedRows } from '../../test/support/snapshot-pages.ts';
 import { asBuffer, utf8 } from '../core/bytes.ts';
 import { liveFiles, readLog, tableProblem } from './level-format.ts';
-import { withRows } from './level-load.ts';
-import { TableBuilder } from './level-tables.ts';
+import { trailerBytes } from './level-format.ts';
+import { RunRows } from './level-rows.ts';
+import { blocksOf, type BuiltTable, tableKey, TableBuilder } from './level-tables.ts';
 import { sealValue } from './seal.ts';
-import { type SealedRow, unpackRows } from './snapshot.ts';
 import { LevelKv } from './view-level.ts';
 
 it('is read by LevelDB as what it was made of, and written to like any store', async (t) => {
@@ -21,8 +22,8 @@ it('is read by LevelDB as what it was made of, and written to like any store', a
   const rows = manyRows();
   const kv = await LevelKv.open(path);
   await kv.write(new Map([['before', utf8('gone afterwards')]]));
-  await kv.replaceAll(inPages(rows, 100));
-  assert.deepEqual(await rowsOf(kv), rows);
+  await kv.replaceAll(each(pagesOf(rows)));
+  assert.deepEqual(await sealedRows(kv), rows);
   assert.equal(await kv.get('before'), undefined);
   await kv.write(
     new Map([
@@ -36,7 +37,7 @@ it('is read by LevelDB as what it was made of, and written to like any store', a
   assert.equal(await textAt(again, 'k\0later'), 'new');
   assert.equal(await textAt(again, textOf(rows[7])), 'changed');
   assert.equal(await again.get(textOf(rows[8])), undefined);
-  assert.equal((await rowsOf(again)).length, rows.length);
+  assert.equal((await sealedRows(again)).length, rows.length);
   for (const row of rows.filter((_, index) => index > 8 && index % 5 === 0)) {
     assert(await again.get(textOf(row)));
     assert.equal(await again.get(`${textOf(row)}~`), undefined, 'what is not there is not found');
@@ -48,7 +49,7 @@ it('has every byte under a checksum, and only tables that its MANIFEST names', a
   const rows = manyRows();
   {
     await using kv = await LevelKv.open(path);
-    await kv.replaceAll(inPages(rows, 1000));
+    await kv.replaceAll(each(pagesOf(rows)));
   }
   const names = await readdir(join(path, 'db'));
   const tables = names.filter((name) => name.endsWith('.ldb'));
@@ -76,9 +77,7 @@ it('makes the data blocks and the filter that LevelDB makes of the same rows', a
   await db.close();
   const [name = ''] = (await readdir(path)).filter((each) => each.endsWith('.ldb'));
   const theirs = await readFile(join(path, name));
-  const builder = new TableBuilder(1024);
-  for (const [key, value] of rows) builder.add(key, value);
-  const ours = builder.finish()?.bytes ?? new Uint8Array();
+  const { bytes: ours } = tableOf(rows);
   assert.equal(tableProblem(ours), undefined);
   const [own, other] = [filterOf(ours), filterOf(theirs)];
   assert(own.filter.length > 1000);
@@ -96,15 +95,14 @@ it('takes any rows in order: short keys, long ones, empty and large values', () 
       }),
       fc.nat({ max: 9000 }),
       (keys, sizeBytes) => {
-        const builder = new TableBuilder(64);
         const sorted = keys.toSorted((a, b) => asBuffer(a).compare(b));
-        for (const [index, key] of sorted.entries())
-          builder.add(key, new Uint8Array((sizeBytes * (index % 3)) >>> 1));
-        const table = builder.finish();
-        assert(table !== undefined);
-        assert.equal(tableProblem(table.bytes), undefined);
-        assert.deepEqual(table.smallest.subarray(0, -8), asBuffer(sorted[0] ?? new Uint8Array()));
-        assert.deepEqual(table.largest.subarray(0, -8), asBuffer(sorted.at(-1) ?? new Uint8Array()));
+        const { bytes, table } = tableOf(
+          sorted.map((key, index) => [key, new Uint8Array((sizeBytes * (index % 3)) >>> 1)]),
+        );
+        assert.equal(tableProblem(bytes), undefined);
+        assert.equal(table.sizeBytes, bytes.length);
+        assert.deepEqual(plain(table.smallest.subarray(0, -8)), sorted[0]);
+        assert.deepEqual(plain(table.largest.subarray(0, -8)), sorted.at(-1));
       },
     ),
     { numRuns: 50 },
@@ -118,7 +116,7 @@ for (const [what, spoil] of [
     const path = await directory(t);
     await using kv = await LevelKv.open(path);
     await kv.write(new Map([['before', utf8('stays')]]));
-    await assert.rejects(kv.replaceAll(inPages(spoil(manyRows()), 100)), { code: 'RECORD_CORRUPT' });
+    await assert.rejects(kv.replaceAll(each(pagesOf(spoil(manyRows())))), { code: 'RECORD_CORRUPT' });
     assert.equal(await textAt(kv, 'before'), 'stays');
     assert.deepEqual((await readdir(path)).sort(), ['born.json', 'db']);
   });
@@ -129,7 +127,7 @@ it('says that the disk is full, and keeps the rows that are there', async (t) =>
   await kv.write(new Map([['before', utf8('stays')]]));
   const full = Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
   onRename(t, () => Promise.reject(full));
-  await assert.rejects(kv.replaceAll(inPages(manyRows(), 100)), {
+  await assert.rejects(kv.replaceAll(each(pagesOf(manyRows()))), {
     code: 'DISK_FULL',
     details: { readOnly: true },
     cause: full,
@@ -146,7 +144,7 @@ it('is all of the old rows or all of the new ones after a crash at any step', as
   let steps = 0;
   const keep = (): Promise<void> => cp(path, join(crashed, String(steps++)), { recursive: true });
   const restore = onRename(t, keep);
-  await kv.replaceAll(inPages(rows, 1000));
+  await kv.replaceAll(each(pagesOf(rows)));
   restore();
   await keep();
   await kv[Symbol.asyncDispose]();
@@ -154,7 +152,7 @@ it('is all of the old rows or all of the new ones after a crash at any step', as
   for (let step = 0; step < steps; step++) {
     await using one = await LevelKv.open(join(crashed, String(step)));
     const isOld = (await one.get('before')) !== undefined;
-    assert.deepEqual(isOld ? await textsOf(one) : await rowsOf(one), isOld ? ['before'] : rows);
+    assert.deepEqual(isOld ? await textsOf(one) : await sealedRows(one), isOld ? ['before'] : rows);
     assert.deepEqual((await readdir(join(crashed, String(step)))).sort(), ['born.json', 'db']);
     found.push(isOld ? 'old' : 'new');
   }
@@ -162,17 +160,37 @@ it('is all of the old rows or all of the new ones after a crash at any step', as
   assert.deepEqual(found, [...Array<string>(steps - 1).fill('old'), 'new']);
 });
 
-it('puts own rows in their places among those of another', async () => {
-  const rows = ['a', 'b', 'c', 'd', 'e'].map((key) => row(key));
-  for (const own of [['0'], ['bb'], ['z'], ['a1', 'c1', 'c2', 'f']]) {
-    const all = await Array.fromAsync(
-      withRows(
-        inPages(rows, 2),
-        own.map((key) => row(key)),
-      ),
-    );
-    assert.deepEqual(all.flat().map(textOf), ['a', 'b', 'c', 'd', 'e', ...own].toSorted());
+it('puts own rows over all others, whatever numbers those have', async (t) => {
+  await using kv = await LevelKv.open(await directory(t));
+  const value = utf8('theirs');
+  const runs = [
+    { level: 0, rows: [['sig', value, 2 ** 47 - 1] as const] },
+    { level: 1, rows: [['cop', value, 900] as const, ['sig', null, 80] as const] },
+    { level: 6, rows: [['b', value, 1] as const, ['cop', null, 4] as const] },
+  ];
+  const own = new Map([
+    ['sig', utf8('own')],
+    ['cop', null],
+    ['a', utf8('own')],
+  ]);
+  await kv.replaceAll(each(pagesOfRuns(runs)), own);
+  for (let round = 0; round < 2; round++) {
+    assert.deepEqual(await textsOf(kv), ['a', 'b', 'sig']);
+    assert.equal(await textAt(kv, 'sig'), 'own');
+    assert.equal(await kv.get('cop'), undefined);
+    await kv.reopen();
   }
+  await kv.write(new Map([['sig', utf8('later')]]));
+  assert.equal(await textAt(kv, 'sig'), 'later', 'what is written afterwards is newer still');
+});
+
+it('begins with nothing but own rows where there are no others', async (t) => {
+  await using kv = await LevelKv.open(await directory(t));
+  await kv.write(new Map([['before', utf8('gone')]]));
+  await kv.replaceAll(each(pagesOfRuns([])), new Map([['a', utf8('own')]]));
+  assert.deepEqual(await textsOf(kv), ['a']);
+  await kv.clear();
+  assert.deepEqual(await textsOf(kv), []);
 });
 
 /** Several tables of rows, with keys that share much, little and nothing. */
@@ -191,13 +209,14 @@ function row(key: string, value = utf8('value')): SealedRow {
   return [utf8(key), sealValue(utf8(key), value)];
 }
 
-async function* inPages(rows: readonly SealedRow[], size: number): AsyncGenerator<readonly SealedRow[]> {
-  for (let at = 0; at < rows.length; at += size) yield rows.slice(at, at + size);
-}
-
-async function rowsOf(kv: LevelKv): Promise<SealedRow[]> {
-  const pages = await Array.fromAsync(kv.packedRows(() => true));
-  return pages.flatMap(unpackRows).map(([key, value]) => [plain(key), plain(value)]);
+function tableOf(rows: readonly SealedRow[]): { readonly bytes: Uint8Array; readonly table: BuiltTable } {
+  const builder = new TableBuilder(1024);
+  const walk = new RunRows();
+  for (const block of blocksOf(rows.map(([key, value]) => [tableKey(key, 1), value] as const)))
+    builder.add(block, walk.add(block.subarray(0, -trailerBytes)));
+  const begin = builder.take().slice(); // what is taken before the end goes on where it ended
+  const table = builder.finish();
+  return { bytes: Buffer.concat([begin, builder.take()]), table };
 }
 
 async function textAt(kv: LevelKv, key: string): Promise<string | undefined> {
@@ -206,7 +225,7 @@ async function textAt(kv: LevelKv, key: string): Promise<string | undefined> {
 }
 
 async function textsOf(kv: LevelKv): Promise<string[]> {
-  return (await rowsOf(kv)).map(textOf);
+  return (await sealedRows(kv)).map(textOf);
 }
 
 function textOf(row: SealedRow | undefined): string {

@@ -2,32 +2,34 @@
 
 import { crc32c } from '../core/crc32c.ts';
 import { logBlockBytes, logHeaderBytes, masked } from './level-format.ts';
-import { numbers, tableSequence } from './level-tables.ts';
+import { numbers } from './level-tables.ts';
 
 /** A table as a MANIFEST names it. */
 export interface NamedTable {
+  readonly level: number;
   readonly number: number;
   readonly sizeBytes: number;
   readonly smallest: Uint8Array;
   readonly largest: Uint8Array;
 }
 
-/** The level that nothing is ever moved down from. */
-const lastLevel = 6;
-
 /**
- * A MANIFEST of a store that consists of `tables`, whose keys rise from one to the next. `fileNumber`: the first number
- * that no file has; logs with lower ones do not count.
+ * A MANIFEST of a store that consists of `tables`. `fileNumber`: the first number that no file has; logs with lower ones
+ * do not count. `sequence`: no row has a higher number; what is written later counts from there.
  */
-export function encodeManifest(tables: readonly NamedTable[], fileNumber: number): Uint8Array {
+export function encodeManifest(
+  tables: readonly NamedTable[],
+  fileNumber: number,
+  sequence: number,
+): Uint8Array {
   const parts: Uint8Array[] = [
     field(1, Buffer.from('leveldb.BytewiseComparator')),
     numbers(2, fileNumber),
     numbers(3, fileNumber + 1),
-    numbers(4, tableSequence),
+    numbers(4, sequence),
   ];
-  for (const { number, sizeBytes, smallest, largest } of tables)
-    parts.push(numbers(7, lastLevel, number, sizeBytes), prefixed(smallest), prefixed(largest));
+  for (const { level, number, sizeBytes, smallest, largest } of tables)
+    parts.push(numbers(7, level, number, sizeBytes), prefixed(smallest), prefixed(largest));
   return encodeLog(Buffer.concat(parts));
 }
 

@@ -1,87 +1,144 @@
-// Tables of LevelDB, made of rows that are in order already.
+// Tables of LevelDB, made of blocks of rows that are in order already.
 //
-// Rows that come in key order need none of what makes LevelDB's writes dear: no log of its own, no sorting in memory, no
-// rewriting of what was written before. Here they become tables at once, as LevelDB would have left them in its last
-// level in the end, but uncompressed. level-load.ts puts them in force.
-//
-// A row shares the beginning of its key with the one before it, except for every sixteenth; blocks end behind the row
-// that fills them. Formats: level-format.ts, which reads them.
+// Blocks that lie one behind the other need none of what makes LevelDB's writes dear: no log of its own, no sorting in
+// memory, no rewriting of what was written before. Here they get what LevelDB finds them by: an index, a filter and a
+// footer. level-load.ts puts the tables in force. Formats: level-format.ts, which reads them.
 
 import { asBuffer, unfilled } from '../core/bytes.ts';
 import { crc32c } from '../core/crc32c.ts';
 import { Filter } from './level-filter.ts';
 import { footerBytes, magic, masked, trailerBytes } from './level-format.ts';
+import { tailBytes, type WalkedBlock } from './level-rows.ts';
 
 /** LevelDB's own size of a block. */
 const blockBytes = 4096;
 const rowsPerRestart = 16;
-/** What LevelDB puts behind a key: sequence number 1, a value. */
-const keyTail = Uint8Array.of(1, 1, 0, 0, 0, 0, 0, 0);
-/** The sequence number in it: what is written later counts from there. */
-export const tableSequence = 1;
 
-/** A whole table. Its bytes are valid until the next row is added. */
+/** What a MANIFEST says of a table. */
 export interface BuiltTable {
-  readonly bytes: Uint8Array;
+  readonly sizeBytes: number;
   /** First and last key, as tables have them: with LevelDB's tail. */
   readonly smallest: Uint8Array;
   readonly largest: Uint8Array;
 }
 
 export class TableBuilder {
-  readonly #table: Block;
+  readonly #out: Out;
   readonly #index = new Block(blockBytes);
   readonly #filter = new Filter();
+  /** Bytes that were taken already. */
+  #taken = 0;
+  #rows = 0;
   #smallest: Uint8Array | undefined;
+  #largest: Uint8Array = new Uint8Array();
 
-  /** `sizeBytes`: about how large a table will be; memory for it is kept. */
-  constructor(sizeBytes: number) {
-    this.#table = new Block(sizeBytes + 4 * blockBytes);
+  /** `chunkBytes`: about how much will be taken at a time; memory for it is kept. */
+  constructor(chunkBytes: number) {
+    this.#out = new Out(chunkBytes);
   }
 
-  /** Bytes so far. */
+  /** About what is or will be in the table, or in memory for it. */
   get sizeBytes(): number {
-    return this.#table.end;
+    return this.#offset + this.#index.end + 4 * this.#rows;
   }
 
-  /** Throws RangeError for a key that is not behind the one before it, also across tables. */
-  add(key: Uint8Array, value: Uint8Array): void {
-    this.#table.add(key, value, rowsPerRestart);
-    this.#smallest ??= tableKey(key);
-    this.#filter.add(key);
-    if (this.#table.blockBytes >= blockBytes) this.#endBlock();
+  get isEmpty(): boolean {
+    return this.#smallest === undefined;
   }
 
-  /** The rows so far as one table; undefined for none. */
-  finish(): BuiltTable | undefined {
-    if (this.#smallest === undefined) return undefined;
-    if (!this.#table.isEmpty) this.#endBlock();
-    const table = this.#table;
-    const filter = table.append(this.#filter.finish());
+  /** Bytes that are there to take. */
+  get takeableBytes(): number {
+    return this.#out.end;
+  }
+
+  /** Whether a key is that of the last row: LevelDB has no key in two tables of one level. */
+  endsWith(key: Uint8Array): boolean {
+    return !this.isEmpty && asBuffer(withoutTail(this.#largest)).equals(withoutTail(key));
+  }
+
+  /** `bytes`: a block with its trailer, behind all others. */
+  add(bytes: Uint8Array, { first, last, hashes }: WalkedBlock): void {
+    this.#smallest ??= first;
+    this.#largest = last;
+    const place = { offset: this.#offset, sizeBytes: bytes.length - trailerBytes };
+    this.#out.raw(bytes);
+    this.#index.addPlain(last, handle(place));
+    this.#filter.add(hashes);
+    this.#rows += hashes.length;
+    this.#filter.blockBeginsAt(this.#offset);
+  }
+
+  /** What follows on what was taken before. Valid until the next change. */
+  take(): Uint8Array {
+    const bytes = this.#out.bytes();
+    this.#taken += bytes.length;
+    this.#out.clear();
+    return bytes;
+  }
+
+  /** The rest of the table can be taken then, and nothing else until the next block is added, which begins another one. */
+  finish(): BuiltTable {
+    const filter = this.#append(this.#filter.finish());
     const metaindex = new Block(128);
     metaindex.addPlain(Buffer.from('filter.leveldb.BuiltinBloomFilter2'), handle(filter));
-    metaindex.endEntries();
     const footer = new Uint8Array(footerBytes);
-    footer.set([...handle(table.append(metaindex.bytes())), ...this.#indexHandle()]);
+    footer.set([...handle(this.#append(metaindex.take())), ...handle(this.#append(this.#index.take()))]);
     asBuffer(footer).writeBigUInt64LE(magic, footerBytes - 8);
-    table.raw(footer);
-    const built = { bytes: table.bytes(), smallest: this.#smallest, largest: tableKey(table.lastKey) };
-    table.clear();
-    this.#index.clear();
+    this.#out.raw(footer);
+    const built = {
+      sizeBytes: this.#offset,
+      smallest: this.#smallest ?? new Uint8Array(),
+      largest: this.#largest,
+    };
+    this.#taken = -this.#out.end;
+    this.#rows = 0;
     this.#smallest = undefined;
     return built;
   }
 
-  #indexHandle(): Uint8Array {
-    this.#index.endEntries();
-    return handle(this.#table.append(this.#index.bytes()));
+  get #offset(): number {
+    return this.#taken + this.#out.end;
   }
 
-  #endBlock(): void {
-    const place = this.#table.endBlock();
-    this.#index.addPlain(tableKey(this.#table.lastKey), handle(place));
-    this.#filter.blockBeginsAt(this.#table.end);
+  #append(block: Uint8Array): Place {
+    const place = { offset: this.#offset, sizeBytes: block.length };
+    this.#out.raw(sealBlock(block));
+    return place;
   }
+}
+
+/** `key` as a table has it: what it means behind it. */
+export function tableKey(key: Uint8Array, sequence: number, isRemoved = false): Uint8Array {
+  const bytes = Buffer.alloc(key.length + tailBytes);
+  bytes.set(key);
+  bytes.writeUInt8(isRemoved ? 0 : 1, key.length);
+  bytes.writeUIntLE(sequence, key.length + 1, 6);
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+/** Blocks, with their trailers, of rows whose keys (`tableKey`) are in order. */
+export function blocksOf(rows: Iterable<readonly [key: Uint8Array, value: Uint8Array]>): Uint8Array[] {
+  const blocks: Uint8Array[] = [];
+  let block = new Block(2 * blockBytes);
+  const end = (): void => {
+    if (!block.isEmpty) blocks.push(sealBlock(block.take()));
+    block = new Block(2 * blockBytes);
+  };
+  for (const [key, value] of rows) {
+    block.add(key, value);
+    if (block.sizeBytes >= blockBytes) end();
+  }
+  end();
+  return blocks;
+}
+
+/** `block` with what is behind it in a file: that it is not compressed, and its checksum. */
+export function sealBlock(block: Uint8Array): Uint8Array {
+  const sealed = new Uint8Array(block.length + trailerBytes);
+  sealed.set(block);
+  const crc = masked(crc32c(sealed.subarray(0, block.length + 1)));
+  asBuffer(sealed).writeUInt32LE(crc, block.length + 1);
+  return sealed;
 }
 
 interface Place {
@@ -90,87 +147,21 @@ interface Place {
   readonly sizeBytes: number;
 }
 
-/** Entries of blocks, one behind the other, in memory that grows with them. */
-class Block {
+/** Bytes one behind the other, in memory that grows with them. */
+class Out {
   #bytes: Uint8Array;
-  #view: DataView;
-  #begin = 0;
-  #restarts: number[] = [];
-  #rows = 0;
-  #key: Uint8Array = new Uint8Array(256);
-  #keyBytes = 0;
   end = 0;
 
   constructor(sizeBytes: number) {
     this.#bytes = unfilled(sizeBytes);
-    this.#view = new DataView(this.#bytes.buffer);
-  }
-
-  /** Bytes of the block under way, with what will end it. */
-  get blockBytes(): number {
-    return this.end - this.#begin + 4 * this.#restarts.length + 4;
-  }
-
-  get isEmpty(): boolean {
-    return this.end === this.#begin;
-  }
-
-  get lastKey(): Uint8Array {
-    return this.#key.subarray(0, this.#keyBytes);
-  }
-
-  add(key: Uint8Array, value: Uint8Array, every: number): void {
-    const common = this.#commonWithLast(key);
-    const isRestart = this.#rows++ % every === 0;
-    if (isRestart) this.#restarts.push(this.end - this.#begin);
-    const shared = isRestart ? 0 : common;
-    this.#makeRoom(key.length + value.length + 32);
-    this.#varint(shared);
-    this.#varint(key.length - shared + keyTail.length);
-    this.#varint(value.length);
-    const bytes = this.#bytes;
-    let at = this.end;
-    for (let from = shared; from < key.length; from++) bytes[at++] = key[from] ?? 0;
-    bytes.set(keyTail, at);
-    bytes.set(value, at + keyTail.length);
-    this.end = at + keyTail.length + value.length;
-    this.#remember(key, common);
-  }
-
-  /** An entry with a key of its own that is in order, and shares nothing with others. */
-  addPlain(key: Uint8Array, value: Uint8Array): void {
-    this.#restarts.push(this.end - this.#begin);
-    this.#makeRoom(key.length + value.length + 32);
-    this.#varint(0);
-    this.#varint(key.length);
-    this.#varint(value.length);
-    this.raw(key);
-    this.raw(value);
-  }
-
-  /** Writes where a search may begin. */
-  endEntries(): void {
-    this.#makeRoom(4 * this.#restarts.length + 4);
-    for (const restart of this.#restarts) this.#uint32(restart);
-    this.#uint32(this.#restarts.length);
-    this.#restarts = [];
-    this.#rows = 0;
-  }
-
-  endBlock(): Place {
-    this.endEntries();
-    return this.#seal();
-  }
-
-  /** A block that was put together elsewhere. */
-  append(bytes: Uint8Array): Place {
-    this.#begin = this.end;
-    this.raw(bytes);
-    return this.#seal();
   }
 
   raw(bytes: Uint8Array): void {
-    this.#makeRoom(bytes.length);
+    if (this.end + bytes.length > this.#bytes.length) {
+      const larger = unfilled(2 * (this.end + bytes.length));
+      larger.set(this.bytes());
+      this.#bytes = larger;
+    }
     this.#bytes.set(bytes, this.end);
     this.end += bytes.length;
   }
@@ -179,80 +170,91 @@ class Block {
     return this.#bytes.subarray(0, this.end);
   }
 
-  /** The last key stays: what follows must be behind it. */
   clear(): void {
     this.end = 0;
-    this.#begin = 0;
+  }
+}
+
+/** Entries of a block. Each shares the beginning of its key with the one before it, except for every sixteenth. */
+class Block {
+  readonly #out: Out;
+  #restarts: number[] = [];
+  #rows = 0;
+  #key: Uint8Array = new Uint8Array();
+
+  constructor(sizeBytes: number) {
+    this.#out = new Out(sizeBytes);
   }
 
-  /** Behind a block: that it is not compressed, and its checksum. */
-  #seal(): Place {
-    const place = { offset: this.#begin, sizeBytes: this.end - this.#begin };
-    this.#makeRoom(trailerBytes);
-    this.#bytes[this.end++] = 0;
-    this.#uint32(masked(crc32c(this.#bytes.subarray(this.#begin, this.end))));
-    this.#begin = this.end;
-    return place;
+  get end(): number {
+    return this.#out.end;
   }
 
-  /** How many bytes `key` has in common with the last one, which it must be behind. */
-  #commonWithLast(key: Uint8Array): number {
-    const last = this.#key;
-    const lengthMin = Math.min(this.#keyBytes, key.length);
-    let common = 0;
-    while (common < lengthMin && last[common] === key[common]) common++;
-    const isBehind =
-      common < lengthMin ? (last[common] ?? 0) < (key[common] ?? 0) : key.length > this.#keyBytes;
-    if (!isBehind) throw new RangeError('rows are not in order');
-    return common;
+  get isEmpty(): boolean {
+    return this.end === 0;
   }
 
-  #remember(key: Uint8Array, from: number): void {
-    if (key.length > this.#key.length) {
-      const larger = new Uint8Array(2 * key.length);
-      larger.set(this.lastKey);
-      this.#key = larger;
+  /** With what will end it. */
+  get sizeBytes(): number {
+    return this.end + 4 * this.#restarts.length + 4;
+  }
+
+  add(key: Uint8Array, value: Uint8Array): void {
+    if (this.#rows++ % rowsPerRestart === 0) {
+      this.addPlain(key, value);
+    } else {
+      const shared = commonBytes(this.#key, key);
+      this.#out.raw(numbers(shared, key.length - shared, value.length));
+      this.#out.raw(key.subarray(shared));
+      this.#out.raw(value);
     }
-    for (let at = from; at < key.length; at++) this.#key[at] = key[at] ?? 0;
-    this.#keyBytes = key.length;
+    this.#key = key;
   }
 
-  #makeRoom(count: number): void {
-    if (this.end + count <= this.#bytes.length) return;
-    const larger = unfilled(2 * (this.end + count));
-    larger.set(this.bytes());
-    this.#bytes = larger;
-    this.#view = new DataView(larger.buffer);
+  /** An entry that shares nothing with others. */
+  addPlain(key: Uint8Array, value: Uint8Array): void {
+    this.#restarts.push(this.end);
+    this.#out.raw(numbers(0, key.length, value.length));
+    this.#out.raw(key);
+    this.#out.raw(value);
   }
 
-  #varint(value: number): void {
-    let rest = value;
-    for (; rest >= 0x80; rest >>>= 7) this.#bytes[this.end++] = (rest & 0x7f) | 0x80;
-    this.#bytes[this.end++] = rest;
+  /** The block, ended by where a search may begin. Valid until something is added to the next one. */
+  take(): Uint8Array {
+    const tail = Buffer.alloc(4 * this.#restarts.length + 4);
+    for (const [index, at] of [...this.#restarts, this.#restarts.length].entries())
+      tail.writeUInt32LE(at, 4 * index);
+    this.#out.raw(tail);
+    const bytes = this.#out.bytes();
+    this.#out.clear();
+    this.#restarts = [];
+    this.#rows = 0;
+    return bytes;
   }
+}
 
-  #uint32(value: number): void {
-    this.#view.setUint32(this.end, value, true);
-    this.end += 4;
-  }
+function commonBytes(a: Uint8Array, b: Uint8Array): number {
+  const end = Math.min(a.length, b.length);
+  let common = 0;
+  while (common < end && a[common] === b[common]) common++;
+  return common;
+}
+
+function withoutTail(key: Uint8Array): Uint8Array {
+  return key.subarray(0, key.length - tailBytes);
 }
 
 function handle({ offset, sizeBytes }: Place): Uint8Array {
   return numbers(offset, sizeBytes);
 }
 
-function tableKey(key: Uint8Array): Uint8Array {
-  return Buffer.concat([key, keyTail]);
-}
-
 /** Each as LevelDB spells numbers: seven bits a byte, the lowest first. */
 export function numbers(...values: readonly number[]): Uint8Array {
-  return Buffer.concat(values.map((value) => varint(value)));
-}
-
-function varint(value: number): Uint8Array {
   const bytes: number[] = [];
-  let rest = value;
-  for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes.push((rest % 0x80) | 0x80);
-  return Uint8Array.from([...bytes, rest]);
+  for (const value of values) {
+    let rest = value;
+    for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes.push((rest % 0x80) | 0x80);
+    bytes.push(rest);
+  }
+  return Uint8Array.from(bytes);
 }

@@ -24,6 +24,7 @@ import {
   nextChain,
 } from './log.ts';
 import { parsePageHead, parsePosition } from './serve.ts';
+import { snapshotForm } from './snapshot.ts';
 
 export interface RemoteLogOptions {
   /** How long an append is sent again before it fails with BEACON_UNAVAILABLE, ms. Default 15 s; 0: sent once. */
@@ -97,7 +98,7 @@ export class RemoteLog implements BeaconLog {
     const pages = this.#rpc.stream(
       this.#peer(),
       `${this.#options.name}.snapshot`,
-      { head: {} },
+      { head: { form: snapshotForm } },
       { signal, timeoutMs, lane: 'bulk' },
     );
     for await (const { body } of pages) yield body;

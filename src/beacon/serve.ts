@@ -4,7 +4,7 @@
 //   beacon.head    {}                             → {revision, chain, lineage when known}
 //   beacon.read    {from} → pages of entries: {revision of the first, chain before it, sizes} + payloads in a row
 //   beacon.watch   {from} → the same, for ever; a page without entries every few seconds says that we live
-//   beacon.snapshot {} → pages of rows of a view of this log (snapshot.ts)
+//   beacon.snapshot {form} → pages of rows of a view of this log (snapshot.ts)
 //
 // Chains are not sent with each entry: the reader computes them, and so has checked them.
 
@@ -13,6 +13,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { rpcBodyBytesMax } from '../core/limits.ts';
 import { second } from '../core/clock.ts';
 import type { PeerName, RpcMessage, RpcServer } from '../core/rpc.ts';
+import { fieldOf } from '../core/shape.ts';
 import {
   type Append,
   type BeaconLog,
@@ -22,6 +23,7 @@ import {
   type LogPosition,
   type RecallingLog,
 } from './log.ts';
+import { snapshotForm } from './snapshot.ts';
 
 export interface ServeOptions {
   /** Refuses an append by throwing, before it reaches the log: see `checkAppend` in view.ts. Default: none is. */
@@ -51,7 +53,9 @@ export function serveBeacon(server: RpcServer, log: BeaconLog, options: ServeOpt
     return { head: { revision, chain }, body: payload };
   });
   let snapshots = 0;
-  server.handleStream('beacon.snapshot', async function* (_, { signal }) {
+  server.handleStream('beacon.snapshot', async function* ({ head }, { signal }) {
+    if (fieldOf(head, 'form') !== snapshotForm)
+      throw new HoldfastError('NOT_FOUND', 'rows are given in another form here'); // to another release
     if (snapshot === undefined) throw new HoldfastError('NOT_FOUND', 'there is no view to copy here');
     if (snapshots >= snapshotsMax) throw new HoldfastError('RATE_LIMITED', 'too many copies are under way');
     snapshots++;

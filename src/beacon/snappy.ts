@@ -7,40 +7,66 @@ const slackBytes = 4;
 /** More bytes are moved sooner by who does nothing else. */
 const longBytes = 64;
 
+interface UnsnapOptions {
+  /** What gives more is refused. */
+  readonly bytesMax?: number;
+  /** So much of it is enough, and what is behind is not looked at. */
+  readonly upTo?: number;
+  /** Used again where it is large enough: the last answer in it is gone then. */
+  readonly into?: Uint8Array;
+}
+
 /** Throws RangeError for what is not Snappy's. */
-export function unsnap(compressed: Uint8Array): Uint8Array {
+export function unsnap(
+  compressed: Uint8Array,
+  { bytesMax = Infinity, upTo = Infinity, into }: UnsnapOptions = {},
+): Uint8Array {
   const { sizeBytes: outBytes, bodyAt } = readSize(compressed);
   const end = compressed.length;
   // No tag of three bytes gives more than 64: a false size asks for no more memory than that.
-  if (outBytes > 64 * end) throw new RangeError(notWhole);
-  const out = new Uint8Array(outBytes + slackBytes);
+  if (outBytes > Math.min(64 * end, bytesMax)) throw new RangeError(notWhole);
+  const isRoom = into !== undefined && into.length >= outBytes + slackBytes;
+  const out = isRoom ? into : new Uint8Array(outBytes + slackBytes);
   const [input, output] = [viewOf(compressed), viewOf(out)];
   let at = bodyAt;
   let to = 0;
   while (at < end) {
+    if (to >= upTo) return out.subarray(0, to);
     const tag = compressed[at++] ?? 0;
-    const kind = tag & 3;
-    // What does not fit into the tag stands behind it: of literals their length, of copies how far back they begin.
     const own = tag >>> 2;
-    const behind = kind === 0 ? Math.max(0, own - 59) : kind === 3 ? 4 : kind;
-    let number = 0;
-    for (let index = 0, scale = 1; index < behind; index++, scale *= 256)
-      number += (compressed[at++] ?? 0) * scale;
-    const sizeBytes = kind === 1 ? (own & 7) + 4 : 1 + (kind === 0 && behind > 0 ? number : own);
-    const next = to + sizeBytes;
-    if (next > outBytes) throw new RangeError(notWhole);
-    if (kind === 0) {
+    if ((tag & 3) === 0) {
+      // As they are. Where the number does not fit into the tag, it stands behind it.
+      let sizeBytes = own + 1;
+      if (own > 59) {
+        sizeBytes = 1 + numberAt(compressed, at, own - 59);
+        at += own - 59;
+      }
+      const next = to + sizeBytes;
       const after = at + sizeBytes;
-      if (after > end) throw new RangeError(notWhole);
+      if (next > outBytes || after > end) throw new RangeError(notWhole);
       if (sizeBytes > longBytes || after + slackBytes > end) out.set(compressed.subarray(at, after), to);
       else for (; to < next; to += 4, at += 4) output.setInt32(to, input.getInt32(at));
       at = after;
-    } else {
-      const back = kind === 1 ? ((tag >>> 5) << 8) | number : number;
-      if (back === 0 || back > to) throw new RangeError(notWhole);
-      if (back < 4) for (; to < next; to++) out[to] = out[to - back] ?? 0;
-      else for (; to < next; to += 4) output.setInt32(to, output.getInt32(to - back));
+      to = next;
+      continue;
     }
+    // A copy: how long, and how far back it begins.
+    let sizeBytes = own + 1;
+    let back = 0;
+    if ((tag & 3) === 1) {
+      sizeBytes = (own & 7) + 4;
+      back = ((tag >>> 5) << 8) | (compressed[at++] ?? 0);
+    } else if ((tag & 3) === 2) {
+      back = (compressed[at] ?? 0) | ((compressed[at + 1] ?? 0) << 8);
+      at += 2;
+    } else {
+      back = numberAt(compressed, at, 4);
+      at += 4;
+    }
+    const next = to + sizeBytes;
+    if (next > outBytes || back === 0 || back > to) throw new RangeError(notWhole);
+    if (back < 4) for (; to < next; to++) out[to] = out[to - back] ?? 0;
+    else for (; to < next; to += 4) output.setInt32(to, output.getInt32(to - back));
     to = next;
   }
   if (at !== end || to !== outBytes) throw new RangeError(notWhole);
@@ -58,6 +84,13 @@ function readSize(compressed: Uint8Array): { readonly sizeBytes: number; readonl
     if (byte < 0x80) return { sizeBytes, bodyAt: at + 1 };
   }
   throw new RangeError(notWhole);
+}
+
+/** Of `count` bytes, the lowest first. */
+function numberAt(bytes: Uint8Array, from: number, count: number): number {
+  let number = 0;
+  for (let at = from, scale = 1; at < from + count; at++, scale *= 256) number += (bytes[at] ?? 0) * scale;
+  return number;
 }
 
 function viewOf(bytes: Uint8Array): DataView {

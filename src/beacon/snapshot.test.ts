@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { catchUp } from '../../test/suites/beacon-view.suite.ts';
 import { putAppend, someAddress, someId, someManifest } from '../../test/suites/beacon-records.ts';
 import { Loopback } from '../../test/support/loopback-rpc.ts';
+import { each, pagesOf, type SealedRow, sealedRows } from '../../test/support/snapshot-pages.ts';
 import { encodeCbor, rawBlock } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
 import { proveRows } from './copied.ts';
@@ -19,7 +20,7 @@ import { RemoteLog } from './remote.ts';
 import { decodeHead, encodePointer, rowKey } from './rows.ts';
 import { sealValue, unsealValue } from './seal.ts';
 import { serveBeacon } from './serve.ts';
-import { PageWriter, type SealedRow, unpackRows } from './snapshot.ts';
+import { snapshotForm } from './snapshot.ts';
 import { BeaconView } from './view.ts';
 import { LevelKv } from './view-level.ts';
 
@@ -122,11 +123,14 @@ for (const [name, lie] of [
 for (const [name, spoil] of [
   ['breaks off', (pages: Uint8Array[]) => pages.map((page, at) => (at === 0 ? page : undefined))],
   ['is no rows at all', () => [utf8('nonsense that is long enough')]],
-  ['lacks its position', (pages: Uint8Array[]) => pages.slice(0, 1).map((page) => withoutPosition(page))],
+  ['ends too early', (pages: Uint8Array[]) => pages.slice(0, 1)],
+  ['never begins', () => []],
+  ['lacks its position', undefined],
 ] as const)
   it(`folds the log when a snapshot ${name}`, async (t) => {
     const world = await World.create(t);
-    const newcomer = await world.newcomer(undefined, spoil);
+    const withoutPosition = (rows: SealedRow[]): SealedRow[] => rows.filter(([key]) => text(key) !== 'pos');
+    const newcomer = await world.newcomer(spoil === undefined ? withoutPosition : undefined, spoil);
     await newcomer.view.waitFor(addresses.length, t.signal);
     assert.equal(newcomer.view.isCopied, false);
     assert.deepEqual(newcomer.readFrom, [1]);
@@ -175,7 +179,7 @@ it('says that it lives while the first page is not there yet', async (t) => {
     idleMs: 1,
     async *snapshot() {
       await isReady.promise;
-      yield* packed(rows);
+      yield* pagesOf(rows);
     },
   });
   const log = new RemoteLog(rpc, () => 'steward');
@@ -185,14 +189,21 @@ it('says that it lives while the first page is not there yet', async (t) => {
     if (pages.length === 3) isReady.resolve();
   }
   assert.equal(pages[2]?.length, 0);
-  assert.deepEqual(pages.flatMap(unpackRows).length, rows.length);
   const kv = await LevelKv.open(await directory(t));
   t.after(() => kv[Symbol.asyncDispose]());
-  async function* taken(): AsyncGenerator<SealedRow[]> {
-    for (const page of pages) yield unpackRows(page);
-  }
-  await kv.replaceAll(taken());
-  assert.equal((await rowsIn(kv)).length, rows.length);
+  await kv.replaceAll(each(pages));
+  assert.deepEqual(await sealedRows(kv), rows);
+});
+
+it('is not given to one who asks for it in another form', async (t) => {
+  const world = await World.create(t);
+  const rpc = new Loopback();
+  serveBeacon(rpc, world.log, { snapshot: () => world.view.snapshot() });
+  for (const head of [{}, { form: snapshotForm + 1 }])
+    await assert.rejects(
+      Array.fromAsync(rpc.stream('steward', 'beacon.snapshot', { head }, { signal: t.signal })),
+      { code: 'NOT_FOUND', message: /another form/ },
+    );
 });
 
 it('does not end as if it were whole when nobody waits for the rest', async (t) => {
@@ -202,12 +213,13 @@ it('does not end as if it were whole when nobody waits for the rest', async (t) 
   const rows = await world.rows();
   serveBeacon(rpc, world.log, {
     async *snapshot() {
-      yield* packed(rows);
+      yield* pagesOf(rows);
       left.abort(new Error('left'));
-      yield* packed(rows);
+      yield* pagesOf(rows);
     },
   });
-  const pages = rpc.stream('steward', 'beacon.snapshot', { head: {} }, { signal: left.signal });
+  const message = { head: { form: snapshotForm } };
+  const pages = rpc.stream('steward', 'beacon.snapshot', message, { signal: left.signal });
   await assert.rejects(Array.fromAsync(pages), /left/);
 });
 
@@ -241,7 +253,7 @@ class World {
   }
 
   async rows(): Promise<SealedRow[]> {
-    return rowsIn(this.#kv);
+    return sealedRows(this.#kv);
   }
 
   async append(address: string, isForged = false): Promise<void> {
@@ -270,10 +282,7 @@ class World {
     const rpc = new Loopback();
     const kv = this.#kv;
     async function* snapshot(): AsyncGenerator<Uint8Array> {
-      const rows = lie(await rowsIn(kv));
-      const middle = rows.length >>> 1;
-      const small = [rows.slice(0, middle), rows.slice(middle)].flatMap(packed);
-      for (const page of spoil(small)) {
+      for (const page of spoil(pagesOf(lie(await sealedRows(kv))))) {
         if (page === undefined) throw new TypeError('the other end is gone');
         if (page === 'stall') await sleep(2000);
         else yield page;
@@ -369,20 +378,6 @@ class Newcomer {
   }
 }
 
-async function rowsIn(kv: LevelKv): Promise<SealedRow[]> {
-  return (await Array.fromAsync(kv.packedRows(() => true))).flatMap(unpackRows);
-}
-
-function packed(rows: readonly SealedRow[]): Uint8Array[] {
-  const pages: Uint8Array[] = [];
-  const page = new PageWriter();
-  for (const row of rows) {
-    if (!page.fits(...row)) pages.push(page.take());
-    page.add(...row);
-  }
-  return [...pages, page.take()];
-}
-
 function changed(row: SealedRow, key: string, change: (value: Uint8Array) => Uint8Array): SealedRow {
   return text(row[0]) === key ? sealedRow(key, change(unsealed(row))) : row;
 }
@@ -396,10 +391,6 @@ function otherBytes(value: Uint8Array): Uint8Array {
 
 function pathRow(rows: readonly SealedRow[]): string {
   return text(rows.find(([key]) => text(key).startsWith('path\0'))?.[0] ?? new Uint8Array());
-}
-
-function withoutPosition(page: Uint8Array): Uint8Array {
-  return page.slice(0, 8 + Buffer.from(page).readUInt32BE(0) + Buffer.from(page).readUInt32BE(4));
 }
 
 function sealedRow(key: string, value: Uint8Array): SealedRow {

@@ -1,90 +1,165 @@
 // All rows of a view, for one elsewhere that begins with nothing: copying rows takes a fraction of folding entries.
 //
-// A page is rows in a row, as they are stored: length of the key u32, length of the value u32, key, value with its
-// checksum in front. They come in key order, out of one moment, so LevelDB has nothing to sort at the other end.
+// They travel as they lie on the disk of whoever gives them: the data blocks of LevelDB's tables, compressed and with
+// their checksums, out of one moment. Tables that do not overlap are one run; LevelDB keeps several, and what a newer one
+// says of a key holds. Blocks come in the order of their first keys, whatever run they are of, so that whoever takes them
+// sees all rows of all runs in key order with one block of each in hand (level-sweep.ts).
 //
-// Whoever takes them believes none of it: where they end must be in the log, every entry in them is opened before
-// anybody is told of it (late.ts), and in the end all entries are folded again beside them and compared (copied.ts).
+//   form 1 B = 2 │ runs 1 B, the newest first │ level of each 1 B │ blocks …
+//   block:  run 1 B │ bytes u32 │ the block │ compression 1 B │ CRC-32C 4 B
+//
+// This is cut into pages anywhere. Whoever takes it believes none of it: every byte of a block is walked before it is
+// written down (level-rows.ts), where the rows end must be in the log, every entry in them is opened before anybody is
+// told of it (late.ts), and in the end all entries are folded again beside them and compared (copied.ts).
 
-import { asBuffer, unfilled } from '../core/bytes.ts';
-import { rpcBodyBytesMax } from '../core/limits.ts';
-import type { KvRow } from './kv.ts';
+import { asBuffer, concat, unfilled } from '../core/bytes.ts';
+import { appendBytesMax, rpcBodyBytesMax } from '../core/limits.ts';
+import type { KvChanges } from './kv.ts';
 import { corrupt } from './seal.ts';
 
-/** A stored row: its key and its value with its checksum. */
-export type SealedRow = readonly [key: Uint8Array, sealed: Uint8Array];
+/** What one asks for who wants to take rows in this form. */
+export const snapshotForm = 2;
+/** LevelDB has 7 levels, stops writing at 12 tables in the first one, and each of those is a run. */
+export const runsMax = 64;
+/** A block of LevelDB's ends behind the row that makes it 4 KiB long; a row holds an append at most. */
+export const blockBytesMax = appendBytesMax + 128 * 1024;
+const levelsCount = 7;
 
 /** Besides Kv: what can give its rows away and take those of another as they are. */
 export interface CopyableKv {
-  /** All rows of one moment in key order, in pages. `isSent`: which of them. Throws RECORD_CORRUPT. */
-  packedRows(isSent: (key: Uint8Array) => boolean): AsyncIterable<Uint8Array>;
+  /** All rows of one moment, in pages. Throws RECORD_CORRUPT; NOT_FOUND where they cannot be given. */
+  pages(): AsyncIterable<Uint8Array>;
   /**
-   * Puts rows of another, which come in key order, and `own` in the place of all that are there: all of them when it
-   * resolves, on the disk, and none when it throws or the process ends before. Throws RECORD_CORRUPT when they are not in
-   * order, DISK_FULL or BEACON_UNAVAILABLE with `readOnly: true` when they cannot be written, and what `pages` throws.
+   * Puts the rows in `pages` of another in the place of all that are there, and `own` over them: all of it when it
+   * resolves, on the disk, and nothing when it throws or the process ends before. Throws RECORD_CORRUPT for what is not in
+   * the form above, DISK_FULL or BEACON_UNAVAILABLE with `readOnly: true` when it cannot be written, and what `pages`
+   * throws.
    */
-  replaceAll(pages: AsyncIterable<readonly SealedRow[]>, own: readonly KvRow[]): Promise<void>;
+  replaceAll(pages: AsyncIterable<Uint8Array>, own: KvChanges): Promise<void>;
   /** Removes every row. */
   clear(): Promise<void>;
 }
 
-/** Large enough that a frame costs nothing beside it. One row more may follow: it is never larger than an append. */
-const pageBytesMax = rpcBodyBytesMax / 4;
-const headBytes = 8;
+/** A block with its trailer, and which run it is of. */
+export interface GivenBlock {
+  readonly run: number;
+  readonly bytes: Uint8Array;
+}
 
-/** Puts rows into pages. */
+/** Large enough that a frame costs nothing beside it. */
+const pageBytes = rpcBodyBytesMax >>> 2;
+const headBytes = 5;
+
+/** Puts blocks into pages. */
 export class PageWriter {
-  #page: Uint8Array = new Uint8Array();
-  #view = new DataView(this.#page.buffer);
+  #page = unfilled(pageBytes);
   #end = 0;
 
-  get isEmpty(): boolean {
-    return this.#end === 0;
+  /** `levels`: of each run, the newest first. */
+  constructor(levels: readonly number[]) {
+    const head = Uint8Array.of(snapshotForm, levels.length, ...levels);
+    this.#page.set(head);
+    this.#end = head.length;
   }
 
-  fits(key: Uint8Array, sealed: Uint8Array): boolean {
-    return this.isEmpty || this.#end + rowBytes(key, sealed) <= pageBytesMax;
+  /** Pages that are full now. */
+  add({ run, bytes }: GivenBlock): readonly Uint8Array[] {
+    const head = asBuffer(new Uint8Array(headBytes));
+    head.writeUInt8(run);
+    head.writeUInt32BE(bytes.length, 1);
+    const full: Uint8Array[] = [];
+    this.#put(head, full);
+    this.#put(bytes, full);
+    return full;
   }
 
-  add(key: Uint8Array, sealed: Uint8Array): void {
-    if (this.isEmpty) this.#begin(Math.max(pageBytesMax, rowBytes(key, sealed)));
-    this.#view.setUint32(this.#end, key.length);
-    this.#view.setUint32(this.#end + 4, sealed.length);
-    const keyAt = this.#end + headBytes;
-    this.#page.set(key, keyAt);
-    this.#page.set(sealed, keyAt + key.length);
-    this.#end = keyAt + key.length + sealed.length;
-  }
-
+  /** What is left. */
   take(): Uint8Array {
-    const page = this.#page.subarray(0, this.#end);
-    this.#end = 0;
-    return page;
+    return this.#page.subarray(0, this.#end);
   }
 
-  /** A page of its own, for whoever takes it may keep it. */
-  #begin(sizeBytes: number): void {
-    this.#page = unfilled(sizeBytes);
-    this.#view = new DataView(this.#page.buffer);
+  #put(bytes: Uint8Array, full: Uint8Array[]): void {
+    for (let from = 0; from < bytes.length; ) {
+      if (this.#end === pageBytes) {
+        full.push(this.#page);
+        this.#page = unfilled(pageBytes); // whoever takes a page may keep it
+        this.#end = 0;
+      }
+      const part = bytes.subarray(from, from + pageBytes - this.#end);
+      this.#page.set(part, this.#end);
+      this.#end += part.length;
+      from += part.length;
+    }
   }
 }
 
-function rowBytes(key: Uint8Array, sealed: Uint8Array): number {
-  return headBytes + key.length + sealed.length;
+/** Takes blocks out of pages. What it says is `RECORD_CORRUPT` for what cannot be pages. */
+export class PageReader {
+  #left: Uint8Array = new Uint8Array();
+  #levels: readonly number[] | undefined;
+
+  /** Of each run, the newest first. Undefined before the first page. */
+  get levels(): readonly number[] | undefined {
+    return this.#levels;
+  }
+
+  /** The blocks that are whole with this page. They are valid for good. */
+  add(page: Uint8Array): GivenBlock[] {
+    const blocks: GivenBlock[] = [];
+    let rest = page;
+    while (rest.length > 0) {
+      // What a page before left: so many bytes as are needed to see how long it is, and then to have all of it.
+      const isLeft = this.#left.length > 0;
+      const part = isLeft ? rest.subarray(0, this.#sizeAt(this.#left, 0) - this.#left.length) : rest;
+      const bytes = isLeft ? concat(this.#left, part) : rest;
+      rest = isLeft ? rest.subarray(part.length) : rest.subarray(rest.length);
+      this.#left = bytes.subarray(this.#takeFrom(bytes, blocks));
+    }
+    return blocks;
+  }
+
+  /** There are no more pages. */
+  finish(): void {
+    if (this.#levels === undefined || this.#left.length > 0) throw corrupt(what, 'ends too early');
+  }
+
+  /** Takes what is whole at the beginning of `bytes`. Returns how long that is. */
+  #takeFrom(bytes: Uint8Array, blocks: GivenBlock[]): number {
+    for (let at = 0; ; ) {
+      const end = at + this.#sizeAt(bytes, at);
+      if (end > bytes.length) return at;
+      if (this.#levels === undefined) this.#levels = readLevels(bytes.subarray(at, end));
+      else blocks.push({ run: bytes[at] ?? 0, bytes: bytes.subarray(at + headBytes, end) });
+      at = end;
+    }
+  }
+
+  /** Bytes of what begins at `at`; when that is not to be seen yet, of what says so. */
+  #sizeAt(bytes: Uint8Array, at: number): number {
+    const left = bytes.length - at;
+    if (this.#levels === undefined) return left < 2 ? 2 : 2 + runsIn(bytes);
+    if (left < headBytes) return headBytes;
+    const run = bytes[at] ?? 0;
+    const sizeBytes = asBuffer(bytes).readUInt32BE(at + 1);
+    if (run >= this.#levels.length) throw corrupt(what, `has a block of run ${run}`);
+    if (sizeBytes > blockBytesMax) throw corrupt(what, `has a block of ${sizeBytes} bytes`);
+    return headBytes + sizeBytes;
+  }
 }
 
-/** The rows of a page. Throws RECORD_CORRUPT. */
-export function unpackRows(page: Uint8Array): SealedRow[] {
-  const buffer = asBuffer(page);
-  const rows: SealedRow[] = [];
-  for (let at = 0; at < page.length; ) {
-    const bodyAt = at + headBytes;
-    if (bodyAt > page.length) throw corrupt('a page of rows', 'ends in the middle of a row');
-    const keyEnd = bodyAt + buffer.readUInt32BE(at);
-    const end = keyEnd + buffer.readUInt32BE(at + 4);
-    if (end > page.length) throw corrupt('a page of rows', 'ends in the middle of a row');
-    rows.push([page.subarray(bodyAt, keyEnd), page.subarray(keyEnd, end)]);
-    at = end;
-  }
-  return rows;
+const what = 'a copy of rows';
+
+function runsIn([form, count = 0]: Uint8Array): number {
+  if (form !== snapshotForm) throw corrupt(what, `has the unknown form ${form}`);
+  if (count > runsMax) throw corrupt(what, `has ${count} runs`);
+  return count;
+}
+
+function readLevels(head: Uint8Array): readonly number[] {
+  const levels = [...head.subarray(2)];
+  // Of the first level each table is a run, of the others all of them are one.
+  const isNext = (level: number, before = 0): boolean => level > before || (level === 0 && before === 0);
+  if (!levels.every((level, index) => level < levelsCount && isNext(level, levels[index - 1])))
+    throw corrupt(what, 'has levels in no order');
+  return levels;
 }

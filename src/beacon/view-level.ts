@@ -17,11 +17,11 @@ import { isDiskFull } from './errno.ts';
 import type { KeyRange, Kv, KvChanges, KvRow } from './kv.ts';
 import { type CheckedAtOpen, checkLevel, keepChecking } from './level-check.ts';
 import { LinkedTables, removeLinkedTables } from './level-give.ts';
-import { removeTablesBeside, TablesBeside, withRows } from './level-load.ts';
+import { type OwnRow, removeTablesBeside, TablesBeside } from './level-load.ts';
 import type { LogPosition } from './log.ts';
 import { decodeState, positionKey } from './rows.ts';
 import { sealValue, storeError, unsealValue } from './seal.ts';
-import type { CopyableKv, SealedRow } from './snapshot.ts';
+import type { CopyableKv } from './snapshot.ts';
 
 type Db = ClassicLevel<string, Uint8Array>;
 
@@ -127,34 +127,28 @@ export class LevelKv implements Kv, CopyableKv {
     }
   }
 
-  async *packedRows(isSent: (key: Uint8Array) => boolean): AsyncGenerator<Uint8Array> {
+  async *pages(): AsyncGenerator<Uint8Array> {
     await this.#allChecked;
     this.#checkWhole();
     try {
       // What LevelDB holds in memory becomes a table, wherever the range is that is to be compacted.
       await this.#db.compactRange(behindAll, behindAll, bytesAsKeys);
       await using tables = await LinkedTables.create(this.#directory);
-      yield* tables.pages(isSent);
+      yield* tables.pages();
     } catch (error) {
       throw storeError(error, 'the view');
     }
   }
 
-  async replaceAll(pages: AsyncIterable<readonly SealedRow[]>, own: readonly KvRow[] = []): Promise<void> {
-    this.#checkWhole();
-    const tables = await this.#writing(() => TablesBeside.begin(this.#directory, this.#sync));
-    try {
-      for await (const rows of withRows(pages, own.map(sealedRow)))
-        await this.#writing(() => tables.add(rows));
-      await this.#writing(() => tables.finish());
-      await this.#writing(() => this.#exchange(tables));
-    } finally {
-      await tables[Symbol.asyncDispose]();
-    }
+  async replaceAll(pages: AsyncIterable<Uint8Array>, own: KvChanges = new Map()): Promise<void> {
+    await this.#replaceBy(own, async (tables) => {
+      for await (const page of pages) await this.#writing(() => tables.add(page));
+      await this.#writing(() => tables.endPages());
+    });
   }
 
   async clear(): Promise<void> {
-    await this.replaceAll(nothing());
+    await this.#replaceBy(new Map(), async () => undefined);
   }
 
   async reopen(): Promise<void> {
@@ -166,6 +160,18 @@ export class LevelKv implements Kv, CopyableKv {
     this.#checking.abort();
     await this.#checked;
     await this.#db.close();
+  }
+
+  async #replaceBy(own: KvChanges, fill: (tables: TablesBeside) => Promise<void>): Promise<void> {
+    this.#checkWhole();
+    const tables = await this.#writing(() => TablesBeside.begin(this.#directory, this.#sync));
+    try {
+      await fill(tables);
+      await this.#writing(() => tables.finish([...own].map(sealedRow)));
+      await this.#writing(() => this.#exchange(tables));
+    } finally {
+      await tables[Symbol.asyncDispose]();
+    }
   }
 
   /** Whatever comes of it, the rows are open again: those from before or all of the others. */
@@ -283,13 +289,9 @@ interface Opened {
 
 const allChecked: CheckedAtOpen = { unchecked: [] };
 
-function sealedRow([key, value]: KvRow): SealedRow {
+function sealedRow([key, value]: readonly [key: string, value: Uint8Array | null]): OwnRow {
   const bytes = utf8(key);
-  return [bytes, sealValue(bytes, value)];
-}
-
-async function* nothing(): AsyncGenerator<never> {
-  // There is none.
+  return [bytes, value && sealValue(bytes, value)];
 }
 
 async function openDb(directory: string, isChecked: boolean, checkBytesMax?: number): Promise<Opened> {

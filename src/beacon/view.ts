@@ -58,7 +58,7 @@ import {
   nextEntry,
   versionConflict,
 } from './log.ts';
-import { falseRecord, isOwnKey, isOwnRow, LateSignatures } from './late.ts';
+import { falseRecord, isOwnRow, LateSignatures } from './late.ts';
 import { Lru } from './lru.ts';
 import type {
   BeaconQueries,
@@ -94,7 +94,6 @@ import {
   type ViewState,
 } from './rows.ts';
 import { corrupt } from './seal.ts';
-import { type SealedRow, unpackRows } from './snapshot.ts';
 
 export interface ViewOptions {
   /** Bytes of current versions kept decoded in memory. Default 16 MiB; 0 keeps none. */
@@ -629,7 +628,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     this.#late.check();
     if (copyable === undefined || this.#late.next !== undefined || this.isCopied)
       throw new HoldfastError('NOT_FOUND', 'this view has no rows to give away that it has proven itself');
-    return copyable.packedRows((key) => !isOwnKey(key));
+    return copyable.pages();
   }
 
   /** True while its rows are those of another view, and nobody has folded all their entries to compare (copied.ts). */
@@ -779,7 +778,7 @@ export class BeaconView implements BeaconQueries, AsyncDisposable {
     if (log.snapshot === undefined || copyable === undefined) return;
     try {
       const unfinished = await this.#late.beginCopy();
-      await copyable.replaceAll(othersRows(log.snapshot({ signal })), [unfinished]);
+      await copyable.replaceAll(log.snapshot({ signal }), unfinished);
       const state = await this.#copiedState(log, signal);
       await this.#late.endCopy();
       this.#state = state;
@@ -1212,11 +1211,6 @@ function splitBehind(entries: readonly LogEntry[], moments: ReadonlySet<Moment>)
   const cuts = [...new Set([0, ...ends, entries.length])].toSorted((a, b) => a - b);
   if (cuts.length <= 2) return [entries];
   return cuts.slice(1).map((end, index) => entries.slice(cuts[index], end));
-}
-
-/** The rows of another view but those that say what that one had proven. */
-async function* othersRows(pages: AsyncIterable<Uint8Array>): AsyncGenerator<readonly SealedRow[]> {
-  for await (const page of pages) yield unpackRows(page).filter(([key]) => !isOwnKey(key));
 }
 
 function isBroken(error: unknown): boolean {
