@@ -121,6 +121,14 @@ for (const [what, spoil] of [
     assert.deepEqual((await readdir(path)).sort(), ['born.json', 'db']);
   });
 
+it('refuses rows that end in the middle of a block', async (t) => {
+  await using kv = await LevelKv.open(await directory(t));
+  await kv.write(new Map([['before', utf8('stays')]]));
+  const bytes = Buffer.concat(pagesOf(manyRows()));
+  await assert.rejects(kv.replaceAll(each([bytes.subarray(0, -1)])), { code: 'RECORD_CORRUPT' });
+  assert.deepEqual(await textsOf(kv), ['before']);
+});
+
 it('says that the disk is full, and keeps the rows that are there', async (t) => {
   const path = await directory(t);
   await using kv = await LevelKv.open(path);
