@@ -134,6 +134,15 @@ test('shifting two items so that they cancel does not pass', () => {
   assert.equal(readContribution(group, page, index, mauled), undefined);
 });
 
+test('a contribution without randomness of its own is refused, though its proof holds', () => {
+  const zero = group.scalar.fromInt(0);
+  const still = { ...group, scalar: { ...group.scalar, random: () => zero.slice() } };
+  const { index } = the(contributions[1]);
+  const bytes = contribute(still, page, index, the(old.shares[index - 1]), random);
+  assert.deepEqual(bytes.subarray(0, 32), group.identity);
+  assert.equal(readContribution(group, page, index, bytes), undefined);
+});
+
 test('a flipped byte anywhere in a contribution is refused', () => {
   const { index, bytes } = the(contributions[1]);
   for (let at = 0; at < bytes.length; at++) {

@@ -11,7 +11,7 @@
 // (rotation.ts). Only items whose old proof was verified may enter, hence `provenItem` and `switchedItem`.
 
 import { concat, uint32, uint64, utf8 } from '../core/bytes.ts';
-import { HoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { unwrapItemsMax } from '../core/limits.ts';
 import {
   type Group,
@@ -164,9 +164,14 @@ export function readContribution(
   if (read === undefined) return undefined;
   const R = read.pairs.map(([first = group.identity]) => first);
   const W = read.pairs.map(([, second = group.identity]) => second);
-  if (!group.arePoints([...R, ...W])) return undefined;
+  if ([...R, ...W].some((point) => group.isIdentity(point))) return undefined;
   if (!read.proof.every((scalar) => group.scalar.isScalar(scalar))) return undefined;
-  return verifySwitch(group, page, { index, R, W }, read.proof) ? { index, R, W } : undefined;
+  try {
+    return verifySwitch(group, page, { index, R, W }, read.proof) ? { index, R, W } : undefined;
+  } catch (error) {
+    if (isHoldfastError(error, 'ARGUMENT_INVALID')) return undefined; // one of them is no point
+    throw error;
+  }
 }
 
 /**
