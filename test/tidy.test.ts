@@ -101,7 +101,7 @@ const families: readonly { readonly name: RegExp; readonly home: RegExp }[] = [
     name: /^classic-level$/,
     home: /^src\/(beacon\/(level|view-level|kv-level)|node\/[a-z.-]+|steward\/ledger-level)\.ts$/,
   },
-  { name: /^(multiformats|@ipld\/)/, home: /^src\/(core\/block|node\/[a-z-]+|manifest\/car)\.ts$/ },
+  { name: /^(multiformats|@ipld\/)/, home: /^src\/(core\/(block|cbor)|node\/[a-z-]+|manifest\/car)\.ts$/ },
   { name: /^libsodium/, home: /^src\/threshold\// },
   // In tests only: the second opinion.
   { name: /^@noble\//, home: /^$/ },

@@ -5,6 +5,7 @@ import { CID } from 'multiformats/cid';
 import * as Digest from 'multiformats/hashes/digest';
 import { HoldfastError } from './errors.ts';
 import { sameBytes } from './bytes.ts';
+import { encodeDagCbor } from './cbor.ts';
 import { sha256 } from './hash.ts';
 
 export { CID } from 'multiformats/cid';
@@ -25,7 +26,7 @@ export function rawBlock(bytes: Uint8Array): Block {
 
 /** Encodes `value` as deterministic DAG-CBOR and returns it as a block. */
 export function cborBlock(value: unknown): Block {
-  const bytes = dagCbor.encode(value);
+  const bytes = encodeCbor(value);
   return { cid: cidOf(bytes, codecDagCbor), bytes };
 }
 
@@ -38,8 +39,9 @@ export function decodeCbor(bytes: Uint8Array, what: string): unknown {
   }
 }
 
+/** Encodes `value` as deterministic DAG-CBOR. Throws for what that does not have. */
 export function encodeCbor(value: unknown): Uint8Array {
-  return dagCbor.encode(value);
+  return encodeDagCbor(value);
 }
 
 export function cidOf(bytes: Uint8Array, codec: number): CID {
