@@ -1,11 +1,11 @@
-// The process in which one share out of the safe is tried. It is started so that it can write no file and start no
-// other process, gets its task over its channel, gives back a partial decryption, and ends: that wipes it.
+// The process in which one share out of the safe is used. It is started so that it can write no file and start no
+// other process, gets its task over its channel, gives back partial decryptions, and ends: that wipes it.
 
 import { randomBytes } from 'node:crypto';
 import { asBuffer, keyOfHex } from '../core/bytes.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
-import { type ColdTask, useColdShare } from '../custody/cold-share.ts';
+import { type ColdItem, coldPurposes, type ColdTask, useColdShare } from '../custody/cold-share.ts';
 import { readSecretFile } from '../custody/secret-file.ts';
 import { type ShareOpener, shareSealedTo } from '../custody/share-export.ts';
 import { loadEd25519 } from '../threshold/ed25519-sodium.ts';
@@ -29,7 +29,7 @@ async function answerTo(message: unknown): Promise<unknown> {
     const path = fieldOf(message, 'secretPath');
     if (typeof path !== 'string')
       throw new HoldfastError('ARGUMENT_MISSING', 'the path of a secret expected');
-    return { ok: true, partial: await solve(task, path) };
+    return { ok: true, partials: await solve(task, path) };
   } catch (error) {
     const { code } = asHoldfastError(error, 'INTERNAL', 'the share could not be tried');
     return { ok: false, code, message: describeError(error) };
@@ -62,24 +62,30 @@ async function openerFrom(message: Uint8Array, path: string): Promise<ShareOpene
 
 /** From our own program: what is checked is that it is the same version. */
 function parseTask(value: unknown): ColdTask {
-  const bytes = (of: unknown, name: string): Uint8Array => {
-    const found = fieldOf(of, name);
-    if (found instanceof Uint8Array) return new Uint8Array(found);
-    throw new HoldfastError('ARGUMENT_INVALID', `task.${name}: bytes expected`);
-  };
-  const wrap = fieldOf(value, 'wrap');
+  const purpose = coldPurposes.find((each) => each === fieldOf(value, 'purpose'));
+  const items = fieldOf(value, 'items');
+  if (purpose === undefined || !Array.isArray(items))
+    throw new HoldfastError('ARGUMENT_INVALID', 'task: a purpose and items expected');
   return {
-    message: bytes(value, 'message'),
-    by: bytes(value, 'by'),
-    drill: bytes(value, 'drill'),
-    Y: bytes(value, 'Y'),
-    label: bytes(value, 'label'),
-    wrap: {
-      U: bytes(wrap, 'U'),
-      Ubar: bytes(wrap, 'Ubar'),
-      V: bytes(wrap, 'V'),
-      e: bytes(wrap, 'e'),
-      f: bytes(wrap, 'f'),
-    },
+    purpose,
+    message: bytesIn(value, 'message'),
+    by: bytesIn(value, 'by'),
+    nonce: bytesIn(value, 'nonce'),
+    Y: bytesIn(value, 'Y'),
+    items: items.map(parseItem),
   };
+}
+
+function parseItem(value: unknown): ColdItem {
+  const wrap = fieldOf(value, 'wrap');
+  const [label, U] = [bytesIn(value, 'label'), bytesIn(wrap, 'U')];
+  if (fieldOf(wrap, 'Ubar') === undefined) return { label, wrap: { U } };
+  const [Ubar, V, e, f] = [bytesIn(wrap, 'Ubar'), bytesIn(wrap, 'V'), bytesIn(wrap, 'e'), bytesIn(wrap, 'f')];
+  return { label, wrap: { U, Ubar, V, e, f } };
+}
+
+function bytesIn(of: unknown, name: string): Uint8Array {
+  const found = fieldOf(of, name);
+  if (found instanceof Uint8Array) return new Uint8Array(found);
+  throw new HoldfastError('ARGUMENT_INVALID', `task.${name}: bytes expected`);
 }

@@ -105,17 +105,17 @@ export async function openSealing(
 
 /** A server or token is not asked with every look at the health. */
 function keysCheckOf(providers: ProviderSet, alarmsPath: string): Sealing['keysCheck'] {
-  let asked: Promise<HealthCheck> | undefined;
+  let asked: Promise<HealthCheck | undefined> | undefined;
   let untilMs = 0;
   return async () => {
-    if (!providers.isConfigured) return undefined;
     if (asked === undefined || systemClock.monotonic() >= untilMs) {
       untilMs = systemClock.monotonic() + keysCheckMs;
       asked = Promise.all([providers.health(), readIfThere(alarmsPath)]).then(([{ ok, text }, alarms]) => {
         const { combiner, names } = providers.making;
         const makers = combiner === 'one' ? names.join() : `${combiner} of ${names.join(', ')}`;
         const alarm = alarms?.trimEnd().split('\n').at(-1) ?? '';
-        const said = alarm === '' ? '' : `; ALARM: a recovery key was used: ${alarm}`;
+        if (alarm === '' && !providers.isConfigured) return undefined;
+        const said = alarm === '' ? '' : `; ALARM: keys were opened for a recovery: ${alarm}`;
         const status = ok && alarm === '' ? 'ok' : 'degraded';
         return { name: 'keys', status, text: `new keys by ${makers}: ${text}${said}` };
       });
@@ -141,6 +141,7 @@ async function openProvider(
         clock: systemClock,
         custodians: mayAsk ? custody.provider : undefined,
         file,
+        lateFile: () => openFile(config, true),
         custodiansMake: () => mayAsk && custody.makes,
         recovery: () => custody?.recovery(),
       }),

@@ -1,4 +1,4 @@
-// Starts the process in which one share out of the safe is tried (`holdfast cold-share`): without core dumps, without
+// Starts the process in which one share out of the safe is used (`holdfast cold-share`): without core dumps, without
 // our environment, and with Node's permission model, so that it can write no file and start no process.
 
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -7,7 +7,7 @@ import { isAbsolute, resolve } from 'node:path';
 import { second } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
-import type { ColdPartial, ColdTask } from '../custody/cold-share.ts';
+import type { ColdPartials, ColdTask } from '../custody/cold-share.ts';
 import { withoutCoreDumps } from '../local/child.ts';
 import { isErrorCode } from '../local/run-file.ts';
 
@@ -26,7 +26,7 @@ export async function useInProcess(
   task: ColdTask,
   secretPath: string,
   signal: AbortSignal,
-): Promise<ColdPartial> {
+): Promise<ColdPartials> {
   const command = [process.execPath, '--permission', '--allow-fs-read=*', mainPath, 'cold-share'];
   const [program = '', ...rest] = withoutCoreDumps(command);
   const child = spawn(program, rest, {
@@ -46,12 +46,12 @@ export async function useInProcess(
   const answer = await Promise.race([messageOf(child), ended.then(() => undefined)]).catch(
     (cause: unknown) => {
       signal.throwIfAborted();
-      throw new HoldfastError('TIMEOUT', 'the process that tries the share does not answer', { cause });
+      throw new HoldfastError('TIMEOUT', 'the process that uses the share does not answer', { cause });
     },
   );
   child.kill('SIGKILL'); // it has answered and has nothing left to do
   await ended.catch(() => undefined); // told above
-  return partialOf(answer, said);
+  return partialsOf(answer, said);
 }
 
 async function messageOf(child: ChildProcess): Promise<unknown> {
@@ -59,15 +59,20 @@ async function messageOf(child: ChildProcess): Promise<unknown> {
   return message;
 }
 
-function partialOf(answer: unknown, said: string): ColdPartial {
-  const partial = fieldOf(answer, 'partial');
-  const [D, proof, frost] = [fieldOf(partial, 'D'), fieldOf(partial, 'proof'), fieldOf(partial, 'frost')];
-  if (D instanceof Uint8Array && proof instanceof Uint8Array && frost instanceof Uint8Array)
-    return { D: new Uint8Array(D), proof: new Uint8Array(proof), frost: new Uint8Array(frost) };
+function partialsOf(answer: unknown, said: string): ColdPartials {
+  const partials = fieldOf(answer, 'partials');
+  const [D, proof, frost] = [fieldOf(partials, 'D'), fieldOf(partials, 'proof'), fieldOf(partials, 'frost')];
+  const areBytes = Array.isArray(D) && D.every((each) => each instanceof Uint8Array);
+  if (areBytes && proof instanceof Uint8Array && frost instanceof Uint8Array)
+    return {
+      D: D.map((each: Uint8Array) => new Uint8Array(each)),
+      proof: new Uint8Array(proof),
+      frost: new Uint8Array(frost),
+    };
   const [code, message] = [fieldOf(answer, 'code'), fieldOf(answer, 'message')];
   if (isErrorCode(code)) throw new HoldfastError(code, String(message));
   throw new HoldfastError(
     'INTERNAL',
-    `the process that tries the share ended without an answer: ${said.trim()}`,
+    `the process that uses the share ended without an answer: ${said.trim()}`,
   );
 }

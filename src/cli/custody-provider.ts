@@ -133,8 +133,13 @@ class DoorTdec extends TdecProvider {
   }
 }
 
-function openKeyFile(data: string): Promise<KekProvider> {
+/** Makes the key file where there is none: on an operator's word, to bring keys to it. Throws what making it throws. */
+export async function makeKeyFile(data: string): Promise<void> {
+  await using _file = await openKeyFile(data, true);
+}
+
+function openKeyFile(data: string, create = false): Promise<KekProvider> {
   const clock = { now: Date.now, monotonic: () => performance.now() };
   const path = devKeyPath({ keysDir: layoutPaths(data).keys });
-  return openDevFile({ path, clock, create: false });
+  return openDevFile({ path, clock, create });
 }

@@ -109,18 +109,21 @@ test('a share opens canaries only, of the key that it is of', async () => {
     });
     const { wrap } = encrypt(groups.kek, Y, label, random);
     assert.equal(parseLabel(label).project, project);
-    return { message: one.message, by, drill: random(32), Y, label, wrap };
+    return { purpose: 'drill', message: one.message, by, nonce: random(32), Y, items: [{ label, wrap }] };
   };
   await use(one, task('holdfast-canary', 1));
   await assert.rejects(use(one, task('somebody', 1)), { code: 'FORBIDDEN' });
   await assert.rejects(use(one, task('holdfast-canary', 2)), { code: 'RECORD_INVALID' });
-  const other = task('holdfast-canary', 1);
-  await assert.rejects(
-    use(one, { ...other, wrap: { ...other.wrap, U: task('holdfast-canary', 1).wrap.U } }),
-    {
-      code: 'RECORD_INVALID',
-    },
+  const [other, another] = [task('holdfast-canary', 1), task('holdfast-canary', 1)].map(
+    ({ items: [item] }) => item,
   );
+  assert.ok(other !== undefined && another !== undefined);
+  for (const wrap of [{ ...other.wrap, U: another.wrap.U }, { U: other.wrap.U }])
+    await assert.rejects(
+      use(one, { ...task('holdfast-canary', 1), items: [another, { label: other.label, wrap }] }),
+      { code: 'RECORD_INVALID' },
+    );
+  await assert.rejects(use(one, { ...task('holdfast-canary', 1), items: [] }), { code: 'ARGUMENT_INVALID' });
 });
 
 test('shares of a past generation are refused and say what would be right, also among good ones', async () => {

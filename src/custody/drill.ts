@@ -10,7 +10,7 @@ import { commitmentOf, matchesCommitment } from '../envelope/wrap.ts';
 import { verifyDleq } from '../threshold/dleq.ts';
 import type { HashGroup, RandomBytes } from '../threshold/group.ts';
 import { branchKeyOf, combine, encrypt, type Partial } from '../threshold/tdh2.ts';
-import { type ColdPartial, type ColdTask, drillContext } from './cold-share.ts';
+import { coldContext, type ColdPartials, type ColdTask } from './cold-share.ts';
 import { canaryProject } from './scope.ts';
 import { readShareHead, type ShareAge, shareAge, type ShareHead } from './share-export.ts';
 
@@ -60,7 +60,7 @@ export interface DrillOptions {
   /** Name of a custodian by its peer id. */
   readonly nameOf: (peer: string) => string;
   /** Restores one export in a process of its own and ends it. Throws what is wrong with it. */
-  readonly use: (found: FoundExport, task: ColdTask) => Promise<ColdPartial>;
+  readonly use: (found: FoundExport, task: ColdTask) => Promise<ColdPartials>;
   /** Default: libsodium's ristretto255. */
   readonly group?: () => Promise<HashGroup>;
   readonly random: RandomBytes;
@@ -104,7 +104,7 @@ export function drillExit({ versions, others }: DrillReport): 0 | 1 | 5 {
   return all.every(({ good }) => good) ? 0 : 1;
 }
 
-async function groupOf({ group }: DrillOptions): Promise<HashGroup> {
+export async function groupOf({ group }: Pick<DrillOptions, 'group'>): Promise<HashGroup> {
   if (group !== undefined) return group();
   const { loadRistretto } = await import('../threshold/group-sodium.ts');
   return loadRistretto();
@@ -171,7 +171,11 @@ function hatch({ group, random, beat }: Drill, { cg, ver, Y, policyRoot }: TdecK
 }
 
 /** Why an export cannot serve, and what would be right; undefined when it may. */
-function misfit(head: ShareHead, kek: TdecKek, used: readonly Partial[]): string | undefined {
+export function misfit(
+  head: ShareHead,
+  kek: TdecKek,
+  used: readonly Pick<Partial, 'index'>[],
+): string | undefined {
   const { shareGen: now, custodians } = kek;
   const again = `have it taken out again (\`holdfast custody export NAME\` at that custodian), and destroy this one`;
   switch (shareAge(head.shareGen, now)) {
@@ -198,20 +202,36 @@ async function tryOne(
   { i, by }: ShareHead,
   partials: Partial[],
 ): Promise<string | undefined> {
-  let cold: ColdPartial;
+  const { message } = found;
+  const task = { purpose: 'drill', message, by, nonce, Y: kek.Y, items: [{ label, wrap }] } as const;
+  let cold: ColdPartials;
   try {
-    cold = await options.use(found, { message: found.message, by, drill: nonce, Y: kek.Y, label, wrap });
+    cold = await options.use(found, task);
   } catch (error) {
     return describeError(error);
   }
-  const [B, frost] = [kek.Yi[i - 1], kek.frostYi[i - 1]];
-  const statement = { context: drillContext(nonce, label), B: B ?? kek.Y, C: [wrap.U], D: [cold.D] };
-  if (!verifyDleq(options.group, statement, cold.proof))
+  const problem = falsehood(options.group, kek, i, task, cold);
+  const [D] = cold.D;
+  if (problem === undefined && D !== undefined) partials.push({ index: i, D });
+  return problem;
+}
+
+/** Why what came back is not of the share `i` that the group has signed for; undefined when it is. */
+export function falsehood(
+  group: HashGroup,
+  kek: TdecKek,
+  i: number,
+  task: ColdTask,
+  { D, proof, frost }: ColdPartials,
+): string | undefined {
+  const C = task.items.map(({ wrap }) => wrap.U);
+  const [B, signing] = [kek.Yi[i - 1], kek.frostYi[i - 1]];
+  const statement = { context: coldContext(task), B: B ?? kek.Y, C, D };
+  if (D.length !== C.length || !verifyDleq(group, statement, proof))
     return 'its share is not the one that the group has signed a verification share for';
-  if (frost === undefined || !sameBytes(frost, cold.frost))
-    return 'its share of the signing key is not the one that the group has signed a verification share for';
-  partials.push({ index: i, D: cold.D });
-  return undefined;
+  return signing === undefined || !sameBytes(signing, frost)
+    ? 'its share of the signing key is not the one that the group has signed a verification share for'
+    : undefined;
 }
 
 function combined(group: HashGroup, { wrap, bkId, commit }: Canary, partials: readonly Partial[]): boolean {

@@ -70,6 +70,35 @@ describe('the key providers of a cluster', () => {
     assert.deepEqual(set.making, { combiner: 'one', names: ['file'] });
   });
 
+  it('find a key file that was made later, and keep it', async () => {
+    await rm(path, { force: true });
+    let made: KekProvider | undefined;
+    let looks = 0;
+    const common = {
+      path,
+      clock,
+      custodians: undefined,
+      custodiansMake: () => true,
+      recovery: () => undefined,
+    };
+    await using set = await ProviderSet.open({
+      ...common,
+      file: undefined,
+      lateFile: async () => {
+        looks++;
+        return made;
+      },
+    });
+    await set.reload();
+    assert.deepEqual(set.names, []);
+    made = await keyFile();
+    await set.reload();
+    assert.deepEqual([set.names, set.named('file')], [['file'], made]);
+    const before = looks;
+    await set.reload();
+    assert.equal(looks, before);
+  });
+
   it('a new configuration changes who makes keys; each key is read by whoever wrapped it', async () => {
     await configure({ providers: { vault: vault() } });
     await using set = await openSet(await keyFile());

@@ -37,6 +37,8 @@ export interface ProviderSetOptions {
   readonly custodians: KekProvider | undefined;
   /** The development key file of the cluster; undefined where there is none. */
   readonly file: KekProvider | undefined;
+  /** Looks with each `reload` for a key file where there was none: a recovery may make one. Never rejects. */
+  readonly lateFile?: () => Promise<KekProvider | undefined>;
   /** True once custodians are to make the keys, be they able to or not: nothing falls back to the file by itself. */
   readonly custodiansMake: () => boolean;
   /** What the newest policy says of recovery keys; undefined where there is no policy: then the configuration decides. */
@@ -53,6 +55,7 @@ interface Opened {
 
 export class ProviderSet implements KekProvider {
   readonly #options: ProviderSetOptions;
+  #file: KekProvider | undefined;
   #text: string | undefined;
   #config: ProviderConfig = noProviderConfig;
   #entries: ReadonlyMap<string, Opened> = new Map();
@@ -62,6 +65,7 @@ export class ProviderSet implements KekProvider {
 
   private constructor(options: ProviderSetOptions) {
     this.#options = options;
+    this.#file = options.file;
   }
 
   /** Reads the configuration. Throws what is wrong with it: ARGUMENT_INVALID, FILE_UNREADABLE, DATA_DIR_NEWER. */
@@ -86,10 +90,9 @@ export class ProviderSet implements KekProvider {
 
   /** Names of all that keys can be read from, as the configuration calls them. */
   get names(): readonly string[] {
-    const { custodians, file } = this.#options;
     const own = [
-      ...(custodians === undefined ? [] : ['custodians']),
-      ...(file === undefined ? [] : ['file']),
+      ...(this.#options.custodians === undefined ? [] : ['custodians']),
+      ...(this.#file === undefined ? [] : ['file']),
     ];
     return [...own, ...this.#entries.keys()];
   }
@@ -107,7 +110,7 @@ export class ProviderSet implements KekProvider {
 
   named(name: string): KekProvider | undefined {
     if (name === 'custodians') return this.#options.custodians;
-    return name === 'file' ? this.#options.file : this.#entries.get(name)?.provider;
+    return name === 'file' ? this.#file : this.#entries.get(name)?.provider;
   }
 
   /** As `named`, to move keys to: sealing them to the recovery key too, where there is one and the policy allows it. */
@@ -207,9 +210,8 @@ export class ProviderSet implements KekProvider {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#reloading;
-    const { custodians, file } = this.#options;
     const entries = [...this.#entries.values()].map(({ provider }) => provider);
-    const all = [custodians, file, ...entries].filter((each) => each !== undefined);
+    const all = [this.#options.custodians, this.#file, ...entries].filter((each) => each !== undefined);
     await Promise.all(all.map((each) => each[Symbol.asyncDispose]()));
   }
 
@@ -232,7 +234,8 @@ export class ProviderSet implements KekProvider {
   }
 
   async #load(): Promise<void> {
-    const { path, clock } = this.#options;
+    const { path, clock, lateFile } = this.#options;
+    this.#file ??= await lateFile?.();
     const text = await readProviderConfig(path);
     if (text === this.#text) return;
     const config = text === undefined ? noProviderConfig : parseProviderConfig(text, path);

@@ -8,6 +8,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { DrillReport } from '../../src/custody/drill.ts';
 import { layoutPaths } from '../../src/local/layout.ts';
 import { choosePorts } from '../../src/local/ports.ts';
@@ -298,3 +299,55 @@ test('who is suspected goes in one command, and no key is left that it had share
   const unknown = await run('custody', 'evict', 'custodian-9', '--reason', 'suspect');
   assert.match(unknown.err, /there is no custodian custodian-9/);
 });
+
+test('more custodians are lost than may be: shares out of the safe bring every key to the key file', async () => {
+  const passphrase = file('passphrase');
+  const restricted = 'ucxl://operator:ops@custody:test/*^/restricted.txt';
+  await ok('put', restricted, file('note.txt'), '--class', 'restricted');
+  const shares: string[] = [];
+  for (const i of [1, 2, 3])
+    shares.push(await exported(i, ['--passphrase-file', passphrase], `lost-${i}.share`));
+  const control = await cluster.control();
+  for (const i of [1, 2]) await control.stopNode(`custodian-${i}`);
+  assert.match((await run('get', address)).err, /2 of 3 partial decryptions/);
+
+  const recover = (given: readonly string[], ...more: string[]) =>
+    run('custody', 'recovery', 'shares', ...given, '--secret-file', passphrase, ...more);
+  const ordered = ['--to', 'file', '--reason', 'two machines burnt'];
+  assert.match((await recover(shares, '--to', 'file')).err, /--reason TEXT/);
+  assert.match((await recover(shares, '--to', 'custodians', '--reason', 'x')).err, /cannot wrap given keys/);
+  const few = await recover(shares.slice(0, 2), ...ordered);
+  assert.deepEqual([few.status, /NOT OPENED/.test(few.out)], [5, true], `${few.out}${few.err}`);
+  assert.ok(!(await checks()).includes('ALARM'), 'nothing was opened');
+
+  const done = await recover(shares, ...ordered, '--json');
+  assert.equal(done.status, 0, done.err);
+  assert.equal(await printed('get', address), text);
+  assert.equal(await printed('get', restricted), text);
+  // The door finds the key file with a beat, and looks for alarms now and then.
+  await told('its health', checks, /ALARM: .*two machines burnt/);
+  await told(
+    'what it opens',
+    () => fetched(`/ucxi/v1/get?address=${encodeURIComponent(address)}`),
+    /three of five/,
+  );
+  const again = await recover(shares, ...ordered, '--json');
+  assert.deepEqual(JSON.parse(again.out), { to: 'file', moved: 0, failed: 0, failures: [] });
+});
+
+function checks(): Promise<string> {
+  return fetched('/health/checks');
+}
+
+async function fetched(path: string): Promise<string> {
+  return (await cluster.fetch(path)).text();
+}
+
+async function told(what: string, ask: () => Promise<string>, wanted: RegExp): Promise<void> {
+  let last = '';
+  for (const deadline = AbortSignal.timeout(60_000); !deadline.aborted; await sleep(500)) {
+    last = await ask();
+    if (wanted.test(last)) return;
+  }
+  assert.fail(`${what}: ${last}`);
+}

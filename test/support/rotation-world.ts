@@ -350,6 +350,11 @@ export class RotationWorld implements AsyncDisposable {
     return entry;
   }
 
+  /** The group as whoever reads its records now believes it. */
+  directory(): CustodyDirectory {
+    return this.#newDirectory();
+  }
+
   #newDirectory(): CustodyDirectory {
     const keys = new Map(this.custodians.sites.map(({ peer, signer }) => [peer, signer.publicKey]));
     const directory = new CustodyDirectory({ cg, custodians: () => keys });

@@ -1,22 +1,17 @@
 // Shares for the safe: taken out sealed, one custodian at a time and on its own machine, and tried in a drill.
 
-import { randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { HoldfastError } from '../../core/errors.ts';
 import { custodiansMax } from '../../core/limits.ts';
 import { fieldOf } from '../../core/shape.ts';
-import type { DrilledExport, DrillReport, FoundExport } from '../../custody/drill.ts';
 import { readShareHead } from '../../custody/share-export.ts';
-import { formatShareFile, parseShareFile, shareText } from '../../custody/share-file.ts';
-import { createWhole, fileError, writeWhole } from '../../files/whole.ts';
+import { formatShareFile, shareText } from '../../custody/share-file.ts';
+import { createWhole, writeWhole } from '../../files/whole.ts';
 import { callHost } from '../../local/host-commands.ts';
-import { useInProcess } from '../cold-process.ts';
+import { tellDrill, triedExports } from '../cold-exports.ts';
 import type { Command, Context } from '../command.ts';
 import { openDoor } from '../connect.ts';
-import { believed } from '../custody-believed.ts';
 import { custodianHere } from '../custodian-here.ts';
-import { type Paint, table } from '../screen.ts';
 
 const custodyExport: Command = {
   name: 'custody export',
@@ -108,75 +103,11 @@ const custodyDrill: Command = {
     '5 a version does not open with these.',
   ].join('\n'),
   async run(context) {
-    const { json, screen, signal, mainPath } = context;
     await using door = await openDoor(context);
-    const directory = await believed(door, context.data);
-    const [{ drill, drillExit }, files, { index: beat }, { custodians }] = await Promise.all([
-      import('../../custody/drill.ts'),
-      Promise.all(context.positionals.map((word) => readExports(context, word))),
-      door.beat({ signal }),
-      door.custodyStatus({ signal }),
-    ]);
-    const found = files.flat();
-    const report = await drill({
-      cg: directory.cg,
-      versions: directory.versions().filter(({ state }) => state === 'active' || state === 'decrypt-only'),
-      exports: found,
-      nameOf: (peer) => custodians.find((each) => each.peer === peer)?.name ?? peer,
-      use: ({ from, message }, task) => {
-        const secret = found.find((each) => each.from === from && each.message === message)?.secretPath;
-        if (!json) screen.say(`trying ${from}`);
-        return useInProcess(mainPath, task, secret ?? '', signal);
-      },
-      random: (sizeBytes) => new Uint8Array(randomBytes(sizeBytes)),
-      beat,
-    });
-    if (json) screen.value(report);
-    else for (const line of drillLines(report, screen.paint)) screen.line(line);
-    return drillExit(report);
+    const { report, exit } = await triedExports(context, door);
+    tellDrill(context, report);
+    return exit;
   },
 };
 
 export const backupCommands: readonly Command[] = [custodyExport, custodyDrill];
-
-async function readExports(
-  context: Context,
-  word: string,
-): Promise<readonly (FoundExport & { readonly secretPath: string })[]> {
-  const cut = word.indexOf('=');
-  const [from, own] = cut < 0 ? [word, undefined] : [word.slice(0, cut), word.slice(cut + 1)];
-  const secretPath = own ?? context.text('secret-file');
-  if (secretPath === undefined || secretPath === '')
-    throw new HoldfastError(
-      'ARGUMENT_MISSING',
-      `what opens ${from}? EXPORT=SECRET-FILE, or --secret-file FILE`,
-    );
-  let text: string;
-  try {
-    text = await readFile(from, 'utf8');
-  } catch (cause) {
-    throw fileError(from, 'cannot be read', cause);
-  }
-  return parseShareFile(text).map((message) => ({ from, message, secretPath }));
-}
-
-function drillLines({ group, versions, others }: DrillReport, paint: Paint): string[] {
-  const lines = versions.flatMap(({ version, state, generation, needed, opened, text, exports }) => [
-    `${paint('bold', `key ${version} of ${group}`)}  ${state}, generation ${generation}, ${needed} needed: ${opened ? paint('green', 'OPENED') : paint('red', 'NOT OPENED')}`,
-    `  ${text}`,
-    ...exportLines(exports, paint),
-  ]);
-  return [...lines, ...(others.length === 0 ? [] : ['of no use here:', ...exportLines(others, paint)])];
-}
-
-function exportLines(exports: readonly DrilledExport[], paint: Paint): string[] {
-  const rows = exports.map(({ from, custodian, generation, good, text }) => [
-    '  ',
-    from,
-    custodian,
-    `generation ${generation}`,
-    good ? paint('green', 'good') : paint('red', 'not good'),
-    text,
-  ]);
-  return rows.length === 0 ? ['  no export of this version was given'] : table(rows, []);
-}
