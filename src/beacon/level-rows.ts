@@ -112,7 +112,12 @@ export class RunRows {
 
   /** Below 0 when the key to meet next comes before `key`. */
   compare(key: Uint8Array): number {
-    return this.#compareAt(this.#at, key);
+    return this.#compareAt(this.#at, key, 0, key.length);
+  }
+
+  /** Below 0 when the key to meet next comes before that of `other`. */
+  compareWith(other: RunRows): number {
+    return this.#compareAt(this.#at, other.#keys, other.#from(other.#at), other.#keyEnd(other.#at));
   }
 
   /** Meets the next key. */
@@ -123,10 +128,10 @@ export class RunRows {
   /** Meets all keys in front of `key`. */
   meetUpTo(key: Uint8Array): void {
     let [from, to] = [this.#at, this.#count];
-    if (to > from && this.#compareAt(to - 1, key) < 0) from = to;
+    if (to > from && this.#compareAt(to - 1, key, 0, key.length) < 0) from = to;
     while (from < to) {
       const middle = (from + to) >>> 1;
-      if (this.#compareAt(middle, key) < 0) from = middle + 1;
+      if (this.#compareAt(middle, key, 0, key.length) < 0) from = middle + 1;
       else to = middle;
     }
     this.#at = from;
@@ -240,8 +245,18 @@ export class RunRows {
     return (this.#ends[index] ?? tailBytes) - tailBytes;
   }
 
-  #compareAt(index: number, key: Uint8Array): number {
-    return this.#keys.compare(key, 0, key.length, this.#from(index), this.#keyEnd(index));
+  /** Below 0 when the key at `index` comes before that from `from` to `to` in `others`. */
+  #compareAt(index: number, others: Uint8Array, from: number, to: number): number {
+    // Keys are short, and Buffer's own comparison looks at its arguments longer than at them.
+    const keys = this.#keys;
+    const begin = this.#from(index);
+    const length = this.#keyEnd(index) - begin;
+    const end = Math.min(length, to - from);
+    for (let at = 0; at < end; at++) {
+      const difference = (keys[begin + at] ?? 0) - (others[from + at] ?? 0);
+      if (difference !== 0) return difference;
+    }
+    return length - (to - from);
   }
 
   #copyOf({ from, to }: Place): Uint8Array {

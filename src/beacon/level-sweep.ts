@@ -55,7 +55,7 @@ export class Sweep {
       const [first, second] = this.#firstTwo();
       if (first === undefined) return;
       if (bound !== undefined && first.compare(bound) >= 0) return;
-      const order = second === undefined ? -1 : first.compare(second.key);
+      const order = second === undefined ? -1 : first.compareWith(second);
       if (order === 0) this.#meetSame(first.key);
       else {
         const isBoundFirst = bound !== undefined && (second === undefined || second.compare(bound) > 0);
@@ -82,10 +82,10 @@ export class Sweep {
     let second: RunRows | undefined;
     for (const run of this.#runs) {
       if (run.isMet) continue;
-      if (first === undefined || run.compare(first.key) < 0) {
+      if (first === undefined || run.compareWith(first) < 0) {
         second = first;
         first = run;
-      } else if (second === undefined || run.compare(second.key) < 0) second = run;
+      } else if (second === undefined || run.compareWith(second) < 0) second = run;
     }
     return first === undefined ? [] : second === undefined ? [first] : [first, second];
   }

@@ -60,9 +60,8 @@ export class TableBuilder {
   add(bytes: Uint8Array, { first, last, hashes }: WalkedBlock): void {
     this.#smallest ??= first;
     this.#largest = last;
-    const place = { offset: this.#offset, sizeBytes: bytes.length - trailerBytes };
+    this.#index.addHandle(last, this.#offset, bytes.length - trailerBytes);
     this.#out.raw(bytes);
-    this.#index.addPlain(last, handle(place));
     this.#filter.add(hashes);
     this.#rows += hashes.length;
     this.#filter.blockBeginsAt(this.#offset);
@@ -157,13 +156,19 @@ class Out {
   }
 
   raw(bytes: Uint8Array): void {
-    if (this.end + bytes.length > this.#bytes.length) {
-      const larger = unfilled(2 * (this.end + bytes.length));
-      larger.set(this.bytes());
-      this.#bytes = larger;
-    }
+    this.#makeRoom(bytes.length);
     this.#bytes.set(bytes, this.end);
     this.end += bytes.length;
+  }
+
+  /** See `numbers`. */
+  numbers(...values: readonly number[]): void {
+    this.#makeRoom(8 * values.length);
+    for (const value of values) {
+      let rest = value;
+      for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) this.#bytes[this.end++] = (rest % 0x80) | 0x80;
+      this.#bytes[this.end++] = rest;
+    }
   }
 
   bytes(): Uint8Array {
@@ -172,6 +177,13 @@ class Out {
 
   clear(): void {
     this.end = 0;
+  }
+
+  #makeRoom(count: number): void {
+    if (this.end + count <= this.#bytes.length) return;
+    const larger = unfilled(2 * (this.end + count));
+    larger.set(this.bytes());
+    this.#bytes = larger;
   }
 }
 
@@ -204,17 +216,25 @@ class Block {
       this.addPlain(key, value);
     } else {
       const shared = commonBytes(this.#key, key);
-      this.#out.raw(numbers(shared, key.length - shared, value.length));
+      this.#out.numbers(shared, key.length - shared, value.length);
       this.#out.raw(key.subarray(shared));
       this.#out.raw(value);
     }
     this.#key = key;
   }
 
+  /** As `addPlain`: of an index, where the block lies that ends with `key`. */
+  addHandle(key: Uint8Array, offset: number, sizeBytes: number): void {
+    this.#restarts.push(this.end);
+    this.#out.numbers(0, key.length, numberBytes(offset) + numberBytes(sizeBytes));
+    this.#out.raw(key);
+    this.#out.numbers(offset, sizeBytes);
+  }
+
   /** An entry that shares nothing with others. */
   addPlain(key: Uint8Array, value: Uint8Array): void {
     this.#restarts.push(this.end);
-    this.#out.raw(numbers(0, key.length, value.length));
+    this.#out.numbers(0, key.length, value.length);
     this.#out.raw(key);
     this.#out.raw(value);
   }
@@ -231,6 +251,13 @@ class Block {
     this.#rows = 0;
     return bytes;
   }
+}
+
+/** Of `value` as `numbers` spells it. */
+function numberBytes(value: number): number {
+  let count = 1;
+  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) count++;
+  return count;
 }
 
 function commonBytes(a: Uint8Array, b: Uint8Array): number {
@@ -250,11 +277,7 @@ function handle({ offset, sizeBytes }: Place): Uint8Array {
 
 /** Each as LevelDB spells numbers: seven bits a byte, the lowest first. */
 export function numbers(...values: readonly number[]): Uint8Array {
-  const bytes: number[] = [];
-  for (const value of values) {
-    let rest = value;
-    for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes.push((rest % 0x80) | 0x80);
-    bytes.push(rest);
-  }
-  return Uint8Array.from(bytes);
+  const out = new Out(8 * values.length);
+  out.numbers(...values);
+  return out.bytes();
 }
