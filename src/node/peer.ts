@@ -45,8 +45,6 @@ export interface PeerOptions {
   readonly heartbeatMs?: number;
   /** A peer that answers nothing for this long is `down`, milliseconds. Default 4,000. */
   readonly silenceMsMax?: number;
-  /** How often libp2p measures the round trip of every connection, milliseconds. Default 10,000. */
-  readonly pingIntervalMs?: number;
   /** Sees the plain bytes of every RPC frame: for tests that look for secrets. */
   readonly tap?: RpcTap;
 }
@@ -399,16 +397,12 @@ function libp2pOptions(
       addressDialTimeout: 2 * second,
       inboundUpgradeTimeout: attemptMsMax,
     },
-    // Measures only. It takes any failed ping for a dead peer, also one that found the one ping stream taken
-    // by the DHT, and cut healthy connections under load; our own heartbeats decide.
-    connectionMonitor: {
-      abortConnectionOnPingFailure: false,
-      pingInterval: options.pingIntervalMs ?? 10 * second,
-      pingTimeout: { minTimeout: 15 * second },
-    },
+    // It would open a stream on every connection every ten seconds, to measure, or to take any failed ping for a dead
+    // peer, as it does by default: it cut healthy connections under load. Our own heartbeats decide.
+    connectionMonitor: { enabled: false },
     services: {
       identify: identify(),
-      // Both the monitor and the DHT ping: one stream each way, libp2p's default, is one too few.
+      // Pings of the DHT may overlap: one stream each way, libp2p's default, is too few.
       ping: ping({ maxInboundStreams: 16, maxOutboundStreams: 16 }),
       dht: kadDHT({
         protocol: `/holdfast/${membership.cluster}/kad/1.0.0`,
