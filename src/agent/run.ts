@@ -1,6 +1,5 @@
 // The process of a key agent: joins its parts, serves until it is told to stop.
 
-import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastClient } from '../client/client.ts';
@@ -27,8 +26,8 @@ import { KeyAgent } from './key-agent.ts';
 import { logRoute } from './log-route.ts';
 import { barBeats, Rules } from './rules.ts';
 import { serveAgent } from './serve.ts';
+import { random } from '../custody/random.ts';
 
-const random = (sizeBytes: number): Uint8Array => new Uint8Array(randomBytes(sizeBytes));
 /** Branch keys open at a time: each is a project, class and window that somebody reads from now. */
 const keysOpenMax = 256;
 const tickMs = 1000;

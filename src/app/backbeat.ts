@@ -3,6 +3,7 @@
 
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
+import { random } from '../custody/random.ts';
 import { type BackbeatBus, backbeatBus } from '../backbeat/bus.ts';
 import { type Channel, LocalChannel } from '../backbeat/channel.ts';
 import { ClaimDesk } from '../backbeat/claim-desk.ts';
@@ -25,7 +26,7 @@ import type { ProcessConfig } from '../local/layout.ts';
 import type { NatsSettings } from '../local/nats-settings.ts';
 import { type HealEpisode, jobReports } from '../steward/jobs.ts';
 import type { Steward } from '../steward/steward.ts';
-import { type Member, random, systemClock } from './member.ts';
+import { type Member, systemClock } from './member.ts';
 
 /** A local bar is short, so that what happens once a bar can be watched. */
 const barBeats = 60;

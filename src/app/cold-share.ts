@@ -1,7 +1,6 @@
 // The process in which one share out of the safe is used. It is started so that it can write no file and start no
 // other process, gets its task over its channel, gives back partial decryptions, and ends: that wipes it.
 
-import { randomBytes } from 'node:crypto';
 import { asBuffer, keyOfHex } from '../core/bytes.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
@@ -10,6 +9,7 @@ import { readSecretFile } from '../custody/secret-file.ts';
 import { type ShareOpener, shareSealedTo } from '../custody/share-export.ts';
 import { loadEd25519 } from '../threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
+import { random } from '../custody/random.ts';
 
 /** Answers one task from the channel to the parent. Returns the exit status. */
 export async function runColdShare(): Promise<number> {
@@ -40,7 +40,6 @@ async function solve(task: ColdTask, secretPath: string) {
   const groups = { kek: await loadRistretto(), frost: await loadEd25519() };
   const opener = await openerFrom(task.message, secretPath);
   try {
-    const random = (sizeBytes: number): Uint8Array => new Uint8Array(randomBytes(sizeBytes));
     return await useColdShare(task, opener, groups, random);
   } finally {
     ('passphrase' in opener ? opener.passphrase : opener.secretKey).fill(0);

@@ -26,6 +26,7 @@ import { serveAudit } from '../custody/serve-audit.ts';
 import { ShareStore } from '../custody/share-store.ts';
 import type { CustodianHello, CustodianStatus } from '../custody/wire.ts';
 import { Witness } from '../custody/witness.ts';
+import { random } from '../custody/random.ts';
 import { serveHostCommands } from '../local/host-commands.ts';
 import { mustExist, type ProcessConfig } from '../local/layout.ts';
 import { custodianKeysOf, publicKeyOfPeer } from '../node/identity.ts';
@@ -38,7 +39,7 @@ import { custodianCommands } from './custodian-host.ts';
 import { CustodianTempo } from './custodian-tempo.ts';
 import { CustodyFollower } from './custody-follower.ts';
 import type { RunningRole } from './daemon.ts';
-import { type Member, peersWithRole, random, type RoleOptions, startMember, systemClock } from './member.ts';
+import { type Member, peersWithRole, type RoleOptions, startMember, systemClock } from './member.ts';
 
 /** Name in the share store of the highest beat heard; it is written once in so many beats. */
 const beatMark = 'beat';

@@ -16,6 +16,7 @@ import type { BeatNow } from '../custody/freshness.ts';
 import { RotationCoordinator, type RotationPorts } from '../custody/rotation-coordinator.ts';
 import { parseStatus } from '../custody/wire.ts';
 import { readBase } from '../custody/ceremony.ts';
+import { random } from '../custody/random.ts';
 import { errnoOf, fileError } from '../files/whole.ts';
 import { layoutPaths } from '../local/layout.ts';
 import { createExchange, type Exchange } from '../node/exchange.ts';
@@ -24,7 +25,7 @@ import { hasRole, memberOf } from '../node/membership.ts';
 import { loadEd25519 } from '../threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
 import type { BeaconHost } from './beacon-host.ts';
-import { type Member, peersWithRole, random, systemClock } from './member.ts';
+import { type Member, peersWithRole, systemClock } from './member.ts';
 import { rankedNodes } from './node-blocks.ts';
 import { BeaconRotationRegistry } from './rotation-registry.ts';
 

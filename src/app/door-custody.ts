@@ -22,6 +22,7 @@ import { ReceiptFile } from '../custody/receipts.ts';
 import { parseRevocation } from '../custody/revocation.ts';
 import { misconductText, TdecProvider } from '../custody/tdec.ts';
 import { parseStatus } from '../custody/wire.ts';
+import { random } from '../custody/random.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { fileError, isThere, readIfThere, writeWhole } from '../files/whole.ts';
 import { readCapability } from '../local/grants.ts';
@@ -33,7 +34,7 @@ import { custodianKeysOf } from '../node/identity.ts';
 import type { Member as MemberEntry } from '../node/membership.ts';
 import { marginOf, stateOf, weakestOf } from './custodian-state.ts';
 import type { DoorBlocks } from './door-blocks.ts';
-import { type Member, peersWithRole, random, systemClock } from './member.ts';
+import { type Member, peersWithRole, systemClock } from './member.ts';
 
 /** A custodian that works answers within a few milliseconds; one that takes this long is not there. */
 const unwrapMs = 5 * second;

@@ -10,6 +10,7 @@ import { openDevFile } from '../custody/dev-file.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import type { KekProvider } from '../custody/provider.ts';
 import { ProviderSet } from '../custody/provider-set.ts';
+import { random } from '../custody/random.ts';
 import { loadGcm } from '../envelope/gcm.ts';
 import { readIfThere } from '../files/whole.ts';
 import type { GetPorts } from '../flows/get.ts';
@@ -20,7 +21,7 @@ import { openIdentity } from '../node/identity.ts';
 import type { DoorBlocks } from './door-blocks.ts';
 import type { DoorCustody } from './door-custody.ts';
 import type { DoorRegistry } from './door-registry.ts';
-import { random, systemClock } from './member.ts';
+import { systemClock } from './member.ts';
 
 export interface Sealing {
   readonly put: PutPorts;

@@ -1,6 +1,5 @@
 // What every process of a cluster has: a data directory of its own, a place in the membership, a peer.
 
-import { randomBytes } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
@@ -15,10 +14,6 @@ import { openPeerDatastore } from '../node/peer-datastore.ts';
 import { type DataDir, openDataDir } from '../node/stores.ts';
 
 export const systemClock: Clock = { now: () => Date.now(), monotonic: () => performance.now() };
-
-export function random(bytes: number): Uint8Array {
-  return new Uint8Array(randomBytes(bytes));
-}
 
 /** A process that ends because of an order waits so long, ms: whoever gave it is answered first. */
 export const answeredMs = 200;

@@ -1,5 +1,6 @@
 // The steward role: the Beacon, the tempo, and the steward itself.
 
+import { random } from '../custody/random.ts';
 import { parseBeat } from '../backbeat/beat.ts';
 import type { Tempo } from '../backbeat/tempo.ts';
 import type { PeerName } from '../core/rpc.ts';
@@ -17,7 +18,7 @@ import { BeaconHost } from './beacon-host.ts';
 import { CustodyCoordinator } from './custody-coordinator.ts';
 import type { RunningRole } from './daemon.ts';
 import { BeaconFollower, hearBeats } from './steward-follower.ts';
-import { type Member, peersWithRole, random, type RoleOptions, startMember, systemClock } from './member.ts';
+import { type Member, peersWithRole, type RoleOptions, startMember, systemClock } from './member.ts';
 import { ViewComparer, type ViewRoots } from './view-roots.ts';
 
 export async function startStewardRole(

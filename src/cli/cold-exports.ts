@@ -1,6 +1,5 @@
 // Shares out of the safe as commands are given them: read from their files, and tried.
 
-import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { DoorClient } from '../client/door-client.ts';
 import { HoldfastError } from '../core/errors.ts';
@@ -13,6 +12,7 @@ import { useInProcess } from './cold-process.ts';
 import type { Context } from './command.ts';
 import { believed } from './custody-believed.ts';
 import { type Paint, table } from './screen.ts';
+import { random } from '../custody/random.ts';
 
 export interface TriedExports {
   readonly directory: CustodyDirectory;
@@ -49,7 +49,7 @@ export async function triedExports(context: Context, door: DoorClient): Promise<
     exports: found,
     nameOf: (peer) => custodians.find((each) => each.peer === peer)?.name ?? peer,
     use,
-    random: (sizeBytes) => new Uint8Array(randomBytes(sizeBytes)),
+    random,
     beat,
   });
   return { directory, exports: found, use, report, exit: drillExit(report) };

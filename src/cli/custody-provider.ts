@@ -1,7 +1,6 @@
 // Who makes and gives back branch keys for a command: the custodians of the cluster, reached through its door, beside
 // the development key file where there is one.
 
-import { randomBytes } from 'node:crypto';
 import { CustodyRelay } from '../client/custody-relay.ts';
 import { DoorClient } from '../client/door-client.ts';
 import type { DoorOptions } from '../client/http.ts';
@@ -17,6 +16,7 @@ import { type Approve, TdecProvider } from '../custody/tdec.ts';
 import { isThere, makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
 import { readCapability } from '../local/grants.ts';
 import { devKeyPath, layoutPaths, readLayout } from '../local/layout.ts';
+import { random } from '../custody/random.ts';
 
 /**
  * All key providers of a local cluster. `custodians` gives those that the operator's membership names, `approve` the
@@ -85,7 +85,7 @@ async function openCustodians(
     signer,
     chain: () => readCapability(layoutPaths(data).capability('writer')),
     approve,
-    random: (bytes) => new Uint8Array(randomBytes(bytes)),
+    random,
     clock: { monotonic: () => performance.now() },
     beat: async (signal) => (await client.beat({ signal })).index,
     onOpened: ({ peers, ...opened }) => {

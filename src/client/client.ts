@@ -3,7 +3,6 @@
 // put and get are the flows; this file gives them their ports over HTTP. Memory stays bounded whatever the
 // size of an object: the flows keep two uploads of 4 MiB, or three downloads of 2 MiB, under way.
 
-import { randomBytes } from 'node:crypto';
 import type { NavigateAnswer, RegisteredAnswer, StoredAnswer } from '../api/types.ts';
 import { type Block, CID, supportedCid, verifiedBlock } from '../core/block.ts';
 import { utf8 } from '../core/bytes.ts';
@@ -41,6 +40,7 @@ import { DoorClient } from './door-client.ts';
 import type { DoorOptions } from './http.ts';
 import { mediaOf } from '../core/media.ts';
 import { type DirectoryPut, planDirectory, storeFiles } from './put-directory.ts';
+import { random } from '../custody/random.ts';
 
 export interface ClientOptions extends DoorOptions {
   /** Signs manifests and key records. */
@@ -129,7 +129,7 @@ export class HoldfastClient extends DoorClient {
     super(options);
     this.#options = options;
     const { provider, signer } = options;
-    this.#keys = new BranchKeys({ provider, writer: signer.publicKey, random: freshBytes });
+    this.#keys = new BranchKeys({ provider, writer: signer.publicKey, random });
   }
 
   override async [Symbol.asyncDispose](): Promise<void> {
@@ -315,7 +315,7 @@ export class HoldfastClient extends DoorClient {
       kekPolicy: provider.id,
       kek: provider.kek(),
       signer,
-      random: freshBytes,
+      random,
       now: Date.now,
       beat: () => this.#currentBeat(signal),
     };
@@ -523,10 +523,6 @@ function readAddress(address: string | UcxlAddress): UcxlAddress {
 /** Query and fragment select nothing here. */
 function spelled(address: UcxlAddress): string {
   return address.raw.replace(/[?].*$/su, '');
-}
-
-function freshBytes(count: number): Uint8Array {
-  return new Uint8Array(randomBytes(count));
 }
 
 async function collect(bytes: AsyncIterable<Uint8Array>, sizeBytesMax = treeBytesMax): Promise<Uint8Array> {

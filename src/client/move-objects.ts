@@ -6,7 +6,6 @@
 // Readers are served all the time: the old branch key stays where it is, and an envelope names the one it is under.
 // An object is moved or it is not; what a crash leaves is found by the next run.
 
-import { randomBytes } from 'node:crypto';
 import { toHex } from '../core/bytes.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import { matched } from '../custody/combined.ts';
@@ -24,6 +23,7 @@ import {
 } from '../envelope/records.ts';
 import { commitmentOf, unwrapDek, WrappingKey, wrapDek } from '../envelope/wrap.ts';
 import type { FiledKey, FiledObject, KeyRegistry } from './key-registry.ts';
+import { random } from '../custody/random.ts';
 
 export interface ObjectMove {
   readonly registry: KeyRegistry;
@@ -119,7 +119,7 @@ async function youngKey(
   { manifest }: FiledObject,
 ): Promise<YoungKey> {
   if (manifest.encryption === null) throw new HoldfastError('RECORD_INVALID', 'an object without encryption');
-  const bkId = envelope === undefined ? new Uint8Array(randomBytes(old.bkId.length)) : old.bkId;
+  const bkId = envelope === undefined ? random(old.bkId.length) : old.bkId;
   const bkVer = envelope === undefined ? 1 : envelope.envVer + 1;
   const made = await to.createKey({ ...old.scope, bkId, bkVer, policy: policyOfKey(old) });
   try {
@@ -151,7 +151,6 @@ async function moveObject(
   const { bkId, bkVer } = young.body;
   const policy = policyOfKey(young.body);
   try {
-    const random = (sizeBytes: number): Uint8Array => new Uint8Array(randomBytes(sizeBytes));
     const wrap = wrapDek(young.key, dek, { ...bound, bkId, bkVer, policy }, random);
     const newer = newerEnvelope(envelope, young.body, { prev: cid, wrap, policy, beat: request.beat });
     const bodies = envelope.mode === 'branch' && !young.isFiled ? [young.body, newer] : [newer];

@@ -6,6 +6,16 @@ export function unfilled(length: number): Uint8Array {
   return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
 }
 
+/**
+ * A copy in memory of its own that stays where it is, for secrets. An array of up to 64 bytes that is made by its length,
+ * or by `slice`, lies in V8's heap: the collector moves it, and what it leaves behind nobody can zero.
+ */
+export function copied(bytes: Uint8Array): Uint8Array {
+  const copy = unfilled(bytes.length);
+  copy.set(bytes);
+  return copy;
+}
+
 /** Joins `parts` into one new array. */
 export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   let length = 0;

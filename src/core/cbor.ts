@@ -7,21 +7,15 @@
 
 import * as dagCbor from '@ipld/dag-cbor';
 import { CID } from 'multiformats/cid';
+import { copied } from './bytes.ts';
 
 /** Encodes `value`. Throws what @ipld/dag-cbor throws for what DAG-CBOR does not have. */
 export function encodeDagCbor(value: unknown): Uint8Array {
   at = 0;
   const isWritten = write(value, 0);
-  const bytes = isWritten ? taken() : undefined;
+  const bytes = isWritten ? copied(room.subarray(0, at)) : undefined;
   room.fill(0, 0, at); // it may have been secret
   return bytes ?? dagCbor.encode(value);
-}
-
-/** In memory outside V8's heap: an array of up to 64 bytes lies inside, where the collector leaves copies that nobody can zero. */
-function taken(): Uint8Array {
-  const bytes = new Uint8Array(new ArrayBuffer(at));
-  bytes.set(room.subarray(0, at));
-  return bytes;
 }
 
 /** What is written here: longer values are rare, and the room is kept. */

@@ -3,6 +3,7 @@
 import {
   createPrivateKey,
   createPublicKey,
+  createSecretKey,
   hash,
   type KeyObject,
   sign as signEd25519,
@@ -23,6 +24,13 @@ export function sha512(bytes: Uint8Array): Uint8Array {
 /** Compares secrets without telling by time where they differ; lengths are not secret. */
 export function sameSecret(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && timingSafeEqual(a, b);
+}
+
+/** Imports `bytes` as a key for ciphers and MACs, and zeroes them: the caller gives the key away. */
+export function takeKey(bytes: Uint8Array): KeyObject {
+  const key = createSecretKey(bytes);
+  bytes.fill(0);
+  return key;
 }
 
 /** What signs: the 32-byte Ed25519 public key and a function over bytes. */

@@ -9,11 +9,11 @@
 //       ──HMAC-SHA-512─────────▶ kid: names the key and tells a damaged file
 
 import assert from 'node:assert/strict';
-import { type KeyObject, randomBytes } from 'node:crypto';
+import { type KeyObject } from 'node:crypto';
 import { toHex, utf8 } from '../core/bytes.ts';
 import type { Clock } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { preimage } from '../core/hash.ts';
+import { preimage, takeKey } from '../core/hash.ts';
 import { unwrapItemsMax } from '../core/limits.ts';
 import { encodeLabel, labelDigest } from '../envelope/label.ts';
 import {
@@ -25,7 +25,6 @@ import {
   keyBytes,
   nonceBytes,
   tagBytes,
-  takeKey,
 } from '../envelope/primitives.ts';
 import type { DevKek } from '../envelope/kek.ts';
 import type { BkWrap, BranchKeyBody, DevWrap, KekFields } from '../envelope/records.ts';
@@ -39,6 +38,7 @@ import type {
   ProviderHealth,
   Unwrapped,
 } from './provider.ts';
+import { random } from './random.ts';
 
 export interface DevFileOptions {
   /** The key file; its directory must exist. */
@@ -95,14 +95,14 @@ class DevFileProvider implements KekProvider, KeyWrapper {
   }
 
   async createKey(scope: NewKeyScope): Promise<NewKey> {
-    const branchKey = new Uint8Array(randomBytes(keyBytes));
+    const branchKey = random(keyBytes);
     return { branchKey, wraps: await this.wrapKey(scope, branchKey), combiner: 'any' };
   }
 
   async wrapKey(scope: NewKeyScope, branchKey: Uint8Array): Promise<readonly BkWrap[]> {
     const { cg, ver: kekVer, kid } = this.#fields;
     const label = encodeLabel({ v: 1, cg, kekVer, ...scope });
-    const nonce = new Uint8Array(randomBytes(nonceBytes));
+    const nonce = random(nonceBytes);
     const ct = new Uint8Array(keyBytes + tagBytes);
     gcmSealInto(ct, this.#key(), nonce, branchKey, labelDigest(label, utf8(kid)));
     return [{ t: 'dev', kid, label, nonce, ct }];
@@ -192,7 +192,7 @@ function refuseProduction(options: DevFileOptions): void {
 }
 
 async function makeKeyFile(options: DevFileOptions): Promise<void> {
-  const key = new Uint8Array(randomBytes(keyBytes));
+  const key = random(keyBytes);
   const createdAt = new Date(options.clock.now()).toISOString();
   try {
     await createKeyFile(options.path, {

@@ -1,7 +1,6 @@
 // One session of a token with the key in it, and what is done with it: log in, wrap, unwrap, and try that the token
 // keeps to the label.
 
-import { randomBytes } from 'node:crypto';
 import { utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { sameSecret } from '../core/hash.ts';
@@ -12,6 +11,7 @@ import type { GcmLayout } from './pkcs11-binding.ts';
 import { isPkcs11Error, notAuthentic, perhapsNotAuthentic } from './pkcs11-codes.ts';
 import type { Pkcs11Session } from './pkcs11-module.ts';
 import { readSecretFile } from './secret-file.ts';
+import { random } from './random.ts';
 
 /** A session that is logged in, with the key. */
 export interface Pkcs11Lease {
@@ -46,8 +46,8 @@ export async function openWrap(lease: Pkcs11Lease, wrap: Pkcs11Wrap): Promise<Ui
 /** Wraps and unwraps something, and sees that another label is refused. Throws Pkcs11Error or KEY_UNAVAILABLE. */
 export async function tryKey(lease: Pkcs11Lease): Promise<void> {
   const { session } = lease;
-  const text = new Uint8Array(randomBytes(keyBytes));
-  const iv = new Uint8Array(randomBytes(nonceBytes));
+  const text = random(keyBytes);
+  const iv = random(nonceBytes);
   const sealed = await session.gcmEncrypt(gcm(lease, iv, utf8('probe')), text);
   const opened = await session.gcmDecrypt(gcm(lease, iv, utf8('probe')), sealed);
   if (!sameSecret(opened, text)) throw unavailable('the token gave back another text than it was given');

@@ -7,7 +7,6 @@
 // sensitive and not extractable. A module that ignored the AAD would let a wrap serve under another label, so
 // each new session is tried with a right and a wrong one before it is trusted.
 
-import { randomBytes } from 'node:crypto';
 import type { Clock } from '../core/clock.ts';
 import { asHoldfastError } from '../core/errors.ts';
 import type { Pkcs11Kek } from '../envelope/kek.ts';
@@ -33,6 +32,7 @@ import type {
   Unwrapped,
   UnwrapRequest,
 } from './provider.ts';
+import { random } from './random.ts';
 
 export interface Pkcs11Options {
   /** The module, a shared library: /usr/lib/softhsm/libsofthsm2.so. */
@@ -124,14 +124,14 @@ class Pkcs11Provider implements KekProvider, KeyWrapper {
   }
 
   async createKey(scope: NewKeyScope): Promise<NewKey> {
-    const branchKey = new Uint8Array(randomBytes(keyBytes));
+    const branchKey = random(keyBytes);
     return { branchKey, wraps: await this.wrapKey(scope, branchKey), combiner: 'any' };
   }
 
   async wrapKey(scope: NewKeyScope, branchKey: Uint8Array): Promise<readonly BkWrap[]> {
     const { cg, ver: kekVer, token, key } = this.#fields;
     const label = encodeLabel({ v: 1, cg, kekVer, ...scope });
-    const iv = new Uint8Array(randomBytes(nonceBytes));
+    const iv = random(nonceBytes);
     const ct = await this.#run((lease) => lease.session.gcmEncrypt(gcm(lease, iv, label), branchKey));
     if (ct.length !== keyBytes + tagBytes)
       throw unavailable(`${this.id} gave ${ct.length} bytes for a wrapped key, 48 expected`);

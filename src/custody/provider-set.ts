@@ -4,7 +4,6 @@
 // The configuration is read again while the process runs, so that moving from one provider to another needs no
 // restart. A changed one that is no good leaves everything as it was, and shows in the health until it is mended.
 
-import { randomBytes } from 'node:crypto';
 import type { Clock } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { BranchKeyBody, KekFields } from '../envelope/records.ts';
@@ -28,6 +27,7 @@ import {
   type ProviderConfig,
 } from './provider-config.ts';
 import { recoveryKid, withRecovery } from './recovery.ts';
+import { random } from './random.ts';
 
 export interface ProviderSetOptions {
   /** The configuration; it need not be there. */
@@ -229,7 +229,7 @@ export class ProviderSet implements KekProvider {
     return withRecovery(provider, {
       publicKey,
       policy,
-      random: (bytes) => new Uint8Array(randomBytes(bytes)),
+      random,
     });
   }
 

@@ -9,16 +9,17 @@
 // A share serves with others of its own generation only. Once the group has refreshed beyond it, it restores nothing
 // by itself; the other custodians must repair it, which works while enough of them are there.
 
-import { randomBytes, scrypt } from 'node:crypto';
+import { scrypt } from 'node:crypto';
 import { encodeCbor } from '../core/block.ts';
-import { concat } from '../core/bytes.ts';
+import { concat, copied } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
-import { preimage, sha512, type Signer } from '../core/hash.ts';
+import { preimage, sha512, type Signer, takeKey } from '../core/hash.ts';
 import { type Fields, fieldsOf, invalid, tagOf } from '../envelope/fields.ts';
 import { readGroup } from '../envelope/label.ts';
-import { gcmOpen, gcmSealInto, nonceBytes, tagBytes, takeKey } from '../envelope/primitives.ts';
+import { gcmOpen, gcmSealInto, nonceBytes, tagBytes } from '../envelope/primitives.ts';
 import { openWith, sealTo } from '../threshold/hpke.ts';
 import { readSignedMap, signMap, verifyMessage } from './signed-map.ts';
+import { random } from './random.ts';
 
 /** Which share it is. Nothing here is secret. */
 export interface ShareHead {
@@ -136,8 +137,8 @@ async function sealByPassphrase(
       'ARGUMENT_INVALID',
       `a passphrase of at least ${passphraseBytesMin} bytes is needed`,
     );
-  const salt = new Uint8Array(randomBytes(16));
-  const nonce = new Uint8Array(randomBytes(nonceBytes));
+  const salt = random(16);
+  const nonce = random(nonceBytes);
   const to = { t: 'scrypt', salt, nonce } as const;
   const ct = new Uint8Array(secret.length + tagBytes);
   gcmSealInto(ct, takeKey(await stretched(passphrase, salt)), nonce, secret, aadOf(head, to));
@@ -158,7 +159,6 @@ async function openByPassphrase(
 
 /** The `enc` cannot be part of its own associated data; HPKE binds it itself. */
 function sealByKey(head: ShareHead, secret: Uint8Array, publicKey: Uint8Array): Sealed {
-  const random = (sizeBytes: number): Uint8Array => new Uint8Array(randomBytes(sizeBytes));
   const { enc, ct } = sealTo(
     publicKey,
     infoOf(),
@@ -203,7 +203,7 @@ async function stretched(passphrase: Uint8Array, salt: Uint8Array): Promise<Uint
   scrypt(passphrase, salt, 32, cost, (error, key) => (error === null ? resolve(key) : reject(error)));
   const key = await promise;
   try {
-    return new Uint8Array(key);
+    return copied(key);
   } finally {
     key.fill(0);
   }

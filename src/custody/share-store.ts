@@ -14,11 +14,11 @@
 // What it cannot notice is the whole directory put back to an earlier day: the others in the group do, because they
 // ask for a share generation that is not there.
 
-import { type KeyObject, randomBytes } from 'node:crypto';
+import { type KeyObject } from 'node:crypto';
 import { decodeCbor, encodeCbor } from '../core/block.ts';
-import { concat, sameBytes, toHex, utf8 } from '../core/bytes.ts';
+import { concat, copied, sameBytes, toHex, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { preimage, sha256 } from '../core/hash.ts';
+import { preimage, sha256, takeKey } from '../core/hash.ts';
 import { isMap } from '../core/shape.ts';
 import {
   gcmOpen,
@@ -27,7 +27,6 @@ import {
   hmacSha512,
   nonceBytes,
   tagBytes,
-  takeKey,
 } from '../envelope/primitives.ts';
 import type { Ballot } from './ballot.ts';
 import type { ChainPin, ChainPins } from './book.ts';
@@ -60,6 +59,7 @@ import {
   withNonce,
   withoutPrekeysBefore,
 } from './share-state.ts';
+import { random } from './random.ts';
 
 export interface ShareStoreOptions {
   /** Where the state and the sealed secrets lie. */
@@ -121,7 +121,7 @@ export class ShareStore {
     const left = [...(await options.shares.list()), ...(await options.keys.list())];
     if (left.some((name) => /\.(?:key|sealed)$/.test(name)))
       throw damaged(options, 'it holds sealed secrets but no state');
-    const salt = new Uint8Array(randomBytes(16));
+    const salt = random(16);
     const { source } = options.sealing;
     const keys = await importMaster(options.sealing, salt);
     const header = { owner: options.owner, source, salt, check: keys.check };
@@ -358,7 +358,7 @@ export class ShareStore {
 
   async #resealNow(sealing: SealingConfig): Promise<void> {
     this.#assertWritable();
-    const salt = new Uint8Array(randomBytes(16));
+    const salt = random(16);
     const masterKeys = await importMaster(sealing, salt);
     const { owner } = this.#header;
     const header = { owner, source: sealing.source, salt, check: masterKeys.check };
@@ -366,7 +366,7 @@ export class ShareStore {
     const renamed = new Map<string, string>();
     const entries: SecretEntry[] = [];
     for (const entry of before.entries) {
-      const id = toHex(randomBytes(16));
+      const id = toHex(random(16));
       const secret = await this.#read(entry);
       try {
         await this.#written(() => this.#write(id, secret, masterKeys));
@@ -395,7 +395,7 @@ export class ShareStore {
    * the store is opened again; reading goes on.
    */
   #change(step: (state: ShareState, id: string) => ShareState, secret?: Uint8Array): Promise<void> {
-    const copy = secret === undefined ? undefined : new Uint8Array(secret);
+    const copy = secret === undefined ? undefined : copied(secret);
     const done = this.#writing.then(async () => {
       try {
         await this.#changeNow(step, copy);
@@ -412,7 +412,7 @@ export class ShareStore {
     secret: Uint8Array | undefined,
   ): Promise<void> {
     this.#assertWritable();
-    const id = toHex(randomBytes(16));
+    const id = toHex(random(16));
     const before = this.#state;
     const after = step(before, id);
     if (after === before) return;
@@ -453,7 +453,7 @@ export class ShareStore {
 
   async #write(id: string, secret: Uint8Array, masterKeys = this.#masterKeys): Promise<void> {
     const { shares, keys } = this.#options;
-    const raw = new Uint8Array(randomBytes(32));
+    const raw = random(32);
     const sealedKey = seal(masterKeys.keys, raw, this.#aad(id));
     await replaceFile(shares, `${id}.sealed`, seal(takeKey(raw), secret, this.#aad(id)));
     await replaceFile(keys, `${id}.key`, sealedKey);
@@ -634,7 +634,7 @@ async function openMaster(sealing: SealingConfig, header: Header): Promise<Maste
 
 /** nonce ‖ ciphertext ‖ tag. */
 function seal(key: KeyObject, plain: Uint8Array, aad: Uint8Array): Uint8Array {
-  const nonce = new Uint8Array(randomBytes(nonceBytes));
+  const nonce = random(nonceBytes);
   const target = new Uint8Array(plain.length + tagBytes);
   gcmSealInto(target, key, nonce, plain, aad);
   return concat(nonce, target);

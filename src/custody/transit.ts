@@ -10,7 +10,6 @@
 // such a request is halved until the bad one is alone, as is one with too many items.
 
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { asBuffer } from '../core/bytes.ts';
 import type { Clock } from '../core/clock.ts';
 import { HoldfastError } from '../core/errors.ts';
@@ -46,6 +45,7 @@ import { checkKey, readKey, type TransitKeyState } from './transit-key.ts';
 import { tokenSource, type VaultAuth } from './vault-auth.ts';
 import { VaultClient } from './vault-client.ts';
 import { openVaultHttp } from './vault-http.ts';
+import { random } from './random.ts';
 
 export interface TransitOptions {
   /** Like https://bao.example.org:8200; http:// for the loopback only. */
@@ -137,7 +137,7 @@ class Transit implements TransitProvider {
   }
 
   async createKey(scope: NewKeyScope): Promise<NewKey> {
-    const branchKey = new Uint8Array(randomBytes(keyBytes));
+    const branchKey = random(keyBytes);
     return { branchKey, wraps: await this.wrapKey(scope, branchKey), combiner: 'any' };
   }
 

@@ -18,18 +18,10 @@ import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import { asBuffer, concat, sameBytes, uint32, uint64, unfilled, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { sameSecret } from '../core/hash.ts';
+import { sameSecret, takeKey } from '../core/hash.ts';
 import { segmentBytes } from '../core/limits.ts';
 import { type GcmKey, takeGcmKey } from './gcm.ts';
-import {
-  hkdfExpand,
-  importKey,
-  keyBytes,
-  nonceBytes,
-  type RandomBytes,
-  tagBytes,
-  takeKey,
-} from './primitives.ts';
+import { hkdfExpand, importKey, keyBytes, nonceBytes, type RandomBytes, tagBytes } from './primitives.ts';
 
 export interface FloeParameters {
   /** Length of a whole encrypted segment, overhead included; 33…2³²−2 bytes. */

@@ -13,9 +13,9 @@ import type { KeyObject } from 'node:crypto';
 import type * as KoffiModule from 'koffi';
 import { sameBytes } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { sha512 } from '../core/hash.ts';
+import { sha512, takeKey } from '../core/hash.ts';
 import type { GcmEngine, GcmKey } from './gcm.ts';
-import { keyBytes, nonceBytes, tagBytes, takeKey } from './primitives.ts';
+import { keyBytes, nonceBytes, tagBytes } from './primitives.ts';
 
 /** Binds OpenSSL and tries it. Throws ARGUMENT_INVALID saying what is missing, INTERNAL when it computes something else. */
 export async function openOpensslGcm(): Promise<GcmEngine> {

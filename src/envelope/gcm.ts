@@ -7,8 +7,8 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import { describeError } from '../core/errors.ts';
-import { sha512 } from '../core/hash.ts';
-import { gcmOpenInto, gcmSealInto, takeKey } from './primitives.ts';
+import { sha512, takeKey } from '../core/hash.ts';
+import { gcmOpenInto, gcmSealInto } from './primitives.ts';
 
 /** One key. Disposing it cleanses what the engine made of it; every use after that is a fault of ours. */
 export interface GcmKey extends Disposable {

@@ -6,6 +6,7 @@
 
 import { createCipheriv, createDecipheriv, createHmac, createSecretKey, type KeyObject } from 'node:crypto';
 import assert from 'node:assert/strict';
+import { unfilled } from '../core/bytes.ts';
 
 /** Cryptographically random bytes, handed in from outside so that tests can choose them. */
 export type RandomBytes = (sizeBytes: number) => Uint8Array;
@@ -24,13 +25,6 @@ const pieceBytes = 24 * 1024;
 export function importKey(bytes: Uint8Array): KeyObject {
   assert(bytes.length === keyBytes, 'key: 32 bytes');
   return createSecretKey(bytes);
-}
-
-/** Imports `bytes` and zeroes them: the caller gives the key away. */
-export function takeKey(bytes: Uint8Array): KeyObject {
-  const key = createSecretKey(bytes);
-  bytes.fill(0);
-  return key;
 }
 
 /** Encrypts `plaintext` into `target` as ciphertext ‖ 16-byte tag. `target` is exactly 16 bytes longer. */
@@ -114,7 +108,7 @@ export function hkdfExpand(
   sizeBytes: number,
 ): Uint8Array {
   assert(sizeBytes <= 255 * hashBytes[hash], 'sizeBytes: at most 255 digests');
-  const out = new Uint8Array(sizeBytes);
+  const out = unfilled(sizeBytes);
   let previous: Uint8Array = new Uint8Array(0);
   for (let offset = 0, counter = 1; offset < sizeBytes; counter++) {
     const mac = createHmac(hash, key).update(previous).update(info).update(Uint8Array.of(counter)).digest();

@@ -9,7 +9,7 @@
 import assert from 'node:assert/strict';
 import { inspect } from 'node:util';
 import type { CID } from '../core/block.ts';
-import { utf8 } from '../core/bytes.ts';
+import { unfilled, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { preimage, sameSecret } from '../core/hash.ts';
 import { objectIdBytes, suite } from './aad.ts';
@@ -57,7 +57,7 @@ export function wrapDek(
 /** The DEK of a wrap; the caller zeroes it after use. Throws DECRYPT_FAILED when key, wrap and binding do not belong together. */
 export function unwrapDek(key: WrappingKey, wrap: Uint8Array, binding: DekBinding): Uint8Array {
   if (wrap.length !== dekWrapBytes) throw badWrap(`${dekWrapBytes} bytes expected, got ${wrap.length}`);
-  const dek = new Uint8Array(keyBytes);
+  const dek = unfilled(keyBytes);
   const sealed = wrap.subarray(nonceBytes);
   if (keyOf(key).openInto(dek, wrap.subarray(0, nonceBytes), sealed, bindingAad(binding))) return dek;
   throw badWrap('it does not belong to this object, branch key or policy');

@@ -1,12 +1,12 @@
 // The operator's order to make the first key of a local cluster's custody group: written once, followed by the
 // steward as soon as all custodians are there, of no effect ever after.
 
-import { randomBytes } from 'node:crypto';
 import { groupNameOf } from '../custody/directory.ts';
 import { firstKeyOrder } from '../custody/first-key.ts';
 import { isThere, makeDirectory, writeWhole } from '../files/whole.ts';
 import { openIdentity } from '../node/identity.ts';
 import { type Layout, layoutPaths } from './layout.ts';
+import { random } from '../custody/random.ts';
 
 /** Signs the order unless it is there. Nothing to do with fewer than two custodians: one alone shares nothing. */
 export async function orderFirstKey({ dir, file }: Layout): Promise<void> {
@@ -17,6 +17,6 @@ export async function orderFirstKey({ dir, file }: Layout): Promise<void> {
   const { signer } = await openIdentity(paths.operatorKey);
   const members = custodians.map(({ peer, name }) => ({ peer, org: name }));
   const choice = { cg: groupNameOf(file.cluster), members, development: members.length < 3 };
-  const order = firstKeyOrder(choice, signer, (size) => new Uint8Array(randomBytes(size)));
+  const order = firstKeyOrder(choice, signer, random);
   await writeWhole(paths.custodyInitOrder, order, 0o600);
 }

@@ -2,6 +2,7 @@
 //
 //   C (t points) ‖ proof of possession ‖ E ‖ n × (8-byte big-endian length ‖ ciphertext)
 
+import { copied } from '../core/bytes.ts';
 import { dkgCiphertextBytesMax } from '../core/limits.ts';
 import { type DkgSuite, schnorrBytes, sealingKey } from './dkg-suite.ts';
 import type { Fault } from './fault.ts';
@@ -75,7 +76,7 @@ export function openShare(
   const plaintext = openXChaCha(keys.key, keys.nonce, ciphertext);
   for (const used of [shared.ephemeral, shared.fixed, keys.key, keys.nonce]) used.fill(0);
   if (plaintext === undefined) return { culprit: from, reason: 'sealed' };
-  const share = plaintext.slice(0, scalarBytes);
+  const share = copied(plaintext.subarray(0, scalarBytes));
   const payload = plaintext.slice(scalarBytes);
   plaintext.fill(0);
   if (!group.scalar.isScalar(share)) return { culprit: from, reason: 'share' };

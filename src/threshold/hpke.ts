@@ -17,8 +17,9 @@ import {
   diffieHellman,
   type KeyObject,
 } from 'node:crypto';
-import { asBuffer, concat, utf8 } from '../core/bytes.ts';
+import { asBuffer, concat, copied, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
+import { takeKey } from '../core/hash.ts';
 import type { RandomBytes } from './group.ts';
 
 export const hpkeKeyBytes = 32;
@@ -131,7 +132,7 @@ export function openAgreed(
 function finish(decipher: { final(): Buffer }, body: Buffer): Uint8Array {
   try {
     decipher.final();
-    return new Uint8Array(body);
+    return copied(body);
   } finally {
     body.fill(0);
   }
@@ -187,13 +188,6 @@ function hmac(key: Uint8Array, parts: readonly Uint8Array[]): Uint8Array {
   const mac = createHmac('sha256', createSecretKey(key)); // the caller zeroes `key`
   for (const part of parts) mac.update(part);
   return mac.digest();
-}
-
-/** A key for a cipher; zeroes `bytes`. Of mere bytes node:crypto finds out what they are by errors that it catches. */
-function takeKey(bytes: Uint8Array): KeyObject {
-  const key = createSecretKey(bytes);
-  bytes.fill(0);
-  return key;
 }
 
 function importSecretKey(bytes: Uint8Array): KeyObject {

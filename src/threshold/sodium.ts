@@ -7,6 +7,7 @@
 
 import assert from 'node:assert/strict';
 import * as wrappers from 'libsodium-wrappers-sumo';
+import { copied } from '../core/bytes.ts';
 import { fieldOf } from '../core/shape.ts';
 import {
   isCanonicalScalar,
@@ -92,7 +93,7 @@ function kernelOf(module: unknown): Kernel {
       const run = compiled(operation);
       const again = (): number | undefined => (b === undefined ? run(out, left) : run(out, left, right));
       const status = again();
-      const result = (status ?? 0) === 0 ? heapOf(module).slice(out, out + outBytes) : undefined;
+      const result = (status ?? 0) === 0 ? copied(heapOf(module).subarray(out, out + outBytes)) : undefined;
       heapOf(module).fill(0, block, block + blockBytes);
       // The scalar operations, which return no status, copy operands to the stack and leave them there.
       // The same operation over zeros puts zeros into the same places.

@@ -1,6 +1,5 @@
 // Orders to the custodians, signed by the operator here and carried by the cluster: each custodian judges them itself.
 
-import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DoorClient } from '../../client/door-client.ts';
 import { HoldfastError } from '../../core/errors.ts';
@@ -14,6 +13,7 @@ import { type OrderOp, signOrder } from '../../custody/order.ts';
 import type { Command, Context } from '../command.ts';
 import { openDoor, openOperator } from '../connect.ts';
 import { believed } from '../custody-believed.ts';
+import { random } from '../../custody/random.ts';
 
 type TdecKek = NonNullable<ReturnType<CustodyDirectory['active']>>;
 
@@ -296,8 +296,4 @@ function seatNamed(kek: TdecKek, byName: ReadonlyMap<string, string>, name: stri
   const peer = byName.get(name);
   if (peer === undefined) throw new HoldfastError('ARGUMENT_INVALID', `there is no custodian ${name}`);
   return { peer, org: kek.custodians.find((each) => each.peer === peer)?.org ?? name };
-}
-
-function random(size: number): Uint8Array {
-  return new Uint8Array(randomBytes(size));
 }

@@ -1,7 +1,6 @@
 // What is left when a custody group is lost: the offline recovery key, made, ordered by two authorities and used, and
 // shares out of the safe. Either brings the keys to a provider that is there.
 
-import { randomBytes } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { asBuffer, keyOfHex, toHex } from '../../core/bytes.ts';
 import { HoldfastError } from '../../core/errors.ts';
@@ -17,10 +16,10 @@ import type { Command, Context } from '../command.ts';
 import { openKeyOf, openOperator } from '../connect.ts';
 import { servingVersions, tellDrill, triedExports } from '../cold-exports.ts';
 import { openedProviders, usable } from '../provider-access.ts';
+import { random } from '../../custody/random.ts';
 
 /** A day of beats of a second: people have to come together. */
 const lifeBeats = 86_400;
-const random = (sizeBytes: number): Uint8Array => new Uint8Array(randomBytes(sizeBytes));
 
 const newKey: Command = {
   name: 'custody recovery new-key',
