@@ -9,10 +9,19 @@ import type { DrilledExport, DrillReport, FoundExport } from '../custody/drill.t
 import { parseShareFile } from '../custody/share-file.ts';
 import { fileError } from '../files/whole.ts';
 import { useInProcess } from './cold-process.ts';
-import type { Context } from './command.ts';
+import type { Command, Context } from './command.ts';
 import { believed } from './custody-believed.ts';
 import { type Paint, table } from './screen.ts';
 import { random } from '../custody/random.ts';
+
+/** Of a command that takes EXPORT[=SECRET-FILE]…. */
+export const exportOptions = {
+  'secret-file': {
+    type: 'string',
+    value: 'FILE',
+    text: 'passphrase or key that opens the EXPORTs without one of their own',
+  },
+} as const satisfies Command['options'];
 
 export interface TriedExports {
   readonly directory: CustodyDirectory;

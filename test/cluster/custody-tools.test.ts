@@ -4,13 +4,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DrillReport } from '../../src/custody/drill.ts';
-import { layoutPaths } from '../../src/local/layout.ts';
+import { devKeyPath, layoutPaths } from '../../src/local/layout.ts';
 import { choosePorts } from '../../src/local/ports.ts';
 import { TestCluster } from '../helpers/cluster.ts';
 import { commandLine, program } from '../helpers/command-line.ts';
@@ -319,6 +319,7 @@ test('more custodians are lost than may be: shares out of the safe bring every k
   const few = await recover(shares.slice(0, 2), ...ordered);
   assert.deepEqual([few.status, /NOT OPENED/.test(few.out)], [5, true], `${few.out}${few.err}`);
   assert.ok(!(await checks()).includes('ALARM'), 'nothing was opened');
+  await assert.rejects(stat(devKeyPath({ keysDir: layoutPaths(cluster.dir).keys })), { code: 'ENOENT' });
 
   const done = await recover(shares, ...ordered, '--json');
   assert.equal(done.status, 0, done.err);

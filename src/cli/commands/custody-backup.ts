@@ -8,7 +8,7 @@ import { readShareHead } from '../../custody/share-export.ts';
 import { formatShareFile, shareText } from '../../custody/share-file.ts';
 import { createWhole, writeWhole } from '../../files/whole.ts';
 import { callHost } from '../../local/host-commands.ts';
-import { tellDrill, triedExports } from '../cold-exports.ts';
+import { exportOptions, tellDrill, triedExports } from '../cold-exports.ts';
 import type { Command, Context } from '../command.ts';
 import { openDoor } from '../connect.ts';
 import { custodianHere } from '../custodian-here.ts';
@@ -86,13 +86,7 @@ const custodyDrill: Command = {
   name: 'custody drill',
   usage: 'EXPORT[=SECRET-FILE]… [--secret-file FILE]',
   summary: 'Try whether the shares in the safe still open the key, and forget them again',
-  options: {
-    'secret-file': {
-      type: 'string',
-      value: 'FILE',
-      text: 'passphrase or key that opens the EXPORTs without one of their own',
-    },
-  },
+  options: exportOptions,
   positionals: [1, custodiansMax],
   notes: [
     'EXPORT is a file of `custody export`. For each version of the key that opens documents, a canary is sealed; every',

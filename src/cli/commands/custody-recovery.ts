@@ -1,22 +1,19 @@
-// What is left when a custody group is lost: the offline recovery key, made, ordered by two authorities and used, and
-// shares out of the safe. Either brings the keys to a provider that is there.
+// The offline recovery key: made, ordered by two authorities, and used to bring keys to a provider that is there. The
+// other way, by shares out of the safe, is in custody-recovery-shares.ts.
 
-import { open } from 'node:fs/promises';
 import { asBuffer, keyOfHex, toHex } from '../../core/bytes.ts';
 import { HoldfastError } from '../../core/errors.ts';
-import { custodiansMax } from '../../core/limits.ts';
 import { isMap } from '../../core/shape.ts';
 import { groupNameOf } from '../../custody/directory.ts';
-import { wrapsGivenKeys } from '../../custody/provider.ts';
+import { random } from '../../custody/random.ts';
 import { readSecretFile } from '../../custody/secret-file.ts';
-import { readShareHead } from '../../custody/share-export.ts';
-import { createWhole, fileError, readIfThere, writeWhole } from '../../files/whole.ts';
+import { createWhole, readIfThere, writeWhole } from '../../files/whole.ts';
 import { layoutPaths, readLayout } from '../../local/layout.ts';
 import type { Command, Context } from '../command.ts';
 import { openKeyOf, openOperator } from '../connect.ts';
-import { servingVersions, tellDrill, triedExports } from '../cold-exports.ts';
-import { openedProviders, usable } from '../provider-access.ts';
-import { random } from '../../custody/random.ts';
+import { openedProviders } from '../provider-access.ts';
+import { raiseAlarm, toOption, wrapperNamed } from '../recovery.ts';
+import { recoverShares } from './custody-recovery-shares.ts';
 
 /** A day of beats of a second: people have to come together. */
 const lifeBeats = 86_400;
@@ -85,9 +82,7 @@ const openKeys: Command = {
   usage: 'FILE SECRET-FILE --to NAME',
   summary:
     'Bring the keys of a recovery that two authorities ordered to another provider; raises an alarm first',
-  options: {
-    to: { type: 'string', value: 'NAME', text: 'a provider that can wrap given keys: file, or one of yours' },
-  },
+  options: toOption,
   positionals: [2, 2],
   notes: 'The alarm stays in the health of the door until custody/recovery-alarms is taken away.',
   async run(context) {
@@ -97,12 +92,7 @@ const openKeys: Command = {
     if (name === undefined)
       throw new HoldfastError('ARGUMENT_MISSING', 'custody recovery open needs --to NAME');
     await using at = await openedProviders(context);
-    const to = await usable(at.set, name);
-    if (!wrapsGivenKeys(to))
-      throw new HoldfastError(
-        'ARGUMENT_INVALID',
-        `"${name}" cannot wrap given keys; move there by custody migrate afterwards`,
-      );
+    const to = await wrapperNamed(at, name);
     const text = await readIfThere(file);
     if (text === undefined)
       throw new HoldfastError('FILE_NOT_FOUND', `${file}: no recovery was ordered there`);
@@ -141,115 +131,7 @@ const openKeys: Command = {
   },
 };
 
-const openShares: Command = {
-  name: 'custody recovery shares',
-  usage: 'EXPORT[=SECRET-FILE]… --to NAME --reason TEXT [--secret-file FILE]',
-  summary: 'Bring all keys to another provider with shares out of the safe; raises an alarm first',
-  options: {
-    to: { type: 'string', value: 'NAME', text: 'a provider that can wrap given keys: file, or one of yours' },
-    reason: { type: 'string', value: 'TEXT', text: 'why, for the alarm' },
-    'secret-file': {
-      type: 'string',
-      value: 'FILE',
-      text: 'passphrase or key that opens the EXPORTs without one of their own',
-    },
-  },
-  positionals: [1, custodiansMax],
-  notes: [
-    'For when fewer than T custodians are left for good. EXPORT is a file of `custody export`; it takes T of them, of the',
-    'present generation, as `custody drill` tries them. Each is used in a process of its own, which can write nothing;',
-    'only partial decryptions come back, and no two shares are ever in one process. A branch key is in the clear for a',
-    'moment in this process. The old wraps stay. What is interrupted goes on when it is run again. `--to file` makes the',
-    'key file where there is none: whoever has it reads everything, so move on to a provider of yours. The alarm stays in',
-    'the health of the door until custody/recovery-alarms is taken away.',
-    '',
-    'Exit status: 0 all keys are there · 1 some could not be brought · 5 the shares do not open the key.',
-  ].join('\n'),
-  run: recoverByShares,
-};
-
-export const recoveryCommands: readonly Command[] = [newKey, order, openKeys, openShares];
-
-async function recoverByShares(context: Context): Promise<number> {
-  const { screen, json, signal } = context;
-  const [name, reason] = [context.text('to'), context.text('reason')];
-  if (name === undefined || reason === undefined || reason.trim() === '')
-    throw new HoldfastError(
-      'ARGUMENT_MISSING',
-      'custody recovery shares needs --to NAME and --reason TEXT: the alarm says it',
-    );
-  if (name === 'file') {
-    const { makeKeyFile } = await import('../custody-provider.ts');
-    await makeKeyFile(context.data);
-  }
-  await using at = await openedProviders(context);
-  const to = await usable(at.set, name);
-  if (!wrapsGivenKeys(to))
-    throw new HoldfastError(
-      'ARGUMENT_INVALID',
-      `"${name}" cannot wrap given keys; move there by custody migrate afterwards`,
-    );
-  const [{ ColdCustody }, { moveKeys, countKeys }] = await Promise.all([
-    import('../../custody/cold-custody.ts'),
-    import('../../client/move-keys.ts'),
-  ]);
-  const tried = await triedExports(context, at.door);
-  if (tried.exit === 5) {
-    tellDrill(context, tried.report);
-    return 5;
-  }
-  const { directory, exports, use } = tried;
-  const from = servingVersions(directory)
-    .toReversed()
-    .map((kek) => ({
-      name: `version ${kek.ver}`,
-      provider: new ColdCustody({ directory, kek, exports, use, random }),
-    }));
-  const { under } = await countKeys(at.registry, from);
-  const beat = async (): Promise<number> => (await at.door.beat({ signal })).index;
-  await raiseAlarm(context, {
-    beat: await beat(),
-    kid: `shares of ${directory.cg} out of the safe`,
-    keysCount: Object.values(under).reduce((sum, count) => sum + count, 0),
-    reason,
-    by: [...new Set(exports.map(({ message }) => toHex(readShareHead(message).by)))],
-  });
-  screen.say(`ALARM: shares out of the safe open keys: ${reason}`);
-  const { moved, failed, failures } = await moveKeys({
-    registry: at.registry,
-    from,
-    to: { name, provider: to },
-    keep: true,
-    request: async () => ({
-      purpose: 'recovery',
-      requester: at.writer.publicKey,
-      beat: await beat(),
-      signal,
-    }),
-    onPage: (_, source, state) => screen.say(`${state.moved} brought, of ${source}`),
-  });
-  if (json) screen.value({ to: name, moved, failed, failures });
-  else {
-    screen.line(`${moved} keys brought to ${name}, ${failed} failed`);
-    for (const { bkId, message } of failures) screen.line(`  ${bkId}: ${message}`);
-  }
-  return failed === 0 ? 0 : 1;
-}
-
-interface Alarm {
-  readonly beat: number;
-  /** What opens the keys. */
-  readonly kid: string;
-  readonly keysCount: number;
-  readonly reason: string;
-  /** Keys of those who ordered it, or whose shares they are, in hex. */
-  readonly by: readonly string[];
-}
-
-async function raiseAlarm({ data }: Context, alarm: Alarm): Promise<void> {
-  const line = JSON.stringify({ at: new Date().toISOString(), ...alarm });
-  await appendLine(layoutPaths(data).recoveryAlarms, line);
-}
+export const recoveryCommands: readonly Command[] = [newKey, order, openKeys, recoverShares];
 
 interface Plan {
   readonly format: 'holdfast-recovery';
@@ -313,16 +195,5 @@ async function readSecretKey(path: string): Promise<Uint8Array> {
     throw new HoldfastError('ARGUMENT_INVALID', `${path}: 64 hex digits expected`);
   } finally {
     text.fill(0);
-  }
-}
-
-/** On the disk when it resolves. */
-async function appendLine(path: string, line: string): Promise<void> {
-  try {
-    await using file = await open(path, 'a', 0o600);
-    await file.write(`${line}\n`);
-    await file.sync();
-  } catch (cause) {
-    throw fileError(path, 'cannot be written', cause);
   }
 }
