@@ -84,7 +84,7 @@ async function recoverByShares(context: Context): Promise<number> {
 
 async function triedHere(context: Context): Promise<TriedExports> {
   await using door = await openDoor(context);
-  return triedExports(context, door);
+  return await triedExports(context, door);
 }
 
 /** One for each version that opens documents, the newest first: most keys are under it. */
