@@ -12,6 +12,7 @@ import { AuditLog } from '../custody/audit-log.ts';
 import { groupNameOf } from '../custody/directory.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import { BranchKeys } from '../custody/keyring.ts';
+import { random } from '../custody/random.ts';
 import { ReceiptFile } from '../custody/receipts.ts';
 import { TdecProvider } from '../custody/tdec.ts';
 import { fileError, makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
@@ -26,7 +27,6 @@ import { KeyAgent } from './key-agent.ts';
 import { logRoute } from './log-route.ts';
 import { barBeats, Rules } from './rules.ts';
 import { serveAgent } from './serve.ts';
-import { random } from '../custody/random.ts';
 
 /** Branch keys open at a time: each is a project, class and window that somebody reads from now. */
 const keysOpenMax = 256;

@@ -3,7 +3,6 @@
 
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
-import { random } from '../custody/random.ts';
 import { type BackbeatBus, backbeatBus } from '../backbeat/bus.ts';
 import { type Channel, LocalChannel } from '../backbeat/channel.ts';
 import { ClaimDesk } from '../backbeat/claim-desk.ts';
@@ -22,6 +21,7 @@ import { TempoFollower } from '../backbeat/tempo-follower.ts';
 import type { TempoReport } from '../backbeat/tempo-report.ts';
 import { minute, second } from '../core/clock.ts';
 import { describeError } from '../core/errors.ts';
+import { random } from '../custody/random.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import type { NatsSettings } from '../local/nats-settings.ts';
 import { type HealEpisode, jobReports } from '../steward/jobs.ts';

@@ -5,11 +5,11 @@ import { asBuffer, keyOfHex } from '../core/bytes.ts';
 import { asHoldfastError, describeError, HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import { type ColdItem, coldPurposes, type ColdTask, useColdShare } from '../custody/cold-share.ts';
+import { random } from '../custody/random.ts';
 import { readSecretFile } from '../custody/secret-file.ts';
 import { type ShareOpener, shareSealedTo } from '../custody/share-export.ts';
 import { loadEd25519 } from '../threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
-import { random } from '../custody/random.ts';
 
 /** Answers one task from the channel to the parent. Returns the exit status. */
 export async function runColdShare(): Promise<number> {

@@ -46,10 +46,16 @@ export function throughHost(
       }
     },
     stream: async function* (peer, ...asked) {
+      let isBegun = false;
       let host: Host;
       try {
-        return yield* rpc.stream(peer, ...asked);
+        for await (const item of rpc.stream(peer, ...asked)) {
+          isBegun = true;
+          yield item;
+        }
+        return;
       } catch (refusal) {
+        if (isBegun) throw refusal;
         host = hostIn(refusal, peer);
       }
       try {

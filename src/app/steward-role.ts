@@ -1,10 +1,10 @@
 // The steward role: the Beacon, the tempo, and the steward itself.
 
-import { random } from '../custody/random.ts';
 import { parseBeat } from '../backbeat/beat.ts';
 import type { Tempo } from '../backbeat/tempo.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
+import { random } from '../custody/random.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import type { Membership } from '../node/membership.ts';
 import { LevelLedgerStore } from '../steward/ledger-level.ts';

@@ -6,13 +6,13 @@ import { HoldfastError } from '../core/errors.ts';
 import type { ColdPartials, ColdTask } from '../custody/cold-share.ts';
 import type { CustodyDirectory } from '../custody/directory.ts';
 import type { DrilledExport, DrillReport, FoundExport } from '../custody/drill.ts';
+import { random } from '../custody/random.ts';
 import { parseShareFile } from '../custody/share-file.ts';
 import { fileError } from '../files/whole.ts';
 import { useInProcess } from './cold-process.ts';
 import type { Command, Context } from './command.ts';
 import { believed } from './custody-believed.ts';
 import { type Paint, table } from './screen.ts';
-import { random } from '../custody/random.ts';
 
 /** Of a command that takes EXPORT[=SECRET-FILE]…. */
 export const exportOptions = {

@@ -11,12 +11,12 @@ import { groupNameOf } from '../custody/directory.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import type { KekProvider } from '../custody/provider.ts';
 import { ProviderSet } from '../custody/provider-set.ts';
+import { random } from '../custody/random.ts';
 import { ReceiptFile } from '../custody/receipts.ts';
 import { type Approve, TdecProvider } from '../custody/tdec.ts';
 import { isThere, makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
 import { readCapability } from '../local/grants.ts';
 import { devKeyPath, layoutPaths, readLayout } from '../local/layout.ts';
-import { random } from '../custody/random.ts';
 
 /**
  * All key providers of a local cluster. `custodians` gives those that the operator's membership names, `approve` the

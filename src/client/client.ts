@@ -12,6 +12,7 @@ import { blockBytesMax, treeBytesMax } from '../core/limits.ts';
 import { Slabs } from '../core/slabs.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import type { KekProvider } from '../custody/provider.ts';
+import { random } from '../custody/random.ts';
 import type { ContentClass } from '../envelope/aad.ts';
 import { loadGcm } from '../envelope/gcm.ts';
 import { HighWaterMarks } from '../envelope/high-water.ts';
@@ -40,7 +41,6 @@ import { DoorClient } from './door-client.ts';
 import type { DoorOptions } from './http.ts';
 import { mediaOf } from '../core/media.ts';
 import { type DirectoryPut, planDirectory, storeFiles } from './put-directory.ts';
-import { random } from '../custody/random.ts';
 
 export interface ClientOptions extends DoorOptions {
   /** Signs manifests and key records. */

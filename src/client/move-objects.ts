@@ -11,6 +11,7 @@ import { describeError, HoldfastError } from '../core/errors.ts';
 import { matched } from '../custody/combined.ts';
 import { isUnder, type MigrationState, newMigration } from '../custody/migrate.ts';
 import type { KekProvider, UnwrapRequest } from '../custody/provider.ts';
+import { random } from '../custody/random.ts';
 import { headerTagOf } from '../envelope/floe.ts';
 import { loadGcm } from '../envelope/gcm.ts';
 import {
@@ -23,7 +24,6 @@ import {
 } from '../envelope/records.ts';
 import { commitmentOf, unwrapDek, WrappingKey, wrapDek } from '../envelope/wrap.ts';
 import type { FiledKey, FiledObject, KeyRegistry } from './key-registry.ts';
-import { random } from '../custody/random.ts';
 
 export interface ObjectMove {
   readonly registry: KeyRegistry;

@@ -10,8 +10,8 @@ import type { Pkcs11Wrap } from '../envelope/wraps.ts';
 import type { GcmLayout } from './pkcs11-binding.ts';
 import { isPkcs11Error, notAuthentic, perhapsNotAuthentic } from './pkcs11-codes.ts';
 import type { Pkcs11Session } from './pkcs11-module.ts';
-import { readSecretFile } from './secret-file.ts';
 import { random } from './random.ts';
+import { readSecretFile } from './secret-file.ts';
 
 /** A session that is logged in, with the key. */
 export interface Pkcs11Lease {

@@ -6,11 +6,11 @@ import { after, before, describe, it } from 'node:test';
 import { type FakeTransit, startFakeTransit } from '../../test/support/fake-transit.ts';
 import { makeSoftTokens, softTokenSkip, type SoftTokens } from '../../test/support/soft-token.ts';
 import { makeKey, readRequest, someScope, unwrapped } from '../../test/suites/key-provider.ts';
+import { random } from '../../test/support/threshold.ts';
 import { generateKeyPair } from '../threshold/hpke.ts';
 import { openDevFile } from './dev-file.ts';
 import type { KekProvider } from './provider.ts';
 import { ProviderSet } from './provider-set.ts';
-import { random } from '../../test/support/threshold.ts';
 
 const clock = { now: Date.now, monotonic: () => performance.now() };
 let folder = '';

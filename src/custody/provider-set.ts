@@ -26,8 +26,8 @@ import {
   parseProviderConfig,
   type ProviderConfig,
 } from './provider-config.ts';
-import { recoveryKid, withRecovery } from './recovery.ts';
 import { random } from './random.ts';
+import { recoveryKid, withRecovery } from './recovery.ts';
 
 export interface ProviderSetOptions {
   /** The configuration; it need not be there. */

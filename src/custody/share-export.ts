@@ -18,8 +18,8 @@ import { type Fields, fieldsOf, invalid, tagOf } from '../envelope/fields.ts';
 import { readGroup } from '../envelope/label.ts';
 import { gcmOpen, gcmSealInto, nonceBytes, tagBytes } from '../envelope/primitives.ts';
 import { openWith, sealTo } from '../threshold/hpke.ts';
-import { readSignedMap, signMap, verifyMessage } from './signed-map.ts';
 import { random } from './random.ts';
+import { readSignedMap, signMap, verifyMessage } from './signed-map.ts';
 
 /** Which share it is. Nothing here is secret. */
 export interface ShareHead {

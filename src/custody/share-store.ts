@@ -31,6 +31,7 @@ import {
 import type { Ballot } from './ballot.ts';
 import type { ChainPin, ChainPins } from './book.ts';
 import { codeOf, type Disk, removeFiles, replaceFile } from './disk.ts';
+import { random } from './random.ts';
 import { readMasterKey, type SealingConfig, type SealingSource, sealingSources } from './sealing-key.ts';
 import {
   activated,
@@ -59,7 +60,6 @@ import {
   withNonce,
   withoutPrekeysBefore,
 } from './share-state.ts';
-import { random } from './random.ts';
 
 export interface ShareStoreOptions {
   /** Where the state and the sealed secrets lie. */

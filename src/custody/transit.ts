@@ -32,6 +32,7 @@ import type {
   UnwrapRequest,
   WrapRenewer,
 } from './provider.ts';
+import { random } from './random.ts';
 import {
   ciphertextOf,
   contextOf,
@@ -45,7 +46,6 @@ import { checkKey, readKey, type TransitKeyState } from './transit-key.ts';
 import { tokenSource, type VaultAuth } from './vault-auth.ts';
 import { VaultClient } from './vault-client.ts';
 import { openVaultHttp } from './vault-http.ts';
-import { random } from './random.ts';
 
 export interface TransitOptions {
   /** Like https://bao.example.org:8200; http:// for the loopback only. */

@@ -3,10 +3,10 @@
 
 import { groupNameOf } from '../custody/directory.ts';
 import { firstKeyOrder } from '../custody/first-key.ts';
+import { random } from '../custody/random.ts';
 import { isThere, makeDirectory, writeWhole } from '../files/whole.ts';
 import { openIdentity } from '../node/identity.ts';
 import { type Layout, layoutPaths } from './layout.ts';
-import { random } from '../custody/random.ts';
 
 /** Signs the order unless it is there. Nothing to do with fewer than two custodians: one alone shares nothing. */
 export async function orderFirstKey({ dir, file }: Layout): Promise<void> {

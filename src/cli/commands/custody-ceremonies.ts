@@ -10,10 +10,10 @@ import type { OrderResult } from '../../custody/coordinator-run.ts';
 import type { CustodyDirectory } from '../../custody/directory.ts';
 import { firstKeyOrder, thresholdOf } from '../../custody/first-key.ts';
 import { type OrderOp, signOrder } from '../../custody/order.ts';
+import { random } from '../../custody/random.ts';
 import type { Command, Context } from '../command.ts';
 import { openDoor, openOperator } from '../connect.ts';
 import { believed } from '../custody-believed.ts';
-import { random } from '../../custody/random.ts';
 
 type TdecKek = NonNullable<ReturnType<CustodyDirectory['active']>>;
 
