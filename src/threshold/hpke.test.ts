@@ -29,6 +29,19 @@ test('opens for the holder of the key, and for nobody else', () => {
   }
 });
 
+test('errors are traced afterwards as they were before', (t) => {
+  const { stackTraceLimit } = Error;
+  t.after(() => {
+    Error.stackTraceLimit = stackTraceLimit;
+  });
+  Error.stackTraceLimit = 17;
+  const { publicKey, secretKey } = generateKeyPair(randomBytes);
+  const { enc, ct } = sealTo(publicKey, info, aad, message, randomBytes);
+  openWith(secretKey, enc, info, aad, ct);
+  assert.throws(() => sealTo(new Uint8Array(32), info, aad, message, randomBytes));
+  assert.equal(Error.stackTraceLimit, 17);
+});
+
 test('every flipped bit of enc and ciphertext is noticed', () => {
   const { publicKey, secretKey } = generateKeyPair(randomBytes);
   const { enc, ct } = sealTo(publicKey, info, aad, message, randomBytes);

@@ -53,6 +53,13 @@ for (const [name, group, runs] of [
       }
     });
 
+    test('the same quorum towards another place is another sum', () => {
+      const coeffs = [1, 2].map(() => group.scalar.random(randomBytes));
+      const points = [1, 2].map((i) => group.base(evaluate(group, coeffs, i)));
+      for (const at of [0, 5, 0])
+        assert.deepEqual(interpolation(group, [1, 2], at)(points), group.base(evaluate(group, coeffs, at)));
+    });
+
     test('leaves its points as they were, also a single one', () => {
       const points = [group.base(group.scalar.random(randomBytes)), group.base(group.scalar.fromInt(2))];
       const before = points.map((point) => point.slice());
@@ -78,3 +85,10 @@ for (const [name, group, runs] of [
     });
   });
 }
+
+test('a quorum is prepared once, and so many are kept and no more', () => {
+  const first = interpolation(sodium, [1, 2]);
+  assert.equal(interpolation(sodium, [1, 2]), first);
+  for (let other = 3; other < 70; other++) interpolation(sodium, [1, other]);
+  assert.notEqual(interpolation(sodium, [1, 2]), first);
+});
