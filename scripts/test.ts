@@ -57,8 +57,8 @@ const computing = globSync('src/custody/{rotation,ceremony}-crash.test.ts');
 /** A process or two each: they go with the rooms. */
 const light = globSync('test/cluster/{late-node,secrecy}.test.ts');
 /** A minute each, in which they mostly wait. */
-const patient = globSync('test/cluster/{damaged-stream,replicated-beacon}.test.ts');
-const measured = globSync('test/cluster/{dht-gates,memory,peers,soak,stewards}.test.ts');
+const patient = globSync('test/cluster/{damaged-stream,replicated-beacon,stewards}.test.ts');
+const measured = globSync('test/cluster/{dht-gates,memory,peers,soak}.test.ts');
 const ofClusters = globSync('test/cluster/*.test.ts', { exclude: [...measured, ...light, ...patient] });
 /** Of each group, so that none of them is begun when all else is done. */
 const first = [
