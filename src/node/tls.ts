@@ -1,13 +1,15 @@
 // TLS 1.3 between peers, as libp2p has it (libp2p specs, tls/tls.md): who is on the other side is told by its
 // certificate (tls-certificate.ts), and the muxer is agreed on within the handshake.
 //
-//   MessageStream (TCP) ⇄ Duplex ⇄ TLSSocket ⇄ MessageStream (plain)
+//   TCP socket ⇄ TLSSocket ⇄ MessageStream (plain)
+//
+// Node does the lower part within itself: no byte that is encrypted passes through JavaScript.
 //
 // One certificate serves all connections of a process, which the specification allows: every handshake has
 // ephemeral keys of its own whatever signs it.
 
 import { once } from 'node:events';
-import { Duplex } from 'node:stream';
+import { Socket } from 'node:net';
 import { connect, createSecureContext, type SecureContext, TLSSocket } from 'node:tls';
 import {
   type AbortOptions,
@@ -17,11 +19,13 @@ import {
   type SecureConnectionOptions,
   type SecuredConnection,
   serviceCapabilities,
+  type StreamMessageEvent,
   type StreamMuxerFactory,
   UnexpectedPeerError,
   type Upgrader,
 } from '@libp2p/interface';
 import { AbstractMessageStream } from '@libp2p/utils';
+import { concat } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { makeCertificate, peerOfCertificate } from './tls-certificate.ts';
 
@@ -58,8 +62,8 @@ class Tls implements ConnectionEncrypter {
     let streamMuxer: StreamMuxerFactory | undefined;
     const muxers = this.#muxers(options);
     const secureContext = await this.#ownContext();
-    const duplex = duplexOf(stream);
-    const socket = new TLSSocket(duplex, {
+    const below = takenFrom(stream);
+    const socket = new TLSSocket(below, {
       secureContext,
       isServer: true,
       requestCert: true,
@@ -70,21 +74,21 @@ class Tls implements ConnectionEncrypter {
         return chosen;
       },
     });
-    const secured = await handshake(stream, duplex, socket, options);
+    const secured = await handshake(stream, below, socket, options);
     return streamMuxer === undefined ? secured : { ...secured, streamMuxer };
   }
 
   async secureOutbound(stream: MessageStream, options?: SecureConnectionOptions): Promise<SecuredConnection> {
     const muxers = this.#muxers(options);
     const secureContext = await this.#ownContext();
-    const duplex = duplexOf(stream);
+    const below = takenFrom(stream);
     const socket = connect({
-      socket: duplex,
+      socket: below,
       secureContext,
       rejectUnauthorized: false, // signed by itself: its extension is verified below
       ALPNProtocols: [...muxers.keys(), noMuxer],
     });
-    const secured = await handshake(stream, duplex, socket, options);
+    const secured = await handshake(stream, below, socket, options);
     const streamMuxer = muxers.get(socket.alpnProtocol || noMuxer);
     return streamMuxer === undefined ? secured : { ...secured, streamMuxer };
   }
@@ -112,15 +116,16 @@ async function makeContext(identity: PrivateKey): Promise<SecureContext> {
 /** Resolves when both sides are known to each other. Whatever fails ends the connection. */
 async function handshake(
   stream: MessageStream,
-  duplex: Duplex,
+  below: Socket,
   socket: TLSSocket,
   { remotePeer: expected, signal }: SecureConnectionOptions = {},
 ): Promise<SecuredConnection> {
   const fail = (error: Error): void => {
-    socket.destroy();
     stream.abort(error);
+    socket.destroy();
   };
-  duplex.on('error', fail);
+  endThrough(socket, below);
+  below.on('error', fail);
   socket.on('error', fail);
   try {
     await Promise.race([
@@ -142,61 +147,36 @@ async function handshake(
   }
 }
 
-type Done = (error?: Error | null) => void;
-
-/** What TLS writes and reads, over a message stream that says when it is full. */
-function duplexOf(stream: MessageStream): Duplex {
-  const send = (chunks: readonly Uint8Array[], done: Done): void => {
-    try {
-      // Each is taken, also after the first that says to wait.
-      const isOpen = chunks.map((chunk) => stream.send(chunk)).every(Boolean);
-      if (isOpen) done();
-      else whenDrained(stream, done);
-    } catch (error) {
-      done(asError(error));
-    }
+/** The socket, for TLS to read and write from now on, instead of the stream of libp2p's TCP that did so far. */
+function takenFrom(stream: MessageStream): Socket {
+  const socket = 'socket' in stream ? stream.socket : undefined;
+  if (!(socket instanceof Socket))
+    throw new TypeError('TLS works on TCP only, and this stream shows no socket');
+  const early: Uint8Array[] = [];
+  const listen = ({ data }: StreamMessageEvent): void => {
+    early.push(data.subarray());
   };
-  stream.pause(); // until TLS asks for more
-  const duplex = new Duplex({
-    read: () => stream.resume(),
-    write: (chunk, _encoding, done) => send([chunk], done),
-    writev: (chunks, done) =>
-      send(
-        chunks.map(({ chunk }) => chunk),
-        done,
-      ),
-    final: (done) => void settle(stream.close(), done),
-  });
-  stream.addEventListener('message', ({ data }) => {
-    const chunks = data instanceof Uint8Array ? [data] : [...data];
-    const wantsMore = chunks.map((chunk) => duplex.push(chunk)).every(Boolean);
-    if (!wantsMore) stream.pause();
-  });
-  stream.addEventListener('close', ({ error }) => duplex.destroy(error));
-  return duplex;
+  stream.pause();
+  stream.addEventListener('message', listen);
+  stream.resume(); // gives at once what came behind the agreement on TLS
+  stream.pause();
+  stream.removeEventListener('message', listen);
+  socket.removeAllListeners('data');
+  socket.unshift(concat(...early));
+  return socket;
 }
 
-// Not by the stream's own `onDrain`: once it has resolved, it resolves at once for ever.
-function whenDrained(stream: MessageStream, done: Done): void {
-  const end = (error?: Error): void => {
-    stream.removeEventListener('drain', onDrain);
-    stream.removeEventListener('close', onClose);
-    done(error);
+/**
+ * Whoever ends the socket ends TLS, which then ends the socket, with a reset where one was asked for. The other way
+ * round Node 24 writes into memory that is free already when something is still to be sent, and dies of it.
+ */
+function endThrough(tlsSocket: TLSSocket, socket: Socket): void {
+  socket.destroy = (error) => {
+    Reflect.deleteProperty(socket, 'destroy'); // the next time it is Node's own
+    if (tlsSocket.destroyed) socket.destroy(error);
+    else tlsSocket.destroy(error);
+    return socket;
   };
-  const onDrain = (): void => end();
-  const onClose = (): void =>
-    end(new HoldfastError('PEER_UNREACHABLE', 'the connection closed while sending'));
-  stream.addEventListener('drain', onDrain);
-  stream.addEventListener('close', onClose);
-}
-
-async function settle(work: Promise<void>, done: Done): Promise<void> {
-  try {
-    await work;
-  } catch (error) {
-    return done(asError(error));
-  }
-  return done();
 }
 
 function asError(error: unknown): Error {
@@ -250,8 +230,8 @@ class SecuredStream extends AbstractMessageStream {
   }
 
   sendReset(error: Error): void {
-    this.#socket.destroy(); // closes the transport in order only
-    this.#below.abort(error);
+    this.#below.abort(error); // first: the end of the socket closes the transport in order
+    this.#socket.destroy();
   }
 
   sendData(data: Iterable<Uint8Array>): { sentBytes: number; canSendMore: boolean } {
