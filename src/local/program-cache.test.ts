@@ -4,8 +4,12 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
 
-const program = join(import.meta.dirname, '../../bin/holdfast.js');
+const execFileAsync = promisify(execFile);
+const root = join(import.meta.dirname, '../..');
+const program = join(root, 'bin/holdfast.js');
 let home = '';
 
 before(async () => {
@@ -27,6 +31,28 @@ test('where imports lead is kept, used, and found again when it is damaged', asy
   assert.deepEqual(JSON.parse(await readFile(path, 'utf8')), JSON.parse(table));
 });
 
+test('what our modules import of packages leads to a bundle that exports the same', async () => {
+  const directory = join(root, 'node_modules/.cache/holdfast');
+  const table = JSON.parse(await readFile(await tableIn(directory), 'utf8')) as Record<string, [string]>;
+  const bundled = Object.entries(table).filter(
+    ([key, [path]]) => key.startsWith(' ') && path.includes('/packages-'),
+  );
+  const names = bundled.map(([key]) => key.slice(1));
+  assert.ok(names.includes('libp2p') && names.includes('@libp2p/kad-dht'), names.join());
+  // Without the cache each is found by Node.
+  const list = `Promise.all(${JSON.stringify(names)}.map((name) => import(name))).then((all) =>
+    console.log(JSON.stringify(all.map((each) => Object.keys(each)))))`;
+  const { stdout } = await execFileAsync(process.execPath, ['-e', list], {
+    cwd: root,
+    env: { ...process.env, NODE_DISABLE_COMPILE_CACHE: '1' },
+  });
+  const expected = JSON.parse(stdout) as string[][];
+  for (const [index, [, [path]]] of bundled.entries()) {
+    const module = (await import(pathToFileURL(join(root, 'node_modules', path)).href)) as object;
+    assert.deepEqual(Object.keys(module), expected[index], names[index]);
+  }
+});
+
 test('without a directory that can be written the program starts all the same', async () => {
   const file = join(home, 'a-file');
   await writeFile(file, '');
@@ -34,9 +60,10 @@ test('without a directory that can be written the program starts all the same', 
 });
 
 async function tableIn(directory: string): Promise<string> {
-  const [name] = (await readdir(directory)).filter((each) => each.startsWith('resolutions-'));
-  assert.ok(name !== undefined);
-  return join(directory, name);
+  const names = (await readdir(directory)).filter((each) => each.startsWith('resolutions-'));
+  const newest = names.toSorted().at(-1); // each installation has a later date in it
+  assert.ok(newest !== undefined);
+  return join(directory, newest);
 }
 
 /** Resolves when the program came as far as to say that there is no cluster. */

@@ -58,6 +58,13 @@ export function programCache(): string | undefined {
   return cache?.directory;
 }
 
+/** Has our imports of packages lead to other modules, each a specifier and a path below node_modules. */
+export function keepResolutions(entries: readonly (readonly [specifier: string, path: string])[]): void {
+  if (cache === undefined) return;
+  for (const [specifier, path] of entries) cache.known[` ${specifier}`] = [path, 'module'];
+  cache.hasMore = true;
+}
+
 /** Keeps what this process has learnt so far. Never throws: without it the next start takes longer, no more. */
 export function saveProgramCache(): void {
   if (cache === undefined) return;
