@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { concat, toHex, utf8 } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
-import { generateKeyPair, hpkeTagBytes, openWith, sealTo } from './hpke.ts';
+import { agreedWith, generateKeyPair, hpkeTagBytes, openAgreed, openerOf, openWith, sealTo } from './hpke.ts';
 
 const info = utf8('what it is part of');
 const aad = utf8('what stands beside it');
@@ -73,7 +73,8 @@ test('the same message to the same key looks different each time; the seed of th
   assert.notDeepEqual(first, sealTo(publicKey, info, aad, message, random));
 });
 
-test('does not seal to a key whose secret everybody knows', () => {
+test('does not seal to a key whose secret everybody knows, and opens nothing that was', () => {
+  const { secretKey } = generateKeyPair(randomBytes);
   const smallOrder = [
     '0000000000000000000000000000000000000000000000000000000000000000',
     '0100000000000000000000000000000000000000000000000000000000000000',
@@ -85,6 +86,26 @@ test('does not seal to a key whose secret everybody knows', () => {
     assert.throws(
       () => sealTo(pk, info, aad, message, randomBytes),
       (error) => isHoldfastError(error, 'ARGUMENT_INVALID'),
+    );
+    assert.throws(
+      () => openWith(secretKey, pk, info, aad, new Uint8Array(32)),
+      (error) => isHoldfastError(error, 'DECRYPT_FAILED'),
+    );
+  }
+});
+
+test('who is shown what was agreed on opens what the holder of the key opens, and no other message', () => {
+  const { publicKey, secretKey } = generateKeyPair(randomBytes);
+  for (const size of [0, 44, 2000]) {
+    const long = new Uint8Array(randomBytes(size)); // an info that is hashed where it fits, and one that does not
+    const { enc, ct } = sealTo(publicKey, long, aad, message, randomBytes);
+    assert.deepEqual(openWith(secretKey, enc, long, aad, ct), message);
+    const shown = agreedWith(openerOf(secretKey), enc);
+    assert.deepEqual(openAgreed(shown.slice(), publicKey, enc, long, aad, ct), message);
+    const other = sealTo(publicKey, long, aad, message, randomBytes);
+    assert.throws(
+      () => openAgreed(shown.slice(), publicKey, other.enc, long, aad, other.ct),
+      (error) => isHoldfastError(error, 'DECRYPT_FAILED'),
     );
   }
 });

@@ -10,16 +10,15 @@ import assert from 'node:assert/strict';
 import {
   createCipheriv,
   createDecipheriv,
-  createHmac,
   createPrivateKey,
   createPublicKey,
-  createSecretKey,
+  decapsulate,
   diffieHellman,
   type KeyObject,
 } from 'node:crypto';
-import { asBuffer, concat, copied, utf8 } from '../core/bytes.ts';
+import { asBuffer, concat, copied, unfilled, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { takeKey } from '../core/hash.ts';
+import { sha256, takeKey } from '../core/hash.ts';
 import type { RandomBytes } from './group.ts';
 
 export const hpkeKeyBytes = 32;
@@ -74,7 +73,7 @@ export function sealTo(
   const enc = publicKeyOf(ephemeral);
   const dh = agree(ephemeral, pk);
   if (dh === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'an X25519 public key expected');
-  const { key, nonce } = keySchedule(dh, enc, pk, info);
+  const { key, nonce } = keySchedule(sharedSecretOf(dh, enc, pk), info);
   const cipher = createCipheriv('aes-256-gcm', takeKey(key), nonce).setAAD(aad);
   const body = cipher.update(plaintext);
   cipher.final();
@@ -92,8 +91,14 @@ export function openWith(
   aad: Uint8Array,
   ct: Uint8Array,
 ): Uint8Array {
-  const opener = sk instanceof Uint8Array ? openerOf(sk) : sk;
-  return openAgreed(agreedWith(opener, enc), opener.publicKey, enc, info, aad, ct);
+  const { secret } = sk instanceof Uint8Array ? openerOf(sk) : sk;
+  let shared: Uint8Array;
+  try {
+    shared = decapsulate(secret, enc); // the same KEM, by one call of OpenSSL
+  } catch (error) {
+    throw notOpened(error);
+  }
+  return openShared(shared, info, aad, ct);
 }
 
 /**
@@ -115,7 +120,12 @@ export function openAgreed(
   aad: Uint8Array,
   ct: Uint8Array,
 ): Uint8Array {
-  const { key, nonce } = keySchedule(dh, enc, pk, info);
+  return openShared(sharedSecretOf(dh, enc, pk), info, aad, ct);
+}
+
+/** Zeroes `shared`. */
+function openShared(shared: Uint8Array, info: Uint8Array, aad: Uint8Array, ct: Uint8Array): Uint8Array {
+  const { key, nonce } = keySchedule(shared, info);
   const secret = takeKey(key);
   try {
     if (ct.length < hpkeTagBytes) throw notOpened();
@@ -138,26 +148,32 @@ function finish(decipher: { final(): Buffer }, body: Buffer): Uint8Array {
   }
 }
 
+/** One block of SHA-256. */
+const blockBytes = 64;
+/** Where what is hashed is put together: an info of a few hundred bytes fits. */
+const joined = unfilled(1024);
+
 const kemSuite = concat(utf8('KEM'), Uint8Array.of(0, 0x20));
 const hpkeSuite = concat(utf8('HPKE'), Uint8Array.of(0, 0x20, 0, 1, 0, 2));
 const empty = new Uint8Array(0);
 const pskIdHash = labeledExtract(hpkeSuite, empty, 'psk_id_hash', empty);
 const baseMode = Uint8Array.of(0);
 
-/** Key and nonce of the only message (RFC 9180 4.1 and 5.1). Zeroes `dh`. */
-function keySchedule(
-  dh: Uint8Array,
-  enc: Uint8Array,
-  pk: Uint8Array,
-  info: Uint8Array,
-): { key: Uint8Array; nonce: Uint8Array } {
+/** What the KEM makes of an agreement (RFC 9180 4.1). Zeroes `dh`. */
+function sharedSecretOf(dh: Uint8Array, enc: Uint8Array, pk: Uint8Array): Uint8Array {
   const prk = labeledExtract(kemSuite, empty, 'eae_prk', dh);
   const shared = labeledExpand(kemSuite, prk, 'shared_secret', concat(enc, pk), 32);
+  for (const bytes of [dh, prk]) bytes.fill(0);
+  return shared;
+}
+
+/** Key and nonce of the only message (RFC 9180 5.1). Zeroes `shared`. */
+function keySchedule(shared: Uint8Array, info: Uint8Array): { key: Uint8Array; nonce: Uint8Array } {
   const secret = labeledExtract(hpkeSuite, shared, 'secret', empty);
   const context = concat(baseMode, pskIdHash, labeledExtract(hpkeSuite, empty, 'info_hash', info));
   const key = labeledExpand(hpkeSuite, secret, 'key', context, 32);
   const nonce = labeledExpand(hpkeSuite, secret, 'base_nonce', context, 12);
-  for (const bytes of [dh, prk, shared, secret]) bytes.fill(0);
+  for (const bytes of [shared, secret]) bytes.fill(0);
   return { key, nonce };
 }
 
@@ -183,11 +199,34 @@ function labeledExpand(
   return out;
 }
 
-/** HMAC-SHA256 over the parts as they come: nothing secret is copied together. */
+/**
+ * HMAC-SHA256 (RFC 2104) over the parts as they come, of a key that fits into one block. By two digests: the six of a
+ * message are half of what it costs when node:crypto makes an object for each. What was joined for them is zeroed.
+ */
 function hmac(key: Uint8Array, parts: readonly Uint8Array[]): Uint8Array {
-  const mac = createHmac('sha256', createSecretKey(key)); // the caller zeroes `key`
-  for (const part of parts) mac.update(part);
-  return mac.digest();
+  assert(key.length <= blockBytes, 'key: one block of SHA-256');
+  const length = parts.reduce((sum, part) => sum + part.length, blockBytes);
+  const inner = length <= joined.length ? joined : unfilled(length);
+  let at = writePadded(inner, key, 0x36);
+  for (const part of parts) {
+    inner.set(part, at);
+    at += part.length;
+  }
+  const digest = sha256(inner.subarray(0, at));
+  inner.fill(0, 0, at);
+  at = writePadded(joined, key, 0x5c);
+  joined.set(digest, at);
+  digest.fill(0);
+  at += digest.length;
+  const mac = sha256(joined.subarray(0, at));
+  joined.fill(0, 0, at);
+  return mac;
+}
+
+function writePadded(to: Uint8Array, key: Uint8Array, pad: number): number {
+  to.fill(pad, 0, blockBytes);
+  for (let i = 0; i < key.length; i++) to[i] = (key[i] ?? 0) ^ pad;
+  return blockBytes;
 }
 
 function importSecretKey(bytes: Uint8Array): KeyObject {
