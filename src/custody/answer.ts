@@ -6,6 +6,7 @@
 
 import { encodeCbor } from '../core/block.ts';
 import { concat, sameBytes, uint32 } from '../core/bytes.ts';
+import type { HoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import { custodiansMax, custodyRequestBytesMax, unwrapItemsMax } from '../core/limits.ts';
 import { type Fields, fieldsOf, invalid } from '../envelope/fields.ts';
@@ -13,7 +14,7 @@ import type { RandomBytes } from '../envelope/primitives.ts';
 import { dleqProofBytes } from '../threshold/dleq.ts';
 import { agreedWith, type HpkeOpener, openAgreed, openWith, sealTo } from '../threshold/hpke.ts';
 import { reasonBytesMax, type Refusal, refusalCodes } from './refusal.ts';
-import { canonical, readSignedMap, signMap, verifyMessage } from './signed-map.ts';
+import { canonical, isSignedBy, readSignedMap, signMap } from './signed-map.ts';
 
 /** A partial decryption of one item. */
 export interface GrantedItem {
@@ -73,8 +74,25 @@ export function sealAnswer(
  * is for the caller to verify.
  */
 export function openAnswer(message: Uint8Array, opener: HpkeOpener, terms: AnswerTerms): CustodyAnswer {
-  const { enc, ct } = sealedPart(message, terms);
-  return checked(openWith(opener, enc, infoOf(terms.reqHash, terms.i), noAad, ct), terms);
+  const { answer, isSigned } = openAnswerFirst(message, opener, terms);
+  if (!isSigned()) throw notSigned();
+  return answer;
+}
+
+/** An answer of which it is not known yet whether its custodian signed it: anybody can seal to a request's key. */
+export interface OpenedAnswer {
+  readonly answer: CustodyAnswer;
+  /** Verifies the custodian's signature. */
+  readonly isSigned: () => boolean;
+}
+
+/** As `openAnswer`, for who has another way to see whether it is good, and looks at the signature when it is not. */
+export function openAnswerFirst(message: Uint8Array, opener: HpkeOpener, terms: AnswerTerms): OpenedAnswer {
+  const { enc, ct, isSigned } = readSealed(message, terms);
+  return {
+    answer: checked(openWith(opener, enc, infoOf(terms.reqHash, terms.i), noAad, ct), terms),
+    isSigned,
+  };
 }
 
 /** What opens this one answer and no other, to be shown to others. Throws like `openAnswer`. */
@@ -94,19 +112,34 @@ export function openShownAnswer(
   return checked(openAgreed(Uint8Array.from(shown), epk, enc, info, noAad, ct), terms);
 }
 
+interface SealedPart {
+  readonly enc: Uint8Array;
+  readonly ct: Uint8Array;
+}
+
 /** The sealed part of an answer that is signed by whom `terms` expect. */
-function sealedPart(
-  message: Uint8Array,
-  terms: AnswerTerms,
-): { readonly enc: Uint8Array; readonly ct: Uint8Array } {
+function sealedPart(message: Uint8Array, terms: AnswerTerms): SealedPart {
+  const { isSigned, ...part } = readSealed(message, terms);
+  if (!isSigned()) throw notSigned();
+  return part;
+}
+
+function notSigned(): HoldfastError {
+  return invalid('answer.s', 'a signature that verifies expected');
+}
+
+function readSealed(message: Uint8Array, terms: AnswerTerms): SealedPart & Pick<OpenedAnswer, 'isSigned'> {
   const signed = readSignedMap(message, 'answer', custodyRequestBytesMax);
-  verifyMessage(domain, 'answer', signed, terms.sigPk);
   const outer = fieldsOf(signed.body, 'answer', ['v', 'reqHash', 'i', 'enc', 'ct']);
   outer.oneOf('v', [1]);
   if (!sameBytes(outer.bytes('reqHash', 64), terms.reqHash))
     outer.refuse('reqHash', 'that of the request expected');
   outer.integer('i', terms.i, terms.i);
-  return { enc: outer.bytes('enc', 32), ct: outer.bytesUpTo('ct', custodyRequestBytesMax) };
+  return {
+    enc: outer.bytes('enc', 32),
+    ct: outer.bytesUpTo('ct', custodyRequestBytesMax),
+    isSigned: () => isSignedBy(domain, signed, terms.sigPk),
+  };
 }
 
 function checked(plaintext: Uint8Array, terms: AnswerTerms): CustodyAnswer {

@@ -36,10 +36,13 @@ export function readSignedMap(message: Uint8Array, what: string, sizeBytesMax: n
   return { bytes, body, signature };
 }
 
+export function isSignedBy(domain: string, signed: SignedMap, by: Uint8Array): boolean {
+  return verifySignature(by, preimage(domain, signed.bytes), signed.signature);
+}
+
 /** Throws RECORD_INVALID unless `by` signed it for `domain`. */
 export function verifyMessage(domain: string, what: string, signed: SignedMap, by: Uint8Array): void {
-  if (!verifySignature(by, preimage(domain, signed.bytes), signed.signature))
-    throw invalid(`${what}.s`, 'a signature that verifies expected');
+  if (!isSignedBy(domain, signed, by)) throw invalid(`${what}.s`, 'a signature that verifies expected');
 }
 
 /** Decodes bytes that must be what our encoder writes. Throws RECORD_INVALID. */

@@ -1,7 +1,9 @@
 // What the answers to one request add up to: which branch keys they give, who lied, and what is lacking.
 //
 // Lazily: partials are combined as soon as t custodians gave one, and the result is held against the record's
-// commitment. Only when it does not fit are the proofs looked at, which says who lied. Eagerly: every proof first.
+// commitment. Only when it does not fit are signatures and proofs looked at, which says whose answers they are and who
+// lied: nobody without those partials hits the commitment. Eagerly: every signature and proof first. A refusal has
+// nothing that it could be held against, so its signature is always verified.
 // A key whose commitment says nothing (a part of a combined key) is only ever made of proven partials.
 
 import { toHex } from '../core/bytes.ts';
@@ -12,7 +14,7 @@ import type { BranchKeyBody } from '../envelope/records.ts';
 import { matchesCommitment } from '../envelope/wrap.ts';
 import type { HashGroup } from '../threshold/group.ts';
 import { branchKeyOf, combiner, verifyWrap } from '../threshold/tdh2.ts';
-import type { CustodyAnswer } from './answer.ts';
+import type { CustodyAnswer, OpenedAnswer } from './answer.ts';
 import { refusedKey } from './legs.ts';
 import { isProven } from './misconduct.ts';
 import type { Unwrapped } from './provider.ts';
@@ -40,10 +42,11 @@ export interface TallyOptions {
   readonly nameOf: (i: number) => string;
   /** Told of each custodian whose proof failed. */
   readonly onLiar: (answer: CustodyAnswer) => void;
+  /** Told of each custodian in whose place somebody else answered. */
+  readonly onForged: (i: number) => void;
 }
 
-interface Heard {
-  readonly answer: CustodyAnswer;
+interface Heard extends OpenedAnswer {
   proven: boolean;
 }
 
@@ -63,10 +66,12 @@ export class Tally {
   }
 
   /** Counts an answer that was opened, and opens what can be opened with it. */
-  add(answer: CustodyAnswer): void {
-    const heard = { answer, proven: false };
+  add({ answer, isSigned }: OpenedAnswer): void {
+    const heard = { answer, isSigned, proven: false };
     this.#heard.set(answer.i, heard);
-    if (this.#eager) this.#prove(heard);
+    const isGiving = answer.results.every(({ granted }) => granted);
+    if (!this.#eager && isGiving) return this.#open();
+    if (this.#isOwn(heard) && this.#eager) this.#prove(heard);
     this.#open();
   }
 
@@ -110,6 +115,8 @@ export class Tally {
 
   /** One answer for each item. Call once. Zeroes the partials. */
   results(): readonly Unwrapped[] {
+    // What is said of who gave what must not be the words of who carried the answers.
+    if (this.#done.includes(undefined)) for (const heard of this.#heard.values()) this.#isOwn(heard);
     const results = this.#options.items.map((item, at) => this.#done[at] ?? this.#refused(item, at));
     for (const { answer } of this.#heard.values())
       for (const result of answer.results) if (result.granted) result.D.fill(0);
@@ -178,9 +185,19 @@ export class Tally {
     return [...this.#heard.values()].filter(({ answer }) => answer.results[at]?.granted === true);
   }
 
-  /** False when the custodian lied: then it is forgotten. */
+  /** False when the custodian did not sign it, but somebody on the way made it: then it is forgotten. */
+  #isOwn({ answer: { i }, isSigned }: Heard): boolean {
+    if (isSigned()) return true;
+    this.#heard.delete(i);
+    this.#silent.set(i, 'failed (its answer is not signed by it)');
+    this.#options.onForged(i);
+    return false;
+  }
+
+  /** False when the custodian lied, or it is not its answer: then it is forgotten. */
   #prove(heard: Heard): boolean {
     const { group, kek, items, hash, onLiar } = this.#options;
+    if (!heard.proven && !this.#isOwn(heard)) return false;
     if (heard.proven || isProven(group, kek, { items, hash }, heard.answer)) {
       heard.proven = true;
       return true;

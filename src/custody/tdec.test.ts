@@ -20,7 +20,8 @@ import { CustodyDirectory, mergePins, parsePin } from './directory.ts';
 import { encodeMisconduct, type Misconduct, parseMisconduct, provesMisconduct } from './misconduct.ts';
 import type { KekProvider, UnwrapRequest } from './provider.ts';
 import { approveRequest, openRequest } from './request.ts';
-import { sealAnswer } from './answer.ts';
+import { type CustodyAnswer, sealAnswer } from './answer.ts';
+import { refusal } from './refusal.ts';
 import { reconcile, verifyLog } from './audit-verify.ts';
 import { parseReceipts, ReceiptFile } from './receipts.ts';
 import type { Opened } from './tdec.ts';
@@ -70,6 +71,17 @@ function lie(group: TestGroup, i: number): void {
     const results = asked.items.map(() => ({ granted: true, D: D() }) as const);
     const answer = { v: 1, reqHash: hash, i, shareGen: asked.shareGen, results, proof: random(64) } as const;
     return sealAnswer(answer, asked.epk, liar.signer, random);
+  };
+}
+
+/** Somebody on the way answers in the place of a custodian: well formed, sealed to who asked, signed by another key. */
+function forge(group: TestGroup, i: number, result: () => CustodyAnswer['results'][number]): void {
+  the(group.custodians[i - 1]).answers = async (message) => {
+    const { request: asked, hash } = openRequest(message);
+    const results = asked.items.map(result);
+    const proof = results.every(({ granted }) => granted) ? random(64) : null;
+    const answer = { v: 1, reqHash: hash, i, shareGen: asked.shareGen, results, proof } as const;
+    return sealAnswer(answer, asked.epk, someSigner('on the way'), random);
   };
 }
 
@@ -194,6 +206,30 @@ describe('threshold custody', () => {
         bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1;
         assert.equal(provesMisconduct(group.ristretto, group.kek, { ...evidence, [part]: bytes }), false);
       }
+    });
+
+  for (const eager of [false, true])
+    it(`answers that somebody on the way made count for nothing, and accuse nobody (${eager ? 'eager' : 'lazy'})`, async () => {
+      await using group = await TestGroup.create();
+      const provider = group.provider({ eager });
+      const { branchKey, body } = await makeKey(provider);
+      const D = () => group.ristretto.base(group.ristretto.scalar.random(random));
+      for (const i of [1, 2]) forge(group, i, () => ({ granted: true, D: D() }));
+      assert.deepEqual(await open(provider, body), branchKey);
+      assert.equal(provider.misconduct.length, 0);
+      the(group.custodians[4]).isDown = true;
+      const short = await failure(provider, body);
+      assert.match(
+        short.message,
+        /2 of 3 .*custodian-1 failed \(its answer is not signed by it\), custodian-2 failed \(its answer/,
+      );
+      for (const i of [2, 3]) the(group.custodians[i - 1]).isDown = true;
+      assert.match((await failure(provider, body)).message, /1 of 3 .*custodian-1 failed \(its answer/);
+      for (const i of [2, 3]) the(group.custodians[i - 1]).isDown = false;
+      for (const i of [1, 2, 3]) forge(group, i, () => refusal('capability', 'no'));
+      const refused = await failure(provider, body);
+      assert.equal(refused.code, 'KEY_UNAVAILABLE', 'nobody refused it');
+      assert.match(refused.message, /1 of 3 .*custodian-3 failed \(its answer is not signed by it\)/);
     });
 
   it('makes no evidence against the honest', async () => {

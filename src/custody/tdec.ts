@@ -21,7 +21,7 @@ import type { BranchKeyBody } from '../envelope/records.ts';
 import type { HashGroup, RandomBytes } from '../threshold/group.ts';
 import { hpkeKeyBytes, openerOf } from '../threshold/hpke.ts';
 import { branchKeyOf, encrypt } from '../threshold/tdh2.ts';
-import { answerOpener, openAnswer } from './answer.ts';
+import { answerOpener, openAnswerFirst } from './answer.ts';
 import { listsWrap } from './certificate.ts';
 import type { CustodyDirectory } from './directory.ts';
 import { gather, Speeds } from './gather.ts';
@@ -363,6 +363,10 @@ export class TdecProvider implements KekProvider {
         this.#evidence = [...this.#evidence, evidence].slice(-evidenceMax);
         onMisconduct?.(evidence);
       },
+      onForged: (i) => {
+        const peer = kek.custodians[i - 1]?.peer;
+        if (peer !== undefined) this.#speeds.failed(peer, clock.monotonic());
+      },
     });
     const candidates = this.#speeds.order(kek.custodians, clock.monotonic());
     await gather({
@@ -378,7 +382,7 @@ export class TdecProvider implements KekProvider {
           if (signal.aborted) return;
           this.#speeds.answered(custodian.peer, clock.monotonic() - startedMs);
           sealed.set(custodian.i, answer);
-          tally.add(openAnswer(answer, own, termsOf(custodian)));
+          tally.add(openAnswerFirst(answer, own, termsOf(custodian)));
         } catch (error) {
           if (signal.aborted) return;
           this.#speeds.failed(custodian.peer, clock.monotonic());
