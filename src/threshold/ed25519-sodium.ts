@@ -67,6 +67,8 @@ function groupOver({ kernel, scalar }: Sodium): Group {
     add,
     sub: (p, q) => points('core_ed25519_sub', p, q),
     sum: (all) => all.reduce(add, identity.slice()),
+    sums: (lists) => lists.map((all) => all.reduce(add, identity.slice())),
+    remembering: (run) => run(),
     msm,
     msms: (ks, lists) => lists.map((list) => msm(ks, list)),
     scalar,

@@ -78,9 +78,15 @@ function groupOver({ kernel, scalar }: Sodium): HashGroup {
     add: (p, q) => points('core_ristretto255_add', p, q),
     sub: (p, q) => points('core_ristretto255_sub', p, q),
     sum: (all) => element(sums.sum(all)),
+    sums: (lists) => {
+      const found = sums.sums(lists);
+      if (found === undefined) throw notAPoint('ristretto255');
+      return found;
+    },
     msm,
     msms,
     keep: (first, second) => sums.keep(first, second),
+    remembering: (run) => sums.remembering(run),
     hashToPoint: (uniform) => {
       assert(uniform.length === uniformBytes, 'uniform: 64 bytes');
       return must(kernel.call('core_ristretto255_from_hash', pointBytes, uniform));

@@ -47,12 +47,16 @@ export interface Group {
   sub(p: Point, q: Point): Point;
   /** Σ P; the identity for none. Public values only, as with `msm`. */
   sum(points: readonly Point[]): Point;
+  /** The same for several lists, which a backend can do together. */
+  sums(lists: readonly (readonly Point[])[]): Point[];
   /** Σ k·P of equally many scalars and points. Public scalars only: a backend may take a time that depends on them. */
   msm(ks: readonly Scalar[], points: readonly Point[]): Point;
   /** The same for several lists of points and one of scalars, which a backend can do together. */
   msms(ks: readonly Scalar[], lists: readonly (readonly Point[])[]): Point[];
   /** Says that two points will stand at the same place in many pairs of sums, for a backend that can prepare for that. */
   readonly keep?: (first: Point, second: Point) => void;
+  /** Runs what works on many points that come up again and again; a backend may remember them. Public ones only. */
+  remembering<T>(run: () => T): T;
   readonly scalar: ScalarField;
 }
 

@@ -10,6 +10,7 @@
 // 2^-128. A new wrap carries no proof of its own (nobody knows ρ'): the rotation certificate stands for it
 // (rotation.ts). Only items whose old proof was verified may enter, hence `provenItem` and `switchedItem`.
 
+import assert from 'node:assert/strict';
 import { concat, uint32, uint64, utf8 } from '../core/bytes.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { unwrapItemsMax } from '../core/limits.ts';
@@ -101,7 +102,7 @@ export function openPage(group: Group, params: SwitchParams): SwitchPage {
   if (items.length < 1 || items.length > unwrapItemsMax) refuse(`1 to ${unwrapItemsMax} items expected`);
   const fits = ({ bkId, label }: SwitchItem): boolean =>
     bkId.length <= bkIdBytesMax && label.length <= labelBytesMax;
-  const areElements = group.arePoints(items.flatMap(({ U, V }) => [U, V]));
+  const areElements = group.remembering(() => group.arePoints(items.flatMap(({ U, V }) => [U, V])));
   if (!items.every(fits) || !areElements) refuse('an item is out of bounds or no group element');
   const numbers = [params.fromVer, params.fromGen, params.toVer, params.page];
   if (!numbers.every((number) => Number.isSafeInteger(number) && number >= 0)) {
@@ -144,7 +145,7 @@ export function contribute(
     for (const secret of [masked, unmasked]) secret.fill(0);
     return out;
   });
-  const proof = proveSwitch(group, page, { index, R, W }, { rhos, a }, random);
+  const proof = group.remembering(() => proveSwitch(group, page, { index, R, W }, { rhos, a }, random));
   for (const secret of [...rhos, a]) secret.fill(0);
   return concat(...R.flatMap((point, at) => [point, W[at] ?? group.identity]), ...proof);
 }
@@ -167,7 +168,9 @@ export function readContribution(
   if ([...R, ...W].some((point) => group.isIdentity(point))) return undefined;
   if (!read.proof.every((scalar) => group.scalar.isScalar(scalar))) return undefined;
   try {
-    return verifySwitch(group, page, { index, R, W }, read.proof) ? { index, R, W } : undefined;
+    // All points of a page are public. The same come up in the proof of each contribution, and in what is made of them.
+    const isProven = group.remembering(() => verifySwitch(group, page, { index, R, W }, read.proof));
+    return isProven ? { index, R, W } : undefined;
   } catch (error) {
     if (isHoldfastError(error, 'ARGUMENT_INVALID')) return undefined; // one of them is no point
     throw error;
@@ -188,10 +191,16 @@ export function applySwitch(
   if (given.join() !== page.quorum.join()) {
     throw new HoldfastError('ARGUMENT_INVALID', 'one contribution of each member of the quorum expected');
   }
-  return page.items.map(({ bkId, label, V }, at) => ({
-    bkId,
-    label,
-    U: group.sum(contributions.map(({ R }) => R[at] ?? group.identity)),
-    V: group.sum([V, ...contributions.map(({ W }) => W[at] ?? group.identity)]),
-  }));
+  const { identity } = group;
+  return group.remembering(() =>
+    page.items.map(({ bkId, label, V: old }, at) => {
+      const [U, V] = group.sums([
+        // In this order each R stands beside its W, as it did when its contribution was verified.
+        [...contributions.map(({ R }) => R[at] ?? identity), identity],
+        [...contributions.map(({ W }) => W[at] ?? identity), old],
+      ]);
+      assert(U !== undefined && V !== undefined, 'two sums');
+      return { bkId, label, U, V };
+    }),
+  );
 }

@@ -59,6 +59,50 @@ test('one, two, three and four sums with the same scalars are each what it is al
       }
 });
 
+test('several lists of any length add up together, two at a time, to what each is alone', () => {
+  const added = (points: readonly Point[]): Point =>
+    points.reduce((a, b) => sodium.add(a, b), sodium.identity);
+  for (const lengths of [[], [0], [3], [2, 2], [0, 5], [4, 1], [1, 2, 3], [4, 4, 0, 7]]) {
+    const lists = lengths.map((length) => Array.from({ length }, anyPoint));
+    const found = sums.sums(lists);
+    assert.equal(found?.length, lists.length);
+    for (const [at, points] of lists.entries())
+      same(found?.[at], added(points), `${lengths.join()} at ${at}`);
+  }
+  const point = anyPoint();
+  const turned = sodium.sub(sodium.identity, point);
+  assert.deepEqual(sums.sums([[point, turned], [sodium.identity]]), [sodium.identity, sodium.identity]);
+  for (const lists of [
+    [[point], [random(31)]],
+    [[Uint8Array.of(1, ...new Uint8Array(31))], [point]],
+  ])
+    assert.equal(sums.sums(lists), undefined, 'no points');
+});
+
+test('points that are remembered sum up as if they were not, in either lane and beside others', () => {
+  const remembering = makePublicSums();
+  // More than are remembered, so that some are forgotten on the way.
+  const pool = Array.from({ length: 7000 }, (_, i) => (i % 50 === 0 ? sodium.identity : anyPoint()));
+  const any = (): Point => (pool[Math.floor(Math.random() * pool.length)] ?? sodium.identity).slice();
+  for (let round = 0; round < 120; round++) {
+    const count = 1 + (round % 40);
+    const ks = Array.from({ length: count }, () => shorter(scalar.random(random), 16));
+    const first = ks.map(any);
+    const lists = [first, round % 3 === 0 ? first : ks.map(() => (round % 2 === 0 ? any() : anyPoint()))];
+    const [found, added] = remembering.remembering(() => [
+      remembering.msm(ks, lists),
+      remembering.sums(lists),
+    ]);
+    assert.deepEqual(found, sums.msm(ks, lists));
+    assert.deepEqual(added, sums.sums(lists));
+    for (const point of first) point.fill(0xff); // what it was made of may be used for something else
+  }
+  remembering.remembering(() => assert.equal(remembering.areEncodings(pool), true));
+  const [known = sodium.identity] = pool.slice(-1);
+  const spelledWrongly = known.map((byte, at) => (at === 31 ? byte | 0x80 : byte));
+  remembering.remembering(() => assert.equal(remembering.sum([known, spelledWrongly]), undefined));
+});
+
 test('lanes know nothing of each other: the identity, a point and its inverse, what turns at encoding', () => {
   const P = anyPoint();
   const minus = sodium.sub(sodium.identity, P);

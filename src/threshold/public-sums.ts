@@ -16,7 +16,7 @@ import {
   reservedBytes,
   twiceD,
 } from './field-wasm.ts';
-import { sameBytes } from '../core/bytes.ts';
+import { asBuffer, sameBytes } from '../core/bytes.ts';
 import { type Point, pointBytes, type Scalar, scalarBytes } from './group.ts';
 
 export interface PublicSums {
@@ -27,10 +27,14 @@ export interface PublicSums {
   msm(ks: readonly Scalar[], lists: readonly (readonly Point[])[]): Point[] | undefined;
   /** Σ P; undefined when one of them is no canonical encoding. */
   sum(points: readonly Point[]): Point | undefined;
+  /** The same for several lists. */
+  sums(lists: readonly (readonly Point[])[]): Point[] | undefined;
   /** True when each is a canonical encoding; of the identity, too. */
   areEncodings(points: readonly Point[]): boolean;
   /** Makes two sums in which these stand at the same place quicker. Kept for ever: one pair. */
   keep(first: Point, second: Point): void;
+  /** Runs with the points that are decoded remembered, for this and later runs: public ones only. */
+  remembering<T>(run: () => T): T;
 }
 
 export function makePublicSums(): PublicSums {
@@ -38,8 +42,10 @@ export function makePublicSums(): PublicSums {
   return {
     msm: (ks, lists) => curve.msms(ks, lists),
     sum: (points) => curve.sum(points),
+    sums: (lists) => curve.sums(lists),
     areEncodings: (points) => curve.areEncodings(points),
     keep: (first, second) => curve.keep([first, second]),
+    remembering: (run) => curve.remembering(run),
   };
 }
 
@@ -77,12 +83,21 @@ const heapAt = keptAt + keptSpan;
 /** Odd multiples of a point, 1 … 15, in a table of Straus. */
 const oddMultiples = 8;
 const elementWords = elementBytes / 4;
+/** Of one point in both lanes, and alone. */
+const pointWords = pointSpan / 4;
+const aloneWords = pointWords / 2;
+/** Points that are remembered, some 400 bytes each: a page of a rotation has two to three thousand. The last so many, and as many before them. */
+const rememberedMax = 3072;
 const noPoint: Point = new Uint8Array(0);
 const identity: Point = new Uint8Array(pointBytes);
 
 class Curve {
   readonly #module: FieldModule;
   #kept: Pair<Point> | undefined;
+  /** Decoded points by their encodings. */
+  #remembered = new Map<string, Int32Array>();
+  #rememberedBefore = new Map<string, Int32Array>();
+  #isRemembering = false;
   #words: Int32Array;
   readonly #limbs = [new Int32Array(10), new Int32Array(10)] as const;
 
@@ -177,6 +192,35 @@ class Curve {
     });
   }
 
+  remembering<T>(run: () => T): T {
+    const before = this.#isRemembering;
+    this.#isRemembering = true;
+    try {
+      return run();
+    } finally {
+      this.#isRemembering = before;
+    }
+  }
+
+  /** Two lists at a time, one in each lane. */
+  sums(lists: readonly (readonly Point[])[]): Point[] | undefined {
+    const sums: Point[] = [];
+    for (let at = 0; at < lists.length; at += 2) {
+      const [first = [], second = []] = lists.slice(at, at + 2);
+      const both = this.#within(pointSpan, () => {
+        this.#clear(totalAt);
+        for (let i = 0; i < Math.max(first.length, second.length); i++) {
+          if (!this.#decode(heapAt, [first[i] ?? identity, second[i] ?? identity])) return undefined;
+          this.#add(totalAt, heapAt);
+        }
+        return this.#encode(totalAt);
+      });
+      if (both === undefined) return undefined;
+      sums.push(...both);
+    }
+    return sums.slice(0, lists.length);
+  }
+
   /** Half of the points in each lane, and both halves together at the end. */
   sum(points: readonly Point[]): Point | undefined {
     return this.#within(2 * pointSpan, () => {
@@ -264,8 +308,47 @@ class Curve {
     this.#module.add(to, to, preparedAt);
   }
 
-  /** RFC 9496 4.3.1. False when one of them is no canonical encoding. */
+  /** False when one of them is no canonical encoding. */
   #decode(out: number, points: Pair<Point>): boolean {
+    if (!this.#isRemembering) return this.#decodeNow(out, points);
+    const [p, q] = points;
+    const [nameP, nameQ] = [nameOf(p), p === q ? nameOf(p) : nameOf(q)];
+    const [knownP, knownQ] = [this.#known(nameP), this.#known(nameQ)];
+    if (knownP !== undefined && knownQ !== undefined) {
+      this.#join(out, knownP, knownQ);
+      return true;
+    }
+    if (!this.#decodeNow(out, points)) return false;
+    if (this.#remembered.size + 2 > rememberedMax) {
+      this.#rememberedBefore = this.#remembered;
+      this.#remembered = new Map();
+    }
+    this.#remembered.set(nameP, this.#alone(out, 0));
+    this.#remembered.set(nameQ, this.#alone(out, 1));
+    return true;
+  }
+
+  #known(name: string): Int32Array | undefined {
+    return this.#remembered.get(name) ?? this.#rememberedBefore.get(name);
+  }
+
+  #join(to: number, first: Int32Array, second: Int32Array): void {
+    const words = this.#words;
+    for (let i = 0, at = to >> 2; i < aloneWords; i++, at += 2) {
+      words[at] = first[i] ?? 0;
+      words[at + 1] = second[i] ?? 0;
+    }
+  }
+
+  /** The point of one lane. */
+  #alone(from: number, lane: Lane): Int32Array {
+    const alone = new Int32Array(aloneWords);
+    for (let i = 0; i < aloneWords; i++) alone[i] = this.#words[(from >> 2) + 2 * i + lane] ?? 0;
+    return alone;
+  }
+
+  /** RFC 9496 4.3.1. */
+  #decodeNow(out: number, points: Pair<Point>): boolean {
     if (!points.every((bytes) => bytes.length === pointBytes && isCanonical(bytes))) return false;
     const { mul, squares } = this.#module;
     const [s, u1, u2, u2s] = [room(12), room(13), room(14), room(15)];
@@ -397,7 +480,7 @@ class Curve {
 
   /** Writes the point of one lane into both. */
   #spread(to: number, from: number, lane: Lane): void {
-    for (let i = 0; i < pointSpan >> 2; i += 2) {
+    for (let i = 0; i < pointWords; i += 2) {
       const limb = this.#words[(from >> 2) + i + lane] ?? 0;
       this.#words[(to >> 2) + i] = limb;
       this.#words[(to >> 2) + i + 1] = limb;
@@ -475,6 +558,10 @@ class Curve {
     memory.grow(Math.ceil(lacking / pageBytes));
     this.#words = new Int32Array(memory.buffer);
   }
+}
+
+function nameOf(point: Point): string {
+  return asBuffer(point).toString('latin1');
 }
 
 function room(index: number): number {

@@ -66,6 +66,8 @@ function groupOver<P extends CurvePoint<bigint, P>>(
     assert(ks.length === points.length, 'msm: as many scalars as points');
     return pippenger(curve, points.map(decode), ks.map(toInteger)).toBytes();
   };
+  const sum = (points: readonly Point[]): Point =>
+    points.reduce((total, p) => total.add(decode(p)), curve.ZERO).toBytes();
   const identity = curve.ZERO.toBytes();
   return {
     name,
@@ -77,7 +79,9 @@ function groupOver<P extends CurvePoint<bigint, P>>(
     mul: (k, p) => times(k, decode(p)),
     add: (p, q) => decode(p).add(decode(q)).toBytes(),
     sub: (p, q) => decode(p).subtract(decode(q)).toBytes(),
-    sum: (points) => points.reduce((total, p) => total.add(decode(p)), curve.ZERO).toBytes(),
+    sum,
+    sums: (lists) => lists.map(sum),
+    remembering: (run) => run(),
     msm,
     msms: (ks, lists) => lists.map((list) => msm(ks, list)),
     scalar: scalarField,
