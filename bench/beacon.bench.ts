@@ -1,12 +1,13 @@
 // The Beacon against raw LevelDB on the same disk, and against raw JetStream on the same servers, in the same run:
 // appends, watching, lookups, the catch-up of a blank view, and memory.
 //
-//   node bench/beacon.bench.ts [--records 100000] [--rounds 5] [--only appends|view|stream]
+//   node bench/beacon.bench.ts [--records 100000] [--rounds 5] [--only appends|view|copy|stream] [--keep DIRECTORY]
 //
-// Each figure is the median over rounds in which ours and the raw one alternate, so that both meet the same noise.
+// `--only copy` is the part of `view` that takes a snapshot. What `--keep` names is not removed: the next run goes on with
+// the entries and the folded view that it finds there, and does not time them again. Each figure is the median over rounds in which ours and the raw one alternate, so that both meet the same noise.
 
 import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -25,7 +26,12 @@ import { alternate, perSecond, seconds } from './measure.ts';
 import { putAppend, someAddress, someId, someManifest } from '../test/suites/beacon-records.ts';
 
 const { values } = parseArgs({
-  options: { records: { type: 'string' }, rounds: { type: 'string' }, only: { type: 'string' } },
+  options: {
+    records: { type: 'string' },
+    rounds: { type: 'string' },
+    only: { type: 'string' },
+    keep: { type: 'string' },
+  },
 });
 const recordsCount = Number(values.records ?? 100_000);
 const rounds = Number(values.rounds ?? 5);
@@ -34,23 +40,23 @@ const lookupsPerRound = 20_000;
 const bk = someId('bk');
 const prepared = putAppend(someManifest(someAddress('bench')), bk);
 
-const directory = await mkdtemp(join(tmpdir(), 'holdfast-bench-'));
+const directory = values.keep ?? (await mkdtemp(join(tmpdir(), 'holdfast-bench-')));
+await mkdir(directory, { recursive: true });
 const filled = join(directory, 'catch-up');
 try {
   const raw = new ClassicLevel<string, Uint8Array>(join(directory, 'raw'), { valueEncoding: 'view' });
-  const isWanted = (part: string): boolean => (values.only ?? part) === part;
+  const isWanted = (...parts: readonly string[]): boolean =>
+    values.only === undefined || parts.includes(values.only);
   if (isWanted('appends')) await benchAppends(raw);
-  await benchView(raw);
+  await benchView(raw, isWanted('view'));
   await raw.close();
-  if (isWanted('view')) {
-    await benchCopied();
-    await benchMemory();
-  }
+  if (isWanted('view', 'copy')) await benchCopied();
+  if (isWanted('view')) await benchMemory();
   const skip = isWanted('stream') ? await natsSkip() : 'no stream';
   if (skip === false) await benchStream({ rounds, appendsPerRound, append: prepared, filled, recordsCount });
   else console.log(skip);
 } finally {
-  await rm(directory, { recursive: true });
+  if (values.keep === undefined) await rm(directory, { recursive: true });
 }
 
 async function benchAppends(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
@@ -72,12 +78,13 @@ async function benchAppends(raw: ClassicLevel<string, Uint8Array>): Promise<void
   await watchLatency('LevelDB', log, log, next);
 }
 
-async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
+async function benchView(raw: ClassicLevel<string, Uint8Array>, isLookedUp: boolean): Promise<void> {
   await using log = await LevelLog.open(filled);
   const address = (index: number): string => someAddress(`bench/${index}`);
   const pending: Promise<unknown>[] = [];
   const started = performance.now();
-  for (let index = 0; index < recordsCount; index++) {
+  const kept = (await log.head()).revision;
+  for (let index = kept; index < recordsCount; index++) {
     const append = putAppend(someManifest(address(index)), bk);
     // Keys come with every object only until they are registered.
     const records = index === 0 ? append.records : append.records.slice(0, 2);
@@ -87,15 +94,16 @@ async function benchView(raw: ClassicLevel<string, Uint8Array>): Promise<void> {
     if (pending.length >= 1024) await Promise.all(pending.splice(0));
   }
   await Promise.all(pending);
-  console.log(`made ${recordsCount} entries (signing included) in ${seconds(started)} s`);
+  console.log(`made ${recordsCount - kept} entries (signing included) in ${seconds(started)} s`);
   const kv = await LevelKv.open(join(directory, 'view'));
   await using view = await BeaconView.open(kv, {
     cacheBytes: 0,
     signatures: 'after', // as a door does
     snapshotFrom: Number.POSITIVE_INFINITY,
   });
-  await benchNewcomer('folding the log', view, log);
+  if (view.position().revision < recordsCount) await benchNewcomer('folding the log', view, log);
   await allOpened(kv, view, log);
+  if (!isLookedUp) return;
   const any = (): string => address(Math.floor(Math.random() * recordsCount));
   for (const width of [1, 64]) {
     const [mine, base] = await alternate(
@@ -141,6 +149,7 @@ async function benchNewcomer(how: string, view: BeaconView, log: BeaconLog): Pro
 /** The same rows, taken from a process that has them. */
 async function benchCopied(): Promise<void> {
   const copied = join(directory, 'copied');
+  await rm(copied, { recursive: true, force: true });
   await benchCopy(filled, join(directory, 'view'), copied, recordsCount);
   for (const [what, path] of [
     ['folded', 'view'],

@@ -81,12 +81,11 @@ export class LateSignatures {
 
   /**
    * Rows of another view follow, and the returned changes over them. As long as they hold, whoever opens this view finds it
-   * false; and what the other one says of its own proofs is gone.
+   * false. What the other one says of its own proofs gets no further than that: `endCopy` writes over it.
    */
   async beginCopy(): Promise<KvChanges> {
-    const unfinished = new Map<string, Uint8Array | null>([
+    const unfinished = new Map([
       [lateKey, encodeRow(1, 'the copy of another view, which was not finished,')],
-      [copiedKey, null],
     ]);
     await this.#kv.write(unfinished);
     this.#next = 1;

@@ -2,15 +2,23 @@
 //
 // Tables that do not overlap are one run, in which keys rise. Formats: level-format.ts.
 
-import { footerBytes, type Handle, handlesIn, indexHandle, openBlock, trailerBytes } from './level-format.ts';
-import { firstKeyOf } from './level-rows.ts';
+import {
+  footerBytes,
+  type IndexEntry,
+  handlesIn,
+  indexHandle,
+  openBlock,
+  trailerBytes,
+} from './level-format.ts';
+import { compareBytes, KeptKey, type KeyPlace, viewOf } from './level-keys.ts';
+import { firstKeyOf, tailBytes } from './level-rows.ts';
 import { unsnap } from './snappy.ts';
 
 /** A table that can be read. */
 export interface TableFile {
   readonly sizeBytes: number;
-  /** These bytes of it, all of them. */
-  read(offset: number, count: number): Promise<Uint8Array>;
+  /** Fills `into` with the bytes of it from `offset` on, all of it. */
+  read(into: Uint8Array, offset: number): Promise<void>;
   /** It is not read any more. */
   close(): Promise<void>;
 }
@@ -25,15 +33,18 @@ export class BlockCursor {
   readonly #tables: readonly TableFile[];
   #nextTable = 0;
   #table: TableFile | undefined;
-  /** Blocks of the table that were not read yet. */
-  #handles: readonly Handle[] = [];
-  /** Blocks in `#chunk`, which begins at `#chunkAt` of the table. */
-  #chunk: Uint8Array = new Uint8Array();
-  #chunkAt = 0;
-  #inChunk: readonly Handle[] = [];
-  #nextInChunk = 0;
+  #index: DataView = viewOf(new Uint8Array());
+  #handles: readonly IndexEntry[] = [];
+  /** The first block that was not read yet, and the one that comes next of those that were. */
+  #unread = 0;
+  #next = 0;
+  #at: IndexEntry | undefined;
+  #memory: Uint8Array = new Uint8Array();
+  /** Where of the table the memory begins. */
+  #memoryAt = 0;
   #bytes: Uint8Array = new Uint8Array();
-  #firstKey: Buffer = Buffer.alloc(0);
+  readonly #firstKey = new KeptKey();
+  #isKeyKnown = false;
   readonly #scratch = new Uint8Array(16 * 1024);
 
   /** `tables`: in key order, and none of them overlaps another. */
@@ -41,31 +52,41 @@ export class BlockCursor {
     this.#tables = tables;
   }
 
-  /** The block with its trailer. Valid for good. */
+  /** The block with its trailer. Valid until the next one. */
   get bytes(): Uint8Array {
     return this.#bytes;
   }
 
-  /** Of its first row, without LevelDB's tail. Valid for good. */
-  get firstKey(): Buffer {
+  /** Of its first row. Valid until the next block. Throws RangeError for what is no block. */
+  get firstKey(): KeyPlace {
+    if (!this.#isKeyKnown) this.#firstKey.keep(firstKeyIn(this.#bytes, this.#scratch));
+    this.#isKeyKnown = true;
     return this.#firstKey;
   }
 
-  /** The next block, if it has been read; else false, and `load` goes on. Throws RangeError. */
+  /** True when it is certain, without a look into the block, that its first key comes before `key`. */
+  isBefore({ memory, from, to }: KeyPlace): boolean {
+    const { keyAt = 0, keyEnd = 0 } = this.#at ?? {};
+    // An index has for each block a key that none in it is behind.
+    const end = keyEnd - tailBytes;
+    return end > keyAt && compareBytes(this.#index, keyAt, end, memory, from, to, 0) < 0;
+  }
+
+  /** The next block, if it has been read; else false, and `load` goes on. */
   advance(): boolean {
-    const handle = this.#inChunk[this.#nextInChunk++];
-    if (handle === undefined) return false;
-    const { offset, sizeBytes } = handle;
-    const at = offset - this.#chunkAt;
-    this.#bytes = this.#chunk.subarray(at, at + sizeBytes + trailerBytes);
-    this.#firstKey = firstKeyIn(this.#bytes, this.#scratch);
+    if (this.#next >= this.#unread) return false;
+    this.#at = this.#handles[this.#next++];
+    const { offset, sizeBytes } = this.#at ?? { offset: 0, sizeBytes: 0 };
+    const at = offset - this.#memoryAt;
+    this.#bytes = this.#memory.subarray(at, at + sizeBytes + trailerBytes);
+    this.#isKeyKnown = false;
     return true;
   }
 
   /** Reads on; false when there are no more blocks. Throws RangeError for what is no table, and what reading throws. */
   async load(): Promise<boolean> {
     while (!this.advance()) {
-      if (this.#handles.length === 0 && !(await this.#openTable())) return false;
+      if (this.#unread >= this.#handles.length && !(await this.#openTable())) return false;
       await this.#readChunk();
     }
     return true;
@@ -81,35 +102,50 @@ export class BlockCursor {
     const table = this.#tables[this.#nextTable++];
     if (table === undefined) return false;
     this.#table = table;
-    const index = indexHandle(await table.read(table.sizeBytes - footerBytes, footerBytes));
-    const bytes = await table.read(index.offset, index.sizeBytes + trailerBytes);
-    this.#handles = handlesIn(openBlock(bytes, { offset: 0, sizeBytes: index.sizeBytes }));
+    const footer = new Uint8Array(footerBytes);
+    await table.read(footer, table.sizeBytes - footerBytes);
+    const { offset, sizeBytes } = indexHandle(footer);
+    if (offset + sizeBytes > table.sizeBytes) throw new RangeError('has an index beyond its end');
+    const bytes = new Uint8Array(sizeBytes + trailerBytes);
+    await table.read(bytes, offset);
+    const index = openBlock(bytes, { offset: 0, sizeBytes });
+    this.#index = viewOf(index);
+    this.#handles = handlesIn(index);
+    this.#next = 0;
+    this.#unread = 0;
     return true;
   }
 
   /** Data blocks lie one behind the other. */
   async #readChunk(): Promise<void> {
-    const [first] = this.#handles;
+    const first = this.#handles[this.#unread];
     if (first === undefined || this.#table === undefined) return;
-    const endOf = ({ offset, sizeBytes }: Handle): number => offset + sizeBytes + trailerBytes;
-    const beyond = this.#handles.findIndex((handle) => endOf(handle) - first.offset > chunkBytesMax);
-    const count = beyond === -1 ? this.#handles.length : Math.max(1, beyond);
-    this.#inChunk = this.#handles.slice(0, count);
-    this.#handles = this.#handles.slice(count);
-    this.#chunkAt = first.offset;
-    this.#nextInChunk = 0;
-    const end = endOf(this.#inChunk.at(-1) ?? first);
-    this.#chunk = await this.#table.read(first.offset, end - first.offset);
+    let end = first.offset;
+    for (
+      let entry: IndexEntry | undefined = first;
+      entry !== undefined;
+      entry = this.#handles[this.#unread]
+    ) {
+      const entryEnd = entry.offset + entry.sizeBytes + trailerBytes;
+      if (end > first.offset && entryEnd - first.offset > chunkBytesMax) break;
+      end = entryEnd;
+      this.#unread++;
+    }
+    const count = end - first.offset;
+    if (end > this.#table.sizeBytes) throw new RangeError('has a block beyond its end');
+    if (count > this.#memory.length) this.#memory = new Uint8Array(Math.max(count, chunkBytesMax));
+    this.#memoryAt = first.offset;
+    await this.#table.read(this.#memory.subarray(0, count), first.offset);
   }
 }
 
-function firstKeyIn(bytes: Uint8Array, scratch: Uint8Array): Buffer {
+function firstKeyIn(bytes: Uint8Array, scratch: Uint8Array): KeyPlace {
   const body = bytes.subarray(0, bytes.length - trailerBytes);
-  if (bytes[body.length] === 0) return Buffer.from(firstKeyOf(body));
+  if (bytes[body.length] === 0) return firstKeyOf(body);
   const begin = unsnap(body, { upTo: beginBytes, into: scratch });
   try {
-    return Buffer.from(firstKeyOf(begin));
+    return firstKeyOf(begin);
   } catch {
-    return Buffer.from(firstKeyOf(unsnap(body)));
+    return firstKeyOf(unsnap(body));
   }
 }

@@ -86,17 +86,25 @@ export function openBlock(table: Uint8Array, handle: Handle): Uint8Array {
   throw new RangeError(`has a block of unknown compression ${compression} at ${offset}`);
 }
 
-/** The handles that are the values of an index or metaindex block. Throws RangeError. */
-export function handlesIn(block: Uint8Array): Handle[] {
+/** An entry of an index or metaindex block: its key is from `keyAt` to `keyEnd` of it, as far as that is written out there. */
+export interface IndexEntry extends Handle {
+  readonly keyAt: number;
+  readonly keyEnd: number;
+}
+
+/** What an index or metaindex block names. Throws RangeError. */
+export function handlesIn(block: Uint8Array): IndexEntry[] {
   const restarts = asBuffer(block).readUInt32LE(block.length - 4);
   const entries = new Reader(block.subarray(0, block.length - 4 * (restarts + 1)));
-  const handles: Handle[] = [];
+  const handles: IndexEntry[] = [];
   while (!entries.done) {
-    entries.varint(); // bytes shared with the key before
+    const shared = entries.varint();
     const keyBytes = entries.varint();
     const valueBytes = entries.varint();
+    const keyAt = entries.at;
     entries.skip(keyBytes);
-    handles.push(new Reader(entries.take(valueBytes)).handle());
+    const keyEnd = shared === 0 ? entries.at : keyAt;
+    handles.push({ ...new Reader(entries.take(valueBytes)).handle(), keyAt, keyEnd });
   }
   return handles;
 }

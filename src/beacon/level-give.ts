@@ -6,12 +6,13 @@
 
 import { type FileHandle, link, mkdir, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { asBuffer, unfilled } from '../core/bytes.ts';
+import { asBuffer } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { isErrnoException } from './errno.ts';
 import { readLive } from './level-check.ts';
 import { BlockCursor, type TableFile } from './level-cursor.ts';
 import type { LiveFiles, LiveTable } from './level-format.ts';
+import { compareKeys } from './level-keys.ts';
 import { corrupt } from './seal.ts';
 import { PageWriter, runsMax } from './snapshot.ts';
 
@@ -77,12 +78,10 @@ export class LinkedTables implements AsyncDisposable {
     let file: FileHandle | undefined;
     return {
       sizeBytes,
-      async read(offset, count) {
+      async read(into, offset) {
         file ??= await open(path, 'r');
-        const bytes = unfilled(count);
-        const { bytesRead } = await file.read(bytes, 0, count, offset);
-        if (bytesRead !== count) throw new RangeError('ends too early');
-        return bytes;
+        const { bytesRead } = await file.read(into, 0, into.length, offset);
+        if (bytesRead !== into.length) throw new RangeError('ends too early');
       },
       async close() {
         await file?.close();
@@ -137,19 +136,39 @@ function runsOf(tables: readonly NumberedTable[]): Run[] {
   return [...first.map((table) => ({ level: 0, tables: [table] })), ...others];
 }
 
+interface Place {
+  readonly run: number;
+  readonly cursor: BlockCursor;
+}
+
 /** All blocks in the order of their first keys. */
 async function* blockPages(page: PageWriter, cursors: readonly BlockCursor[]): AsyncGenerator<Uint8Array> {
-  const left: (readonly [run: number, cursor: BlockCursor])[] = [];
-  for (const [run, cursor] of cursors.entries()) if (await cursor.load()) left.push([run, cursor]);
+  const left: Place[] = [];
+  for (const [run, cursor] of cursors.entries()) if (await cursor.load()) left.push({ run, cursor });
   for (;;) {
-    const next = left.reduce<(typeof left)[number] | undefined>(
-      (least, one) => (least === undefined || one[1].firstKey.compare(least[1].firstKey) < 0 ? one : least),
-      undefined,
-    );
+    const [next, second] = firstTwo(left);
     if (next === undefined) break;
-    const [run, cursor] = next;
-    yield* page.add({ run, bytes: cursor.bytes });
-    if (!cursor.advance() && !(await cursor.load())) left.splice(left.indexOf(next), 1);
+    const { run, cursor } = next;
+    const isStillNext = (): boolean => second === undefined || cursor.isBefore(second.cursor.firstKey);
+    let isThere = true;
+    do {
+      for (const full of page.add({ run, bytes: cursor.bytes })) yield full;
+      isThere = cursor.advance() || (await cursor.load());
+    } while (isThere && isStillNext());
+    if (!isThere) left.splice(left.indexOf(next), 1);
   }
   yield page.take();
+}
+
+/** The one whose block comes first, and the one that is first without it. */
+function firstTwo(places: readonly Place[]): readonly [first?: Place, second?: Place] {
+  let first: Place | undefined;
+  let second: Place | undefined;
+  const isBefore = (one: Place, other: Place | undefined): boolean =>
+    other === undefined || compareKeys(one.cursor.firstKey, other.cursor.firstKey) < 0;
+  for (const place of places) {
+    if (isBefore(place, first)) [first, second] = [place, first];
+    else if (isBefore(place, second)) second = place;
+  }
+  return first === undefined ? [] : second === undefined ? [first] : [first, second];
 }

@@ -192,6 +192,57 @@ it('puts own rows over all others, whatever numbers those have', async (t) => {
   assert.equal(await textAt(kv, 'sig'), 'later', 'what is written afterwards is newer still');
 });
 
+it('removes the row with the highest number of all, for who asks for it and from a list', async (t) => {
+  await using kv = await LevelKv.open(await directory(t));
+  const value = utf8('theirs');
+  const runs = [{ level: 0, rows: [['a', value, 900] as const, ['b', value, 800] as const] }];
+  await kv.replaceAll(each(pagesOfRuns(runs)), new Map([['a', null]]));
+  assert.equal(await kv.get('a'), undefined);
+  assert.deepEqual(await textsOf(kv), ['b']);
+});
+
+for (const [how, sizeBytes] of [
+  ['by this thread', 1000],
+  ['by a thread of its own', 5_000_000],
+] as const)
+  it(`refuses what is damaged and keeps the rows that are there, walked ${how}`, async (t) => {
+    const path = await directory(t);
+    await using kv = await LevelKv.open(path);
+    await kv.write(new Map([['before', utf8('stays')]]));
+    const rows = Array.from({ length: 10 }, (_, index) => row(`k${index}`, new Uint8Array(sizeBytes / 10)));
+    const bytes = Buffer.concat(pagesOf(rows));
+    await kv.replaceAll(each([bytes]));
+    assert.deepEqual(await sealedRows(kv), rows);
+    bytes[bytes.length - 100] = (bytes[bytes.length - 100] ?? 0) ^ 1;
+    await assert.rejects(kv.replaceAll(each([bytes])), {
+      code: 'RECORD_CORRUPT',
+      message: 'a copy of rows has a block that does not match its checksum at 0',
+    });
+    assert.deepEqual(await sealedRows(kv), rows);
+    assert.deepEqual((await readdir(path)).sort(), ['born.json', 'db']);
+  });
+
+for (const [how, sizeBytes] of [
+  ['by this thread', 1000],
+  ['by a thread of its own', 5_000_000],
+] as const)
+  it(`says that nothing can be written, and keeps the rows that are there, walked ${how}`, async (t) => {
+    const path = await directory(t);
+    await using kv = await LevelKv.open(path);
+    await kv.write(new Map([['before', utf8('stays')]]));
+    const rows = Array.from({ length: 10 }, (_, index) => row(`k${index}`, new Uint8Array(sizeBytes / 10)));
+    async function* pages(): AsyncGenerator<Uint8Array> {
+      await rm(join(path, 'db.next'), { recursive: true }); // where tables are made
+      yield* each(pagesOf(rows));
+    }
+    await assert.rejects(kv.replaceAll(pages()), {
+      code: 'BEACON_UNAVAILABLE',
+      details: { readOnly: true },
+      message: /ENOENT/,
+    });
+    assert.deepEqual(await textsOf(kv), ['before']);
+  });
+
 it('begins with nothing but own rows where there are no others', async (t) => {
   await using kv = await LevelKv.open(await directory(t));
   await kv.write(new Map([['before', utf8('gone')]]));

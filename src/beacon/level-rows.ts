@@ -6,6 +6,7 @@
 
 import { hashOf } from './level-filter.ts';
 import { checkBlock, trailerBytes } from './level-format.ts';
+import { compareBytes, type KeyPlace, moveBytes, moveSlackBytes, viewOf } from './level-keys.ts';
 import { unsnap } from './snappy.ts';
 import { blockBytesMax } from './snapshot.ts';
 
@@ -16,19 +17,19 @@ export const keyBytesMax = 16 * 1024;
 /** Keys of one block, written out. They share their beginnings, so they may be longer than the block. */
 const keysBytesMax = 8 * 1024 * 1024;
 
-/** What is to be known of a block to put it into a table. */
+/** What is to be known of a block to put it into a table. Valid until the next block. */
 export interface WalkedBlock {
   /** Keys of its first and last row, with LevelDB's tail. */
   readonly first: Uint8Array;
   readonly last: Uint8Array;
-  /** For the filter: of each row. Valid until the next block. */
+  /** For the filter: of each row. */
   readonly hashes: Int32Array;
 }
 
-/** The contents of a block and the key of its first row, without LevelDB's tail. */
+/** The contents of a block and the key of its first row. */
 export interface OpenedBlock {
   readonly plain: Uint8Array;
-  readonly firstKey: Uint8Array;
+  readonly firstKey: KeyPlace;
 }
 
 /** Opens blocks, each of which is valid until the next one. */
@@ -53,20 +54,14 @@ export class BlockOpener {
   }
 }
 
-/** The key of a block's first row, without LevelDB's tail. Throws RangeError. */
-export function firstKeyOf(plain: Uint8Array): Uint8Array {
+/** The key of a block's first row. Throws RangeError. */
+export function firstKeyOf(plain: Uint8Array): KeyPlace {
   const row = new RowReader();
   row.begin(plain, plain.length);
   row.next(); // its value may be elsewhere
   const isKey = row.shared === 0 && row.own > tailBytes && row.valueAt <= plain.length;
   if (!isKey) throw new RangeError('has a block without a first row');
-  return plain.subarray(row.keyAt, row.valueAt - tailBytes);
-}
-
-/** A key with its tail: where it is in memory. */
-interface Place {
-  readonly from: number;
-  readonly to: number;
+  return { memory: viewOf(plain), from: row.keyAt, to: row.valueAt - tailBytes };
 }
 
 /**
@@ -74,10 +69,11 @@ interface Place {
  * With them goes what the newest and the oldest row of that key have for sequence numbers.
  */
 export class RunRows {
-  #keys = Buffer.allocUnsafeSlow(64 * 1024);
-  #view = new DataView(this.#keys.buffer);
+  /** Keys with their tails, one behind the other, and a few bytes that are free (`moveBytes`). */
+  #keys: Uint8Array = new Uint8Array(64 * 1024);
+  #memory = viewOf(this.#keys);
   #count = 0;
-  /** Where each key, with its tail, ends in `#keys`. */
+  /** Where each key ends. */
   #ends = new Int32Array(512);
   #newest = new Float64Array(512);
   #oldest = new Float64Array(512);
@@ -85,6 +81,10 @@ export class RunRows {
   #at = 0;
   #sequenceMax = 0;
   readonly #row = new RowReader();
+  /** Where the key of the last row is. */
+  #from = 0;
+  #to = 0;
+  #first: Uint8Array = new Uint8Array(1024);
   #hashes = new Int32Array(512);
 
   /** Highest sequence number so far. */
@@ -105,19 +105,14 @@ export class RunRows {
     return this.#oldest[this.#at] ?? 0;
   }
 
-  /** The key to meet next, without its tail. */
-  get key(): Uint8Array {
-    return this.#keys.subarray(this.#from(this.#at), this.#keyEnd(this.#at));
-  }
-
   /** Below 0 when the key to meet next comes before `key`. */
-  compare(key: Uint8Array): number {
-    return this.#compareAt(this.#at, key, 0, key.length);
+  compare(key: KeyPlace): number {
+    return this.#compareAt(this.#at, key.memory, key.from, key.to);
   }
 
   /** Below 0 when the key to meet next comes before that of `other`. */
   compareWith(other: RunRows): number {
-    return this.#compareAt(this.#at, other.#keys, other.#from(other.#at), other.#keyEnd(other.#at));
+    return this.#compareAt(this.#at, other.#memory, other.#begin(other.#at), other.#keyEnd(other.#at));
   }
 
   /** Meets the next key. */
@@ -126,15 +121,13 @@ export class RunRows {
   }
 
   /** Meets all keys in front of `key`. */
-  meetUpTo(key: Uint8Array): void {
-    let [from, to] = [this.#at, this.#count];
-    if (to > from && this.#compareAt(to - 1, key, 0, key.length) < 0) from = to;
-    while (from < to) {
-      const middle = (from + to) >>> 1;
-      if (this.#compareAt(middle, key, 0, key.length) < 0) from = middle + 1;
-      else to = middle;
-    }
-    this.#at = from;
+  meetUpTo({ memory, from, to }: KeyPlace): void {
+    this.#meetUpTo(memory, from, to);
+  }
+
+  /** Meets all keys in front of the one that `other` is to meet next. */
+  meetUpToThatOf(other: RunRows): void {
+    this.#meetUpTo(other.#memory, other.#begin(other.#at), other.#keyEnd(other.#at));
   }
 
   meetAll(): void {
@@ -144,91 +137,95 @@ export class RunRows {
   /** Adds the rows of a block, whose keys must be behind all before. Throws RangeError for what is no block. */
   add(plain: Uint8Array): WalkedBlock {
     this.#keepLast();
-    const { entriesEnd, restarts } = restartsOf(plain);
+    const end = rowsEnd(plain);
+    const source = viewOf(plain);
     const row = this.#row;
-    row.begin(plain, entriesEnd);
-    let first: Uint8Array | undefined;
-    let last: Place | undefined;
-    let restart = 0;
+    row.begin(plain, end);
+    let restartAt = end;
     let rows = 0;
     let keysBytes = 0;
-    for (let at = 0; at < entriesEnd; at = row.at) {
+    let firstBytes = 0;
+    for (let at = 0; at < end; at = row.at) {
       if (!row.next()) throw new RangeError('has a block with a row that does not end');
-      if (restarts[restart] === at) {
+      if (restartAt < plain.length - 4 && source.getUint32(restartAt, true) === at) {
         if (row.shared !== 0) throw new RangeError('has a block in which a search may begin at no key');
-        restart++;
+        restartAt += 4;
       }
-      last = this.#addKey(plain, row, last);
-      keysBytes += last.to - last.from;
+      this.#addKey(source, rows === 0);
+      keysBytes += row.shared + row.own;
       if (keysBytes > keysBytesMax) throw new RangeError('has a block with too many keys');
-      first ??= this.#copyOf(last);
+      if (rows === 0) firstBytes = this.#keepFirst();
       if (rows === this.#hashes.length) this.#hashes = larger(this.#hashes, new Int32Array(2 * rows));
-      this.#hashes[rows++] = hashOf(this.#view, last.from, last.to - tailBytes);
+      this.#hashes[rows++] = hashOf(this.#memory, this.#from, this.#to - tailBytes);
     }
-    if (first === undefined || last === undefined || restart !== restarts.length)
+    if (rows === 0 || restartAt !== plain.length - 4)
       throw new RangeError('has a block in which a search may begin at no row');
-    return { first, last: this.#copyOf(last), hashes: this.#hashes.subarray(0, rows) };
+    return {
+      first: this.#first.subarray(0, firstBytes),
+      last: this.#keys.subarray(this.#from, this.#to),
+      hashes: this.#hashes.subarray(0, rows),
+    };
   }
 
-  /** Writes the key of a row out, behind that of the row `before` it in its block. Says where. */
-  #addKey(plain: Uint8Array, row: RowReader, before: Place | undefined): Place {
-    const { shared, keyAt, valueAt } = row;
-    const sharable = before === undefined ? 0 : before.to - before.from;
-    const keyBytes = shared + row.own;
+  /** Writes the key of the row out, behind all before. `isFirst`: of its block. */
+  #addKey(source: DataView, isFirst: boolean): void {
+    const { shared, own, keyAt } = this.#row;
+    const before = this.#from;
+    const sharable = isFirst ? 0 : this.#to - before;
+    const keyBytes = shared + own;
     if (shared > sharable) throw new RangeError('has a row that shares what is not there');
     if (keyBytes <= tailBytes) throw new RangeError('has a row without a key');
     if (keyBytes > keyBytesMax + tailBytes) throw new RangeError('has a key that is too long');
-    const from = this.#from(this.#count);
+    const from = this.#begin(this.#count);
     const to = from + keyBytes;
-    if (to > this.#keys.length) this.#growKeys(to);
-    const keys = this.#keys;
-    if (before !== undefined) keys.copyWithin(from, before.from, before.from + shared);
-    for (let index = keyAt, at = from + shared; index < valueAt; index++, at++) keys[at] = plain[index] ?? 0;
-    const meaning = keys[to - tailBytes] ?? 2;
-    if (meaning > 1 || keys[to - 1] !== 0) throw new RangeError('has a row that means nothing');
-    const sequence = this.#view.getUint32(to - 7, true) + 2 ** 32 * this.#view.getUint16(to - 3, true);
+    if (to + moveSlackBytes > this.#keys.length) this.#growKeys(to + moveSlackBytes);
+    const memory = this.#memory;
+    moveBytes(memory, before, memory, from, shared);
+    moveBytes(source, keyAt, memory, from + shared, own); // behind a row are at least 8 bytes that say where rows begin
+    if (memory.getUint8(to - tailBytes) > 1 || memory.getUint8(to - 1) !== 0)
+      throw new RangeError('has a row that means nothing');
+    const sequence = memory.getUint32(to - 7, true) + 2 ** 32 * memory.getUint16(to - 3, true);
     if (sequence > this.#sequenceMax) this.#sequenceMax = sequence;
-    return this.#remember(from, to, sequence, Math.min(shared, sharable - tailBytes));
+    this.#remember(from, to, sequence, Math.min(shared, sharable - tailBytes));
   }
 
   /** `common`: so many bytes are those of the key before. */
-  #remember(from: number, to: number, sequence: number, common: number): Place {
+  #remember(from: number, to: number, sequence: number, common: number): void {
     const index = this.#count - 1;
-    const order = index < 0 ? 1 : this.#orderBehind(index, from, to - tailBytes, common);
+    const order =
+      index < 0 ? -1 : this.#compareAt(index, this.#memory, from, to - tailBytes, Math.max(0, common));
     const isOlder = order === 0 && sequence < (this.#oldest[index] ?? 0);
-    if (order < 0 || (order === 0 && !isOlder)) throw new RangeError('has rows that are not in order');
+    if (order > 0 || (order === 0 && !isOlder)) throw new RangeError('has rows that are not in order');
     if (isOlder) {
       // Another row of the same key: only its number counts.
       this.#oldest[index] = sequence;
       this.#keys.copyWithin(from - tailBytes, to - tailBytes, to);
-      return { from: this.#from(index), to: from };
+      this.#from = this.#begin(index);
+      this.#to = from;
+      return;
     }
     if (this.#count === this.#ends.length) this.#growRows();
     this.#ends[this.#count] = to;
     this.#newest[this.#count] = sequence;
     this.#oldest[this.#count] = sequence;
     this.#count++;
-    return { from, to };
+    this.#from = from;
+    this.#to = to;
   }
 
-  /** Above 0 when the key from `from` to `to` is behind that at `index`; 0 when it is the same. */
-  #orderBehind(index: number, from: number, to: number, common: number): number {
-    const keys = this.#keys;
-    const beforeFrom = this.#from(index);
-    const beforeBytes = this.#keyEnd(index) - beforeFrom;
-    const end = Math.min(to - from, beforeBytes);
-    for (let at = Math.max(0, Math.min(common, end)); at < end; at++) {
-      const difference = (keys[from + at] ?? 0) - (keys[beforeFrom + at] ?? 0);
-      if (difference !== 0) return difference;
-    }
-    return to - from - beforeBytes;
+  /** The numbers of later rows may take the place of the first one's. */
+  #keepFirst(): number {
+    const key = this.#keys.subarray(this.#from, this.#to);
+    if (key.length > this.#first.length) this.#first = new Uint8Array(2 * key.length);
+    this.#first.set(key);
+    return key.length;
   }
 
   /** Of all keys so far only the last one is needed: what follows must be behind it. */
   #keepLast(): void {
     const index = this.#count - 1;
     if (index < 0) return;
-    const [from, to] = [this.#from(index), this.#from(this.#count)];
+    const [from, to] = [this.#begin(index), this.#begin(this.#count)];
     this.#keys.copyWithin(0, from, to);
     this.#at = this.#at > index ? 1 : 0;
     this.#count = 1;
@@ -237,7 +234,22 @@ export class RunRows {
     this.#oldest[0] = this.#oldest[index] ?? 0;
   }
 
-  #from(index: number): number {
+  /** Looks near the next key first: where runs alternate, it is seldom far. */
+  #meetUpTo(memory: DataView, keyFrom: number, keyTo: number): void {
+    let [from, to] = [this.#at, this.#count];
+    for (let step = 1; from + step < to; step *= 2) {
+      if (this.#compareAt(from + step, memory, keyFrom, keyTo) >= 0) to = from + step;
+      else from += step + 1;
+    }
+    while (from < to) {
+      const middle = (from + to) >>> 1;
+      if (this.#compareAt(middle, memory, keyFrom, keyTo) < 0) from = middle + 1;
+      else to = middle;
+    }
+    this.#at = from;
+  }
+
+  #begin(index: number): number {
     return index === 0 ? 0 : (this.#ends[index - 1] ?? 0);
   }
 
@@ -245,29 +257,16 @@ export class RunRows {
     return (this.#ends[index] ?? tailBytes) - tailBytes;
   }
 
-  /** Below 0 when the key at `index` comes before that from `from` to `to` in `others`. */
-  #compareAt(index: number, others: Uint8Array, from: number, to: number): number {
-    // Keys are short, and Buffer's own comparison looks at its arguments longer than at them.
-    const keys = this.#keys;
-    const begin = this.#from(index);
-    const length = this.#keyEnd(index) - begin;
-    const end = Math.min(length, to - from);
-    for (let at = 0; at < end; at++) {
-      const difference = (keys[begin + at] ?? 0) - (others[from + at] ?? 0);
-      if (difference !== 0) return difference;
-    }
-    return length - (to - from);
-  }
-
-  #copyOf({ from, to }: Place): Uint8Array {
-    return new Uint8Array(this.#keys.subarray(from, to));
+  /** Below 0 when the key at `index` comes before the one in `memory`. So many bytes of both are `common`. */
+  #compareAt(index: number, memory: DataView, from: number, to: number, common = 0): number {
+    return compareBytes(this.#memory, this.#begin(index), this.#keyEnd(index), memory, from, to, common);
   }
 
   #growKeys(sizeBytes: number): void {
-    const keys = Buffer.allocUnsafeSlow(2 * sizeBytes);
+    const keys = new Uint8Array(2 * sizeBytes);
     keys.set(this.#keys);
     this.#keys = keys;
-    this.#view = new DataView(keys.buffer);
+    this.#memory = viewOf(keys);
   }
 
   #growRows(): void {
@@ -283,14 +282,12 @@ function larger<Numbers extends Int32Array | Float64Array>(few: Numbers, many: N
   return many;
 }
 
-/** Where the rows of a block end, and where a search may begin. Throws RangeError. */
-function restartsOf(plain: Uint8Array): { readonly entriesEnd: number; readonly restarts: number[] } {
-  const count = plain.length < 4 ? 0 : uint32At(plain, plain.length - 4);
-  const entriesEnd = plain.length - 4 * (count + 1);
-  if (count === 0 || entriesEnd <= 0) throw new RangeError('has a block without rows');
-  const restarts: number[] = [];
-  for (let at = entriesEnd; at < plain.length - 4; at += 4) restarts.push(uint32At(plain, at));
-  return { entriesEnd, restarts };
+/** Where the rows of a block end. Behind them: where a search may begin, each 4 bytes, and how many those are. */
+function rowsEnd(plain: Uint8Array): number {
+  const count = plain.length < 4 ? 0 : viewOf(plain).getUint32(plain.length - 4, true);
+  const end = plain.length - 4 * (count + 1);
+  if (count === 0 || end <= 0) throw new RangeError('has a block without rows');
+  return end;
 }
 
 /** Steps through the rows of a block, each: key bytes shared, own, value bytes; the own ones; the value. */
@@ -339,13 +336,3 @@ class RowReader {
 }
 
 const beyondAll = 2 ** 40;
-
-function uint32At(bytes: Uint8Array, at: number): number {
-  return (
-    ((bytes[at] ?? 0) |
-      ((bytes[at + 1] ?? 0) << 8) |
-      ((bytes[at + 2] ?? 0) << 16) |
-      ((bytes[at + 3] ?? 0) << 24)) >>>
-    0
-  );
-}

@@ -5,26 +5,34 @@
 // are compared with the log (copied.ts). So of each key the rows of a newer run must have the higher numbers. Blocks come
 // in the order of their first keys: when one comes, all rows in front of it are there.
 
-import { asBuffer } from '../core/bytes.ts';
+import { compareKeys, KeptKey, type KeyPlace } from './level-keys.ts';
 import { BlockOpener, RunRows, type WalkedBlock } from './level-rows.ts';
 
 /** Whoever writes to the store counts on from the highest number. */
 const sequenceLimit = 2 ** 47;
 
+interface Run {
+  /** 0 is the newest one. */
+  readonly index: number;
+  readonly rows: RunRows;
+}
+
 export class Sweep {
-  readonly #runs: readonly RunRows[];
+  readonly #runs: readonly Run[];
+  /** Runs that have rows to be met, in the order of those; of one key, the newer run first. */
+  readonly #waiting: Run[] = [];
   readonly #opener = new BlockOpener();
   /** The first key of the last block. */
-  #reached: Uint8Array = new Uint8Array();
+  readonly #reached = new KeptKey();
 
   /** Begins with `count` runs without rows. */
   constructor(count: number) {
-    this.#runs = Array.from({ length: count }, () => new RunRows());
+    this.#runs = Array.from({ length: count }, (_, index) => ({ index, rows: new RunRows() }));
   }
 
   /** Highest sequence number of all rows. */
   get sequenceMax(): number {
-    return Math.max(0, ...this.#runs.map(({ sequenceMax }) => sequenceMax));
+    return Math.max(0, ...this.#runs.map(({ rows }) => rows.sequenceMax));
   }
 
   /**
@@ -35,12 +43,14 @@ export class Sweep {
     const run = this.#runs[index];
     if (run === undefined) throw new RangeError('has a block of no run');
     const { plain, firstKey } = this.#opener.open(bytes);
-    if (asBuffer(firstKey).compare(this.#reached) < 0)
-      throw new RangeError('has blocks that are not in order');
+    if (compareKeys(firstKey, this.#reached) < 0) throw new RangeError('has blocks that are not in order');
     this.#meet(firstKey);
-    this.#reached = new Uint8Array(firstKey);
-    const block = run.add(plain);
-    if (run.sequenceMax >= sequenceLimit) throw new RangeError('has a sequence number that none can follow');
+    this.#reached.keep(firstKey);
+    const { rows } = run;
+    const isNew = rows.isMet;
+    const block = rows.add(plain);
+    if (isNew) this.#wait(run);
+    if (rows.sequenceMax >= sequenceLimit) throw new RangeError('has a sequence number that none can follow');
     return block;
   }
 
@@ -50,43 +60,47 @@ export class Sweep {
   }
 
   /** Meets all rows in front of `bound`; undefined: all. */
-  #meet(bound: Uint8Array | undefined): void {
+  #meet(bound: KeyPlace | undefined): void {
     for (;;) {
-      const [first, second] = this.#firstTwo();
+      const [first, second] = this.#waiting;
       if (first === undefined) return;
-      if (bound !== undefined && first.compare(bound) >= 0) return;
-      const order = second === undefined ? -1 : first.compareWith(second);
-      if (order === 0) this.#meetSame(first.key);
-      else {
-        const isBoundFirst = bound !== undefined && (second === undefined || second.compare(bound) > 0);
-        const end = isBoundFirst ? bound : second?.key;
-        if (end === undefined) first.meetAll();
-        else first.meetUpTo(end);
+      const { rows } = first;
+      if (bound !== undefined && rows.compare(bound) >= 0) return;
+      if (second !== undefined && rows.compareWith(second.rows) === 0) {
+        this.#meetSame(rows);
+        continue;
       }
+      if (second !== undefined && (bound === undefined || second.rows.compare(bound) < 0))
+        rows.meetUpToThatOf(second.rows);
+      else if (bound === undefined) rows.meetAll();
+      else rows.meetUpTo(bound);
+      this.#waiting.shift();
+      if (!rows.isMet) this.#wait(first);
     }
   }
 
-  #meetSame(key: Uint8Array): void {
+  /** Of the key that `first` is to meet next, in all runs that have it. */
+  #meetSame(first: RunRows): void {
+    const others = this.#waiting.findIndex(({ rows }) => rows.compareWith(first) !== 0);
+    const same = this.#waiting.splice(0, others === -1 ? this.#waiting.length : others);
     let oldest = Infinity;
-    for (const run of this.#runs) {
-      if (run.isMet || run.compare(key) !== 0) continue;
-      if (run.newest >= oldest) throw new RangeError('has an older row in front of a newer one');
-      oldest = run.oldest;
-      run.meet();
+    for (const { rows } of same) {
+      if (rows.newest >= oldest) throw new RangeError('has an older row in front of a newer one');
+      oldest = rows.oldest;
+    }
+    for (const run of same) {
+      run.rows.meet();
+      if (!run.rows.isMet) this.#wait(run);
     }
   }
 
-  /** The run whose key comes first, and the one that is first without it. */
-  #firstTwo(): readonly [first?: RunRows, second?: RunRows] {
-    let first: RunRows | undefined;
-    let second: RunRows | undefined;
-    for (const run of this.#runs) {
-      if (run.isMet) continue;
-      if (first === undefined || run.compareWith(first) < 0) {
-        second = first;
-        first = run;
-      } else if (second === undefined || run.compareWith(second) < 0) second = run;
+  /** Puts a run in its place among those that wait. */
+  #wait(run: Run): void {
+    let at = 0;
+    for (let other = this.#waiting[at]; other !== undefined; other = this.#waiting[++at]) {
+      const order = run.rows.compareWith(other.rows);
+      if (order < 0 || (order === 0 && run.index < other.index)) break;
     }
-    return first === undefined ? [] : second === undefined ? [first] : [first, second];
+    this.#waiting.splice(at, 0, run);
   }
 }

@@ -30,7 +30,8 @@ export class TableBuilder {
   #taken = 0;
   #rows = 0;
   #smallest: Uint8Array | undefined;
-  #largest: Uint8Array = new Uint8Array();
+  #largest: Uint8Array = new Uint8Array(1024);
+  #largestBytes = 0;
 
   /** `chunkBytes`: about how much will be taken at a time; memory for it is kept. */
   constructor(chunkBytes: number) {
@@ -53,13 +54,15 @@ export class TableBuilder {
 
   /** Whether a key is that of the last row: LevelDB has no key in two tables of one level. */
   endsWith(key: Uint8Array): boolean {
-    return !this.isEmpty && asBuffer(withoutTail(this.#largest)).equals(withoutTail(key));
+    return !this.isEmpty && asBuffer(withoutTail(this.#last)).equals(withoutTail(key));
   }
 
   /** `bytes`: a block with its trailer, behind all others. */
   add(bytes: Uint8Array, { first, last, hashes }: WalkedBlock): void {
-    this.#smallest ??= first;
-    this.#largest = last;
+    this.#smallest ??= new Uint8Array(first);
+    if (last.length > this.#largest.length) this.#largest = new Uint8Array(2 * last.length);
+    this.#largest.set(last);
+    this.#largestBytes = last.length;
     this.#index.addHandle(last, this.#offset, bytes.length - trailerBytes);
     this.#out.raw(bytes);
     this.#filter.add(hashes);
@@ -87,12 +90,16 @@ export class TableBuilder {
     const built = {
       sizeBytes: this.#offset,
       smallest: this.#smallest ?? new Uint8Array(),
-      largest: this.#largest,
+      largest: new Uint8Array(this.#last),
     };
     this.#taken = -this.#out.end;
     this.#rows = 0;
     this.#smallest = undefined;
     return built;
+  }
+
+  get #last(): Uint8Array {
+    return this.#largest.subarray(0, this.#largestBytes);
   }
 
   get #offset(): number {

@@ -24,7 +24,7 @@ import {
   nextChain,
 } from './log.ts';
 import { parsePageHead, parsePosition } from './serve.ts';
-import { snapshotForm } from './snapshot.ts';
+import { pageSlabs, snapshotForm } from './snapshot.ts';
 
 export interface RemoteLogOptions {
   /** How long an append is sent again before it fails with BEACON_UNAVAILABLE, ms. Default 15 s; 0: sent once. */
@@ -99,7 +99,7 @@ export class RemoteLog implements BeaconLog {
       this.#peer(),
       `${this.#options.name}.snapshot`,
       { head: { form: snapshotForm } },
-      { signal, timeoutMs, lane: 'bulk' },
+      { signal, timeoutMs, lane: 'bulk', memory: (sizeBytes) => pageSlabs.take(sizeBytes) },
     );
     for await (const { body } of pages) yield body;
   }

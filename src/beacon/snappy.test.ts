@@ -25,6 +25,16 @@ for (const [what, tags, expected] of [
   ['a copy of what it is writing', [12, 0, ...bytes('a'), (10 << 2) | 2, 1, 0], 'a'.repeat(12)],
   ['the same with three bytes', [12, 2 << 2, ...bytes('abc'), (8 << 2) | 2, 3, 0], 'abc'.repeat(4)],
   ['the same with five bytes', [15, 4 << 2, ...bytes('abcde'), (9 << 2) | 2, 5, 0], 'abcde'.repeat(3)],
+  [
+    'a copy of seven bytes and of eight, over and over',
+    [40, 6 << 2, ...bytes('abcdefg'), (14 << 2) | 2, 7, 0, 7 << 2, ...bytes('ABCDEFGH'), (9 << 2) | 2, 8, 0],
+    'abcdefgabcdefgabcdefgaABCDEFGHABCDEFGHAB',
+  ],
+  [
+    'more bytes than are moved one by one, and then the last few',
+    [...size(203), 60 << 2, 199, ...bytes('y'.repeat(200)), 2 << 2, ...bytes('abc')],
+    `${'y'.repeat(200)}abc`,
+  ],
   ['a copy with four bytes of distance', [8, 3 << 2, ...bytes('abcd'), (3 << 2) | 3, 4, 0, 0, 0], 'abcdabcd'],
   [
     'a copy from far behind',

@@ -12,8 +12,9 @@
 // written down (level-rows.ts), where the rows end must be in the log, every entry in them is opened before anybody is
 // told of it (late.ts), and in the end all entries are folded again beside them and compared (copied.ts).
 
-import { asBuffer, concat, unfilled } from '../core/bytes.ts';
-import { appendBytesMax, rpcBodyBytesMax } from '../core/limits.ts';
+import { concat, unfilled } from '../core/bytes.ts';
+import { appendBytesMax, segmentBytes } from '../core/limits.ts';
+import { Slabs } from '../core/slabs.ts';
 import type { KvChanges } from './kv.ts';
 import { corrupt } from './seal.ts';
 
@@ -30,7 +31,7 @@ export interface CopyableKv {
   /** All rows of one moment, in pages. Throws RECORD_CORRUPT; NOT_FOUND where they cannot be given. */
   pages(): AsyncIterable<Uint8Array>;
   /**
-   * Puts the rows in `pages` of another in the place of all that are there, and `own` over them: all of it when it
+   * Puts the rows in `pages` of another, which are given away, in the place of all that are there, and `own` over them: all of it when it
    * resolves, on the disk, and nothing when it throws or the process ends before. Throws RECORD_CORRUPT for what is not in
    * the form above, DISK_FULL or BEACON_UNAVAILABLE with `readOnly: true` when it cannot be written, and what `pages`
    * throws.
@@ -47,11 +48,17 @@ export interface GivenBlock {
 }
 
 /** Large enough that a frame costs nothing beside it. */
-const pageBytes = rpcBodyBytesMax >>> 2;
+const pageBytes = segmentBytes;
 const headBytes = 5;
+
+/** On their way from a connection to the thread that walks them: an RPC window, and what waits for that thread. */
+const pagesKept = 12;
+/** Memory for pages that come. Whoever has walked one gives it back. */
+export const pageSlabs = new Slabs(pagesKept, (sizeBytes) => new SharedArrayBuffer(sizeBytes));
 
 /** Puts blocks into pages. */
 export class PageWriter {
+  readonly #head = new Uint8Array(headBytes);
   #page = unfilled(pageBytes);
   #end = 0;
 
@@ -62,11 +69,11 @@ export class PageWriter {
     this.#end = head.length;
   }
 
-  /** Pages that are full now. */
+  /** Pages that are full now. The block is copied. */
   add({ run, bytes }: GivenBlock): readonly Uint8Array[] {
-    const head = asBuffer(new Uint8Array(headBytes));
-    head.writeUInt8(run);
-    head.writeUInt32BE(bytes.length, 1);
+    const head = this.#head;
+    head[0] = run;
+    writeUint32(head, 1, bytes.length);
     const full: Uint8Array[] = [];
     this.#put(head, full);
     this.#put(bytes, full);
@@ -79,6 +86,11 @@ export class PageWriter {
   }
 
   #put(bytes: Uint8Array, full: Uint8Array[]): void {
+    if (bytes.length <= pageBytes - this.#end) {
+      this.#page.set(bytes, this.#end);
+      this.#end += bytes.length;
+      return;
+    }
     for (let from = 0; from < bytes.length; ) {
       if (this.#end === pageBytes) {
         full.push(this.#page);
@@ -103,7 +115,7 @@ export class PageReader {
     return this.#levels;
   }
 
-  /** The blocks that are whole with this page. They are valid for good. */
+  /** The blocks that are whole with this page. They are valid as long as it is. */
   add(page: Uint8Array): GivenBlock[] {
     const blocks: GivenBlock[] = [];
     let rest = page;
@@ -113,7 +125,7 @@ export class PageReader {
       const part = isLeft ? rest.subarray(0, this.#sizeAt(this.#left, 0) - this.#left.length) : rest;
       const bytes = isLeft ? concat(this.#left, part) : rest;
       rest = isLeft ? rest.subarray(part.length) : rest.subarray(rest.length);
-      this.#left = bytes.subarray(this.#takeFrom(bytes, blocks));
+      this.#left = bytes.slice(this.#takeFrom(bytes, blocks)); // the page may be used again
     }
     return blocks;
   }
@@ -140,11 +152,21 @@ export class PageReader {
     if (this.#levels === undefined) return left < 2 ? 2 : 2 + runsIn(bytes);
     if (left < headBytes) return headBytes;
     const run = bytes[at] ?? 0;
-    const sizeBytes = asBuffer(bytes).readUInt32BE(at + 1);
+    const sizeBytes = readUint32(bytes, at + 1);
     if (run >= this.#levels.length) throw corrupt(what, `has a block of run ${run}`);
     if (sizeBytes > blockBytesMax) throw corrupt(what, `has a block of ${sizeBytes} bytes`);
     return headBytes + sizeBytes;
   }
+}
+
+function writeUint32(bytes: Uint8Array, at: number, value: number): void {
+  for (let index = 0; index < 4; index++) bytes[at + index] = value >>> (24 - 8 * index);
+}
+
+function readUint32(bytes: Uint8Array, at: number): number {
+  let value = 0;
+  for (let index = at; index < at + 4; index++) value = value * 256 + (bytes[index] ?? 0);
+  return value;
 }
 
 const what = 'a copy of rows';

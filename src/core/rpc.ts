@@ -27,6 +27,8 @@ export interface RpcCallOptions {
   readonly timeoutMs?: number;
   /** `bulk` for bodies of blocks, so that they never delay `control`. Default control. */
   readonly lane?: 'control' | 'bulk';
+  /** Of a stream: gives the memory for the body of an item. Default an array of its own for each. */
+  readonly memory?: (sizeBytes: number) => Uint8Array;
 }
 
 export type RpcHandler = (message: Required<RpcMessage>, context: RpcContext) => Promise<RpcMessage>;

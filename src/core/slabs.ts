@@ -14,18 +14,23 @@ const lentBytesMin = 65_536;
 
 export class Slabs {
   readonly #keptMax: number;
-  readonly #free: ArrayBuffer[] = [];
+  readonly #newSlab: (sizeBytes: number) => ArrayBufferLike;
+  readonly #free: ArrayBufferLike[] = [];
   readonly #lent = new WeakSet<ArrayBufferLike>();
 
-  /** @param keptMax slabs kept while nobody uses them */
-  constructor(keptMax: number) {
+  /**
+   * @param keptMax slabs kept while nobody uses them
+   * @param newSlab default an ArrayBuffer; a SharedArrayBuffer for what another thread is to read
+   */
+  constructor(keptMax: number, newSlab = (sizeBytes: number): ArrayBufferLike => new ArrayBuffer(sizeBytes)) {
     this.#keptMax = keptMax;
+    this.#newSlab = newSlab;
   }
 
   /** `length` bytes of any content: in a slab when that fits, else in an array of their own. */
   take(length: number): Uint8Array {
     if (length < lentBytesMin || length > slabBytes) return new Uint8Array(length);
-    const slab = this.#free.pop() ?? new ArrayBuffer(slabBytes);
+    const slab = this.#free.pop() ?? this.#newSlab(slabBytes);
     this.#lent.add(slab);
     return new Uint8Array(slab, 0, length);
   }
@@ -38,7 +43,6 @@ export class Slabs {
   /** Whoever took these bytes, or a part of them, will not look at them again. Nothing for bytes of other origin. */
   give(bytes: Uint8Array): void {
     const { buffer } = bytes;
-    if (!this.#lent.delete(buffer) || !(buffer instanceof ArrayBuffer)) return;
-    if (this.#free.length < this.#keptMax) this.#free.push(buffer);
+    if (this.#lent.delete(buffer) && this.#free.length < this.#keptMax) this.#free.push(buffer);
   }
 }

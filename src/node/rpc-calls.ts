@@ -5,6 +5,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { rpcItemWindowBytes, rpcWaitingMax } from '../core/limits.ts';
 import type { PeerName, RpcCallOptions, RpcMessage } from '../core/rpc.ts';
 import {
+  allocate,
   amountOf,
   checkBody,
   decodeError,
@@ -79,7 +80,8 @@ export class Calls {
   /** Starts when the first item is asked for. */
   async *stream(method: string, message: RpcMessage, options: RpcCallOptions): AsyncGenerator<Answer> {
     const frame = this.#frame(frameTypes.subscribe, method, message, options.signal);
-    const stream = new IncomingStream((bytes) => this.#giveItemCredit(frame.id, bytes));
+    const giveCredit = (bytes: number): void => this.#giveItemCredit(frame.id, bytes);
+    const stream = new IncomingStream(giveCredit, options.memory ?? allocate);
     this.#streams.set(frame.id, stream);
     this.#submit(frame);
     try {
@@ -130,6 +132,11 @@ export class Calls {
       this.#unsent.delete(id);
       this.#send(frame);
     }
+  }
+
+  /** For the body of an item of stream `id`. */
+  memoryFor(id: number, sizeBytes: number): Uint8Array {
+    return (this.#streams.get(id)?.memory ?? allocate)(sizeBytes);
   }
 
   /** Takes an answering frame in. Throws RECORD_INVALID when it makes no sense. */
@@ -212,6 +219,7 @@ export class Calls {
 
 /** Items that came and were not taken. The sender stops when its credit is used up, so they stay within the window. */
 class IncomingStream {
+  readonly memory: (sizeBytes: number) => Uint8Array;
   readonly #giveCredit: (bytes: number) => void;
   #items: { readonly answer: Answer; readonly cost: number }[] = [];
   #isEnded = false;
@@ -219,8 +227,9 @@ class IncomingStream {
   #wake: (() => void) | undefined;
   #owed = 0;
 
-  constructor(giveCredit: (bytes: number) => void) {
+  constructor(giveCredit: (bytes: number) => void, memory: (sizeBytes: number) => Uint8Array) {
     this.#giveCredit = giveCredit;
+    this.memory = memory;
   }
 
   get isEnded(): boolean {

@@ -106,21 +106,24 @@ export function amountOf(frame: Frame): number {
   return readUint32(frame.head, 0);
 }
 
+/** Gives the memory for the body of a frame that begins to come. */
+export type BodyMemory = (type: FrameType, id: number, length: number) => Uint8Array;
+
 /**
  * Cuts a byte stream into frames. Holds at most one incomplete frame (`frameBytesMax`); heads and bodies
  * are copies, so that a small frame does not keep a large chunk alive.
  */
 export class FrameReader {
-  readonly #bodyOfRequest: (length: number) => Uint8Array;
+  readonly #bodyOf: BodyMemory;
   #header = new Uint8Array(frameHeaderBytes);
   #headerLength = 0;
   /** The frame whose header is known, its parts filled up to `#filled`. */
   #open: { type: FrameType; id: number; head: Uint8Array; body: Uint8Array } | undefined;
   #filled = 0;
 
-  /** @param bodyOfRequest gives the memory for it; default a new array */
-  constructor(bodyOfRequest: (length: number) => Uint8Array = allocate) {
-    this.#bodyOfRequest = bodyOfRequest;
+  /** @param bodyOf gives the memory for it; default a new array */
+  constructor(bodyOf: BodyMemory = (_type, _id, length) => allocate(length)) {
+    this.#bodyOf = bodyOf;
   }
 
   /** Every frame that `chunk` completes. Throws RECORD_INVALID at the first malformed header; the reader is then spent. */
@@ -160,8 +163,7 @@ export class FrameReader {
     }
     this.#filled = 0;
     const id = readUint32(this.#header, 4);
-    const body = type === frameTypes.request ? this.#bodyOfRequest(bodyLength) : allocate(bodyLength);
-    return { type, id, head: allocate(headLength), body };
+    return { type, id, head: allocate(headLength), body: this.#bodyOf(type, id, bodyLength) };
   }
 
   #takeParts(chunk: Uint8Array, offset: number, open: { head: Uint8Array; body: Uint8Array }): number {
@@ -303,7 +305,7 @@ function frameType(value: number): FrameType {
   return type;
 }
 
-function allocate(length: number): Uint8Array {
+export function allocate(length: number): Uint8Array {
   return length === 0 ? emptyBytes : new Uint8Array(length);
 }
 

@@ -10,6 +10,7 @@ import type { PeerName, RpcCallOptions, RpcMessage } from '../core/rpc.ts';
 import { Answers, type Handlers } from './rpc-answers.ts';
 import { Calls } from './rpc-calls.ts';
 import {
+  allocate,
   type Frame,
   FrameReader,
   frameBytes,
@@ -59,7 +60,10 @@ export class LaneStream {
   constructor(options: LaneStreamOptions) {
     const { peer, wire, tap, handlers } = options;
     this.#options = options;
-    this.#reader = new FrameReader((length) => handlers.slabs.take(length));
+    this.#reader = new FrameReader((type, id, length) => {
+      if (type === frameTypes.request) return handlers.slabs.take(length);
+      return type === frameTypes.item ? this.#calls.memoryFor(id, length) : allocate(length);
+    });
     this.#outbox = new Outbox({
       write: (bytes) => wire.write(bytes),
       flushing: () => this.#giveRequestCredit(),

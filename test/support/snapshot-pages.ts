@@ -1,6 +1,7 @@
 // Snapshots of rows that a test makes up (src/beacon/snapshot.ts), and what a store says of its rows.
 
 import { trailerBytes } from '../../src/beacon/level-format.ts';
+import { compareKeys, type KeyPlace } from '../../src/beacon/level-keys.ts';
 import { firstKeyOf } from '../../src/beacon/level-rows.ts';
 import { blocksOf, tableKey } from '../../src/beacon/level-tables.ts';
 import { sealValue } from '../../src/beacon/seal.ts';
@@ -53,10 +54,10 @@ export function pagesOfBlocks(
   blocks: readonly GivenBlock[],
   pageBytes = 10_000,
 ): Uint8Array[] {
-  const keyOf = ({ bytes }: GivenBlock): Uint8Array => firstKeyOf(bytes.subarray(0, -trailerBytes));
+  const keyOf = ({ bytes }: GivenBlock): KeyPlace => firstKeyOf(bytes.subarray(0, -trailerBytes));
   const writer = new PageWriter(levels);
   const full = blocks
-    .toSorted((a, b) => Buffer.compare(keyOf(a), keyOf(b)))
+    .toSorted((a, b) => compareKeys(keyOf(a), keyOf(b)))
     .flatMap((block) => writer.add(block));
   return cut(Buffer.concat([...full, writer.take()]), pageBytes);
 }
@@ -74,6 +75,7 @@ export async function sealedRows(kv: LevelKv): Promise<SealedRow[]> {
   return rows.map(([text, value]) => [utf8(text), sealValue(utf8(text), value)]);
 }
 
-export async function* each<Item>(items: Iterable<Item>): AsyncGenerator<Item> {
-  yield* items;
+/** Each page, to give away. */
+export async function* each(pages: Iterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  for (const page of pages) yield page.slice();
 }
