@@ -153,6 +153,9 @@ const blockBytes = 64;
 /** Where what is hashed is put together: an info of a few hundred bytes fits. */
 const joined = unfilled(1024);
 
+const version = utf8('HPKE-v1');
+/** The number of the only block of an expansion. */
+const lastBlock = Uint8Array.of(1);
 const kemSuite = concat(utf8('KEM'), Uint8Array.of(0, 0x20));
 const hpkeSuite = concat(utf8('HPKE'), Uint8Array.of(0, 0x20, 0, 1, 0, 2));
 const empty = new Uint8Array(0);
@@ -178,7 +181,7 @@ function keySchedule(shared: Uint8Array, info: Uint8Array): { key: Uint8Array; n
 }
 
 function labeledExtract(suite: Uint8Array, salt: Uint8Array, label: string, ikm: Uint8Array): Uint8Array {
-  return hmac(salt, [utf8('HPKE-v1'), suite, utf8(label), ikm]);
+  return hmac(salt, [version, suite, utf8(label), ikm]);
 }
 
 /** At most 32 bytes: one block of HKDF-Expand. */
@@ -191,7 +194,7 @@ function labeledExpand(
 ): Uint8Array {
   assert(sizeBytes <= 32, 'sizeBytes: one block of SHA-256');
   const size = Uint8Array.of(0, sizeBytes);
-  const block = hmac(prk, [size, utf8('HPKE-v1'), suite, utf8(label), info, Uint8Array.of(1)]);
+  const block = hmac(prk, [size, version, suite, utf8(label), info, lastBlock]);
   if (sizeBytes === block.length) return block;
   // Not slice: of a Buffer that would be the same memory.
   const out = new Uint8Array(block.subarray(0, sizeBytes));
