@@ -23,8 +23,8 @@ interface Group {
   readonly name: string;
   readonly files: readonly string[];
   readonly concurrency: number;
-  /** One after the other, while the group runs: each is a file, or many that share a process. */
-  readonly beside?: readonly (readonly string[])[];
+  /** What runs meanwhile: in each lane one after the other, each a file, or many that share a process. */
+  readonly beside?: readonly (readonly (readonly string[])[])[];
 }
 
 interface Outcome {
@@ -56,10 +56,15 @@ const long = [
 const computing = globSync('src/custody/{rotation,ceremony}-crash.test.ts');
 /** A process or two each: they go with the rooms. */
 const light = globSync('test/cluster/{late-node,secrecy}.test.ts');
-/** A minute each, in which they mostly wait. */
-const patient = globSync('test/cluster/{damaged-stream,replicated-beacon,stewards}.test.ts');
+/** A minute or more each, in which they mostly wait: two lanes of them. */
+const patient = [
+  globSync('test/cluster/{damaged-stream,replicated-beacon}.test.ts').map((file) => [file]),
+  [globSync('test/cluster/stewards.test.ts')],
+];
 const measured = globSync('test/cluster/{dht-gates,memory,peers,soak}.test.ts');
-const ofClusters = globSync('test/cluster/*.test.ts', { exclude: [...measured, ...light, ...patient] });
+const ofClusters = globSync('test/cluster/*.test.ts', {
+  exclude: [...measured, ...light, ...patient.flat(2)],
+});
 /** Of each group, so that none of them is begun when all else is done. */
 const first = [
   'src/app/beacon-moves.test.ts',
@@ -70,6 +75,9 @@ const first = [
   'test/cluster/stranded.test.ts',
   'test/cluster/custody-rotate.test.ts',
   'test/cluster/promise.test.ts',
+  // What is held against a clock comes when what runs beside it has started.
+  'test/cluster/memory.test.ts',
+  'test/cluster/soak.test.ts',
 ];
 /** Rooms whose tests leave a process as they found it. Those of custody that take long are better beside each other. */
 const pure = [
@@ -83,9 +91,9 @@ const pure = [
 ];
 const rooms = globSync(['src/**/*.test.ts', 'test/*.test.ts'], { exclude: [...pure.flat(), ...computing] });
 const groups: readonly Group[] = [
-  { name: 'rooms', files: [...rooms, ...light], concurrency: 3, beside: pure },
-  { name: 'cluster', files: ofClusters, concurrency: 2, beside: computing.map((file) => [file]) },
-  { name: 'measured', files: measured, concurrency: 1, beside: patient.map((file) => [file]) },
+  { name: 'rooms', files: [...rooms, ...light], concurrency: 3, beside: [pure] },
+  { name: 'cluster', files: ofClusters, concurrency: 2, beside: [computing.map((file) => [file])] },
+  { name: 'measured', files: measured, concurrency: 1, beside: patient },
 ];
 
 // What one test has compiled and looked up, the next one finds, and each process that a test starts.
@@ -101,13 +109,13 @@ const elapsedMs = new Map<string, number>();
 let filesCount = 0;
 for (const { name, files, concurrency, beside = [] } of groups) {
   const alone = chosen(files);
-  const aside = beside.map(chosen).filter((batch) => batch.length > 0);
-  const count = alone.length + aside.flat().length;
+  const aside = beside.map((lane) => lane.map(chosen).filter((batch) => batch.length > 0));
+  const count = alone.length + aside.flat(2).length;
   if (count === 0) continue;
   filesCount += count;
   console.log(`${name}: ${count} test files`);
   const startedMs = performance.now();
-  await Promise.all([runFiles(alone, { concurrency }), runBatches(aside)]);
+  await Promise.all([runFiles(alone, { concurrency }), ...aside.map(runBatches)]);
   elapsedMs.set(`all ${name}`, performance.now() - startedMs);
 }
 if (filesCount === 0) outcome.failed.push(`no test file matches ${wanted.join(' ')}`);

@@ -1,6 +1,7 @@
 // The coordinator of ceremonies in the steward's process: custodians over RPC, the registry in its own Beacon.
 
 import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Tempo } from '../backbeat/tempo.ts';
 import { policyFrom } from '../beacon/entitled.ts';
 import { decodeCbor, encodeCbor, type Block } from '../core/block.ts';
@@ -34,6 +35,8 @@ const stepMs = 10 * second;
 /** While the first key is made nothing else can be done, so a start waits for it, and not for ever. */
 const firstKeyMs = 15 * second;
 const retryMs = 200;
+/** A process takes so long to start and to connect. */
+const comesUpMs = 10 * second;
 /** Custody's records are few and everything depends on them. */
 const recordCopies = 5;
 const visibleMs = 10 * second;
@@ -102,7 +105,7 @@ export class CustodyCoordinator implements AsyncDisposable {
         );
         return;
       }
-      await new Promise((resolve) => setTimeout(resolve, retryMs));
+      await delay(retryMs);
     }
   }
 
@@ -243,6 +246,7 @@ export class CustodyCoordinator implements AsyncDisposable {
           return fieldOf(head, 'active') === true;
         },
         order: async (to, body) => {
+          await this.#comesUp(to);
           await rpc.call(to, 'custody.order', { head: {}, body }, options());
         },
         status: async (to) =>
@@ -296,6 +300,14 @@ export class CustodyCoordinator implements AsyncDisposable {
       instant: () => new Date(systemClock.now()).toISOString(),
       order: () => this.#rotateOrder,
     };
+  }
+
+  /** Resolves when it can be called, and after a while in any case: whoever is being started is to be told as well. */
+  async #comesUp(custodian: PeerName): Promise<void> {
+    const { peer } = this.#member;
+    const giveUpAt = systemClock.monotonic() + comesUpMs;
+    while (!peer.connected().includes(custodian) && systemClock.monotonic() < giveUpAt)
+      await delay(retryMs, undefined, { signal: this.#stop.signal });
   }
 
   /** Without a pulse nobody knows the time, and nothing rotates. */

@@ -42,8 +42,9 @@ export class PagesThread implements TableMaker {
   }
 
   async add(page: Uint8Array): Promise<void> {
-    // The thread gets a copy, unless the memory is of the kind that it can look into.
-    this.#worker.postMessage({ page }, []);
+    // It looks into shared memory, and gets a copy of other memory: all of what lies below an array, so no part of any.
+    const isWhole = page.buffer instanceof SharedArrayBuffer || page.length === page.buffer.byteLength;
+    this.#worker.postMessage({ page: isWhole ? page : new Uint8Array(page) }, []);
     this.#underWay.push(page);
     while (this.#underWay.length >= underWayMax) await this.#answer();
   }

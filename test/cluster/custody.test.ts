@@ -83,15 +83,18 @@ test('a custodian is evicted and another threshold holds; it is of no use any mo
   await control.killNode('custodian-2');
   await checkRead();
   await control.startNode('custodian-1');
-  await control.startNode('custodian-2');
 });
 
-test('a seal stops every reader, says so, outlasts a restart, and is lifted', async () => {
-  await order('seal');
+test('a seal stops every reader, also one that is being started, says so, outlasts a restart, and is lifted', async () => {
+  const control = await cluster.control();
+  const starting = control.startNode('custodian-2');
+  const sealed = await order('seal');
+  await starting;
+  assert.deepEqual(sealed['failed'], []);
+  assert.equal(Object(sealed['obeyed']).length, 5);
   const refused = await run('get', address);
   assert.notEqual(refused.status, 0);
   assert.match(refused.err, /sealed/);
-  const control = await cluster.control();
   await control.killNode('custodian-3');
   await control.startNode('custodian-3');
   assert.match((await run('get', address)).err, /sealed/);
