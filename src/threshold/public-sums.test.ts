@@ -166,10 +166,12 @@ test('a pair that is kept sums up like any other, at its place and at others', (
     );
 });
 
-test('a hundred thousand multiples agree with libsodium, a few of them with noble', {
+/** A hundred thousand multiples with HOLDFAST_FULL=1. */
+const rounds = process.env['HOLDFAST_FULL'] === '1' ? 400 : 40;
+test(`${rounds} sums of 250 multiples and more agree with libsodium, a few of them with noble`, {
   timeout: 600_000,
 }, () => {
-  for (let at = 0; at < 400; at++) {
+  for (let at = 0; at < rounds; at++) {
     const count = at % 2 === 0 ? 256 : 250;
     // One sum stands for all its multiples: libsodium's single ones are added up to the same.
     const points = Array.from({ length: 8 }, anyPoint);
