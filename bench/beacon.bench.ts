@@ -4,7 +4,8 @@
 //   node bench/beacon.bench.ts [--records 100000] [--rounds 5] [--only appends|view|copy|stream] [--keep DIRECTORY]
 //
 // `--only copy` is the part of `view` that takes a snapshot. What `--keep` names is not removed: the next run goes on with
-// the entries and the folded view that it finds there, and does not time them again. Each figure is the median over rounds in which ours and the raw one alternate, so that both meet the same noise.
+// the entries and the folded view that it finds there, and does not time them again. Each figure is the median over
+// rounds in which ours and the raw one alternate, so that both meet the same noise.
 
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, rm, stat } from 'node:fs/promises';

@@ -9,12 +9,14 @@ import { it, type TestContext } from 'node:test';
 import { ClassicLevel } from 'classic-level';
 import fc from 'fast-check';
 import { each, pagesOf, pagesOfRuns, type SealedRow, sealedRows } from '../../test/support/snapshot-pages.ts';
+import { random } from '../../test/support/threshold.ts';
 import { asBuffer, utf8 } from '../core/bytes.ts';
 import { liveFiles, readLog, tableProblem } from './level-format.ts';
 import { trailerBytes } from './level-format.ts';
 import { RunRows } from './level-rows.ts';
 import { blocksOf, type BuiltTable, tableKey, TableBuilder } from './level-tables.ts';
 import { sealValue } from './seal.ts';
+import { pageSlabs } from './snapshot.ts';
 import { LevelKv } from './view-level.ts';
 
 it('is read by LevelDB as what it was made of, and written to like any store', async (t) => {
@@ -222,6 +224,25 @@ for (const [how, sizeBytes] of [
     assert.deepEqual((await readdir(path)).sort(), ['born.json', 'db']);
   });
 
+it('takes pages in memory that is used again as soon as they are walked', async (t) => {
+  await using kv = await LevelKv.open(await directory(t));
+  const rows = Array.from({ length: 900 }, (_, i) => row(textAtPlace(i), random(20_000)));
+  const taken = new Set<ArrayBufferLike>();
+  let pages = 0;
+  async function* given(): AsyncGenerator<Uint8Array> {
+    for (const bytes of pagesOf(rows, 200_000)) {
+      const page = pageSlabs.take(bytes.length);
+      page.set(bytes);
+      taken.add(page.buffer);
+      pages++;
+      yield page;
+    }
+  }
+  await kv.replaceAll(given());
+  assert.deepEqual(await sealedRows(kv), rows);
+  assert.ok(pages > 80 && taken.size < 40, `${pages} pages in ${taken.size} pieces of memory`);
+});
+
 for (const [how, sizeBytes] of [
   ['by this thread', 1000],
   ['by a thread of its own', 5_000_000],
@@ -262,6 +283,10 @@ function manyRows(): SealedRow[] {
     .toSorted()
     .map((key, index) => row(key, new Uint8Array((index * 997) % 1800).fill(index)));
   return rows.toSpliced(5, 1, row(textOf(rows[5]), new Uint8Array(600_000).fill(7)));
+}
+
+function textAtPlace(index: number): string {
+  return `path\0${String(index).padStart(5, '0')}`;
 }
 
 function row(key: string, value = utf8('value')): SealedRow {

@@ -12,7 +12,7 @@
 // written down (level-rows.ts), where the rows end must be in the log, every entry in them is opened before anybody is
 // told of it (late.ts), and in the end all entries are folded again beside them and compared (copied.ts).
 
-import { concat, unfilled } from '../core/bytes.ts';
+import { concat, readUint32, unfilled, writeUint32 } from '../core/bytes.ts';
 import { appendBytesMax, segmentBytes } from '../core/limits.ts';
 import { Slabs } from '../core/slabs.ts';
 import type { KvChanges } from './kv.ts';
@@ -31,10 +31,10 @@ export interface CopyableKv {
   /** All rows of one moment, in pages. Throws RECORD_CORRUPT; NOT_FOUND where they cannot be given. */
   pages(): AsyncIterable<Uint8Array>;
   /**
-   * Puts the rows in `pages` of another, which are given away, in the place of all that are there, and `own` over them: all of it when it
-   * resolves, on the disk, and nothing when it throws or the process ends before. Throws RECORD_CORRUPT for what is not in
-   * the form above, DISK_FULL or BEACON_UNAVAILABLE with `readOnly: true` when it cannot be written, and what `pages`
-   * throws.
+   * Puts the rows in `pages` of another, which are given away, in the place of all that are there, and `own` over them:
+   * all of it when it resolves, on the disk, and nothing when it throws or the process ends before. Throws RECORD_CORRUPT
+   * for what is not in the form above, DISK_FULL or BEACON_UNAVAILABLE with `readOnly: true` when it cannot be written,
+   * and what `pages` throws.
    */
   replaceAll(pages: AsyncIterable<Uint8Array>, own: KvChanges): Promise<void>;
   /** Removes every row. */
@@ -125,7 +125,8 @@ export class PageReader {
       const part = isLeft ? rest.subarray(0, this.#sizeAt(this.#left, 0) - this.#left.length) : rest;
       const bytes = isLeft ? concat(this.#left, part) : rest;
       rest = isLeft ? rest.subarray(part.length) : rest.subarray(rest.length);
-      this.#left = bytes.slice(this.#takeFrom(bytes, blocks)); // the page may be used again
+      // Copied: the page may be used again. Of a Buffer `slice` would be the same memory.
+      this.#left = new Uint8Array(bytes.subarray(this.#takeFrom(bytes, blocks)));
     }
     return blocks;
   }
@@ -157,16 +158,6 @@ export class PageReader {
     if (sizeBytes > blockBytesMax) throw corrupt(what, `has a block of ${sizeBytes} bytes`);
     return headBytes + sizeBytes;
   }
-}
-
-function writeUint32(bytes: Uint8Array, at: number, value: number): void {
-  for (let index = 0; index < 4; index++) bytes[at + index] = value >>> (24 - 8 * index);
-}
-
-function readUint32(bytes: Uint8Array, at: number): number {
-  let value = 0;
-  for (let index = at; index < at + 4; index++) value = value * 256 + (bytes[index] ?? 0);
-  return value;
 }
 
 const what = 'a copy of rows';

@@ -44,6 +44,22 @@ export function uint32(value: number): Uint8Array {
   return Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value);
 }
 
+/** Writes `value` (0…2³²−1) at `at`, big-endian. */
+export function writeUint32(out: Uint8Array, at: number, value: number): void {
+  out[at] = value >>> 24;
+  out[at + 1] = value >>> 16;
+  out[at + 2] = value >>> 8;
+  out[at + 3] = value;
+}
+
+/** What `writeUint32` wrote. Bytes that are not there count as 0. */
+export function readUint32(bytes: Uint8Array, at: number): number {
+  return (
+    (bytes[at] ?? 0) * 0x100_0000 +
+    (((bytes[at + 1] ?? 0) << 16) | ((bytes[at + 2] ?? 0) << 8) | (bytes[at + 3] ?? 0))
+  );
+}
+
 /** `value` (0…2⁵³−1) as 8 bytes big-endian. */
 export function uint64(value: number): Uint8Array {
   const out = new Uint8Array(8);

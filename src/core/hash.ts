@@ -81,20 +81,13 @@ function verifyKey(publicKey: Uint8Array): KeyObject {
   );
 }
 
+/** The same few dozen stand in front of everything. */
+const domains = new Memo<Uint8Array>(256);
+
 /** Preimage with a domain in front and every part length-prefixed, so that no two meanings share bytes. */
 export function preimage(domain: string, ...parts: readonly Uint8Array[]): Uint8Array {
-  return concat(prefixOf(domain), ...parts.map(lengthPrefixed));
+  return concat(
+    domains.of(domain, () => lengthPrefixed(utf8(domain))),
+    ...parts.map(lengthPrefixed),
+  );
 }
-
-/** The same few dozen domains stand in front of everything. */
-function prefixOf(domain: string): Uint8Array {
-  const known = prefixes.get(domain);
-  if (known !== undefined) return known;
-  const made = lengthPrefixed(utf8(domain));
-  if (prefixes.size >= prefixesMax) prefixes.clear();
-  prefixes.set(domain, made);
-  return made;
-}
-
-const prefixes = new Map<string, Uint8Array>();
-const prefixesMax = 256;

@@ -23,3 +23,17 @@ test('the same bytes are made something of once, others anew, failures each time
   of(1, 2);
   assert.equal(made, 7);
 });
+
+test('texts are told apart as wholes', () => {
+  const memo = new Memo<string>(2);
+  for (const text of [
+    '',
+    'a domain with many words',
+    'a domain with many words more',
+    'a domain with many words',
+  ])
+    assert.equal(
+      memo.of(text, () => text),
+      text,
+    );
+});

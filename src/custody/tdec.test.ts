@@ -216,6 +216,10 @@ describe('threshold custody', () => {
       const D = () => group.ristretto.base(group.ristretto.scalar.random(random));
       for (const i of [1, 2]) forge(group, i, () => ({ granted: true, D: D() }));
       assert.deepEqual(await open(provider, body), branchKey);
+      for (const each of group.custodians) each.askedCount = 0;
+      assert.deepEqual(await open(provider, body), branchKey);
+      const counts = group.custodians.map(({ askedCount }) => askedCount);
+      assert.deepEqual(counts, [0, 0, 1, 1, 1], 'who is spoken for is asked last');
       assert.equal(provider.misconduct.length, 0);
       the(group.custodians[4]).isDown = true;
       const short = await failure(provider, body);

@@ -9,7 +9,7 @@
 // more than the table allows is refused before a byte of it is held. Pure: no stream in here.
 
 import { encodeCbor, decodeCbor } from '../core/block.ts';
-import { asBuffer, utf8 } from '../core/bytes.ts';
+import { asBuffer, readUint32, utf8, writeUint32 } from '../core/bytes.ts';
 import { errorCatalogue, type ErrorCode, type ErrorDetails, HoldfastError } from '../core/errors.ts';
 import { rpcBodyBytesMax, rpcHeadBytesMax } from '../core/limits.ts';
 
@@ -327,18 +327,4 @@ function errorDetails(value: Record<string, unknown>): ErrorDetails {
     }
   }
   return out;
-}
-
-function writeUint32(out: Uint8Array, at: number, value: number): void {
-  out[at] = value >>> 24;
-  out[at + 1] = value >>> 16;
-  out[at + 2] = value >>> 8;
-  out[at + 3] = value;
-}
-
-function readUint32(bytes: Uint8Array, at: number): number {
-  return (
-    (bytes[at] ?? 0) * 0x100_0000 +
-    (((bytes[at + 1] ?? 0) << 16) | ((bytes[at + 2] ?? 0) << 8) | (bytes[at + 3] ?? 0))
-  );
 }

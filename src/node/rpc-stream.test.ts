@@ -195,6 +195,28 @@ test('the body of a request is lent to a handler that says so, and is everybody 
   );
 });
 
+test('items of a stream come in memory of whoever asked for it, others and other streams in their own', async () => {
+  const [left, right] = await pair('bulk');
+  right.streams.set('numbers', async function* () {
+    for (let n = 1; n <= 3; n++) yield { head: n, body: new Uint8Array(1000 * n).fill(n) };
+  });
+  const given: Uint8Array[] = [];
+  const memory = (sizeBytes: number): Uint8Array => {
+    const bytes = new Uint8Array(new ArrayBuffer(5000), 7, sizeBytes);
+    given.push(bytes);
+    return bytes;
+  };
+  for (const options of [{ memory }, {}]) {
+    const items = await Array.fromAsync(left.lane.stream('numbers', { head: null }, options));
+    assert.deepEqual(
+      items.map(({ body }) => [body.length, body.every((byte) => byte === body.length / 1000)]),
+      [1, 2, 3].map((n) => [1000 * n, true]),
+    );
+    for (const [n, { body }] of items.entries()) assert.equal(body === given[n], options.memory === memory);
+  }
+  assert.equal(given.length, 3);
+});
+
 test('a stream ends, fails, and times out per item', async () => {
   const [left, right] = await pair();
   right.streams.set('three', async function* () {

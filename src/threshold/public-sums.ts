@@ -86,7 +86,10 @@ const elementWords = elementBytes / 4;
 /** Of one point in both lanes, and alone. */
 const pointWords = pointSpan / 4;
 const aloneWords = pointWords / 2;
-/** Points that are remembered, some 400 bytes each: a page of a rotation has two to three thousand. The last so many, and as many before them. */
+/**
+ * Points that are remembered, some 400 bytes each: a page of a rotation has two to three thousand. The last so many, and
+ * as many before them.
+ */
 const rememberedMax = 3072;
 const noPoint: Point = new Uint8Array(0);
 const identity: Point = new Uint8Array(pointBytes);

@@ -77,5 +77,5 @@ export async function sealedRows(kv: LevelKv): Promise<SealedRow[]> {
 
 /** Each page, to give away. */
 export async function* each(pages: Iterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  for (const page of pages) yield page.slice();
+  for (const page of pages) yield new Uint8Array(page);
 }
