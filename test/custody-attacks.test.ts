@@ -282,12 +282,7 @@ describe('partial decryptions on their way', () => {
     assert.ok(!holds(now.hash, 1), 'of another request');
     assert.ok(!holds(before.hash, 2), 'of another custodian');
     // The second custodian signs the first one's partial as its own: the envelope is right, the proof is not.
-    const stolen = sealAnswer(
-      { ...answer, i: 2 },
-      openRequest(before.message).request.epk,
-      second.signer,
-      random,
-    );
+    const stolen = sealAnswer({ ...answer, i: 2 }, openRequest(before.message).request.epk, second.signer);
     const shown = opened(second, before, stolen);
     assert.ok(!isProven(ristretto, group.kek, { items: [item], hash: before.hash }, shown));
   });

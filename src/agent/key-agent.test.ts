@@ -77,7 +77,6 @@ before(async () => {
     keys,
     rules: async () => ({ cg, policy: group.known.policy(), revocations, now: group.now() }),
     records: async (key) => world.recordsOf(key),
-    random,
     now: () => 1_700_000_000_000,
   });
 });

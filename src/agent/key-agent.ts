@@ -48,7 +48,6 @@ export interface KeyAgentPorts {
   readonly rules: (signal: AbortSignal) => Promise<AgentRules>;
   /** The records of one version. */
   readonly records: (address: string, version: number, signal: AbortSignal) => Promise<ObjectRecords>;
-  readonly random: (sizeBytes: number) => Uint8Array;
   /** Wall clock, milliseconds since 1970. */
   readonly now: () => number;
 }
@@ -86,7 +85,7 @@ export class KeyAgent {
   }
 
   async #release(opened: OpenedKeyRequest, signal: AbortSignal): Promise<Uint8Array> {
-    const { signer, rules, random } = this.#ports;
+    const { signer, rules } = this.#ports;
     const found = await rules(signal);
     const terms: ReleaseTerms = {
       ...found,
@@ -103,7 +102,7 @@ export class KeyAgent {
     const dek = await this.#open(asked, found.now.beat, signal);
     try {
       await this.#note(opened, found, { decision: 'granted', reason: shown(opened) }, asked.keys, grant);
-      return sealObjectKey(opened.hash, dek, opened.request.epk, signer, random);
+      return sealObjectKey(opened.hash, dek, opened.request.epk, signer);
     } finally {
       dek.fill(0);
     }

@@ -169,7 +169,6 @@ async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, 
       const exact = withVersion(parseAddress(address, { profile: 'lenient' }), version);
       return door.records(parseAddress(exact, { profile: 'lenient' }), signal);
     },
-    random,
     now: () => Date.now(),
   });
   return { agent, keys, rules };

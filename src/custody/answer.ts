@@ -10,7 +10,6 @@ import type { HoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import { custodiansMax, custodyRequestBytesMax, unwrapItemsMax } from '../core/limits.ts';
 import { type Fields, fieldsOf, invalid } from '../envelope/fields.ts';
-import type { RandomBytes } from '../envelope/primitives.ts';
 import { dleqProofBytes } from '../threshold/dleq.ts';
 import { agreedWith, type HpkeOpener, openAgreed, openWith, sealTo } from '../threshold/hpke.ts';
 import { reasonBytesMax, type Refusal, refusalCodes } from './refusal.ts';
@@ -57,14 +56,9 @@ export function proofContext(reqHash: Uint8Array): Uint8Array {
 }
 
 /** Seals and signs an answer. `epk` is the request's, `signer` the custodian's identity. */
-export function sealAnswer(
-  answer: CustodyAnswer,
-  epk: Uint8Array,
-  signer: Signer,
-  random: RandomBytes,
-): Uint8Array {
+export function sealAnswer(answer: CustodyAnswer, epk: Uint8Array, signer: Signer): Uint8Array {
   const plaintext = encodeCbor({ ...answer, results: answer.results.map(resultMap) });
-  const { enc, ct } = sealTo(epk, infoOf(answer.reqHash, answer.i), noAad, plaintext, random);
+  const { enc, ct } = sealTo(epk, infoOf(answer.reqHash, answer.i), noAad, plaintext);
   return signMap(domain, { v: 1, reqHash: answer.reqHash, i: answer.i, enc, ct }, signer);
 }
 

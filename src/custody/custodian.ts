@@ -125,8 +125,8 @@ export class Custodian {
     share: ShareEntry,
     verdicts: readonly (Verdict | Refusal)[],
   ): Promise<Uint8Array> {
-    const { signer, random } = this.#ports;
-    return sealAnswer(await this.#answer(opened, share, verdicts), opened.request.epk, signer, random);
+    const { signer } = this.#ports;
+    return sealAnswer(await this.#answer(opened, share, verdicts), opened.request.epk, signer);
   }
 
   /**

@@ -87,7 +87,7 @@ const request = signRequest(encoded, requester, [
   approveRequest(encoded, authority),
   approveRequest(encoded, steward),
 ]);
-const sealed = sealAnswer(answer, keys.publicKey, custodian, random);
+const sealed = sealAnswer(answer, keys.publicKey, custodian);
 
 describe('a changed byte never passes', () => {
   const messages: readonly [string, Uint8Array, (bytes: Uint8Array) => unknown][] = [

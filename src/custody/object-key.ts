@@ -9,7 +9,7 @@ import { type Signer, sha512 } from '../core/hash.ts';
 import { addressBytesMax, capabilityBytesMax, capabilityLinksMax } from '../core/limits.ts';
 import { fieldsOf } from '../envelope/fields.ts';
 import { readGroup } from '../envelope/label.ts';
-import { keyBytes, type RandomBytes } from '../envelope/primitives.ts';
+import { keyBytes } from '../envelope/primitives.ts';
 import { openWith, sealTo } from '../threshold/hpke.ts';
 import { type CapabilityLink, parseCapability } from './capability.ts';
 import { readSignedMap, signMap, verifyMessage } from './signed-map.ts';
@@ -84,14 +84,8 @@ export function openKeyRequest(message: Uint8Array): OpenedKeyRequest {
 }
 
 /** Seals one content key, 32 bytes that stay the caller's, and signs the answer. */
-export function sealObjectKey(
-  hash: Uint8Array,
-  key: Uint8Array,
-  epk: Uint8Array,
-  agent: Signer,
-  random: RandomBytes,
-): Uint8Array {
-  const { enc, ct } = sealTo(epk, infoOf(hash, agent.publicKey), noAad, key, random);
+export function sealObjectKey(hash: Uint8Array, key: Uint8Array, epk: Uint8Array, agent: Signer): Uint8Array {
+  const { enc, ct } = sealTo(epk, infoOf(hash, agent.publicKey), noAad, key);
   return signMap(answerDomain, { v: 1, reqHash: hash, enc, ct }, agent);
 }
 

@@ -70,7 +70,7 @@ function lie(group: TestGroup, i: number): void {
     const D = () => group.ristretto.base(group.ristretto.scalar.random(random));
     const results = asked.items.map(() => ({ granted: true, D: D() }) as const);
     const answer = { v: 1, reqHash: hash, i, shareGen: asked.shareGen, results, proof: random(64) } as const;
-    return sealAnswer(answer, asked.epk, liar.signer, random);
+    return sealAnswer(answer, asked.epk, liar.signer);
   };
 }
 
@@ -81,7 +81,7 @@ function forge(group: TestGroup, i: number, result: () => CustodyAnswer['results
     const results = asked.items.map(result);
     const proof = results.every(({ granted }) => granted) ? random(64) : null;
     const answer = { v: 1, reqHash: hash, i, shareGen: asked.shareGen, results, proof } as const;
-    return sealAnswer(answer, asked.epk, someSigner('on the way'), random);
+    return sealAnswer(answer, asked.epk, someSigner('on the way'));
   };
 }
 

@@ -234,9 +234,12 @@ export class TdecProvider implements KekProvider {
   async #group(): Promise<HashGroup> {
     const { group } = this.#options;
     if (group !== undefined) return group();
-    const { loadRistretto } = await import('../threshold/group-sodium.ts');
-    return loadRistretto();
+    this.#sodium ??= import('../threshold/group-sodium.ts');
+    return (await this.#sodium).loadRistretto();
   }
+
+  /** Imported by the first request; each import of its own takes as long as three signatures. */
+  #sodium: Promise<typeof import('../threshold/group-sodium.ts')> | undefined;
 
   /** Asks for the items `wanted` and puts the answers down; gives those for which newer records of the group may help. */
   async #round(

@@ -9,25 +9,29 @@ const info = utf8('what it is part of');
 const aad = utf8('what stands beside it');
 const message = utf8('a share of the key');
 
-test('opens for the holder of the key, and for nobody else', () => {
-  const { publicKey, secretKey } = generateKeyPair(randomBytes);
-  const { enc, ct } = sealTo(publicKey, info, aad, message, randomBytes);
-  assert.equal(ct.length, message.length + hpkeTagBytes);
-  assert.deepEqual(openWith(secretKey, enc, info, aad, ct), message);
-  const other = generateKeyPair(randomBytes);
-  for (const open of [
-    () => openWith(other.secretKey, enc, info, aad, ct),
-    () => openWith(secretKey, other.publicKey, info, aad, ct),
-    () => openWith(secretKey, enc, aad, aad, ct),
-    () => openWith(secretKey, enc, info, info, ct),
-    () => openWith(secretKey, enc, info, aad, ct.subarray(1)),
-    () => openWith(secretKey, enc, info, aad, new Uint8Array(hpkeTagBytes - 1)),
-    () => openWith(secretKey, enc.subarray(1), info, aad, ct),
-    () => openWith(secretKey, new Uint8Array(32), info, aad, ct),
-  ]) {
-    assert.throws(open, (error) => isHoldfastError(error, 'DECRYPT_FAILED'));
-  }
-});
+/** Whoever seals brings an ephemeral key, or has OpenSSL draw one. */
+const senders = [randomBytes, undefined];
+
+for (const random of senders)
+  test('opens for the holder of the key, and for nobody else', () => {
+    const { publicKey, secretKey } = generateKeyPair(randomBytes);
+    const { enc, ct } = sealTo(publicKey, info, aad, message, random);
+    assert.equal(ct.length, message.length + hpkeTagBytes);
+    assert.deepEqual(openWith(secretKey, enc, info, aad, ct), message);
+    const other = generateKeyPair(randomBytes);
+    for (const open of [
+      () => openWith(other.secretKey, enc, info, aad, ct),
+      () => openWith(secretKey, other.publicKey, info, aad, ct),
+      () => openWith(secretKey, enc, aad, aad, ct),
+      () => openWith(secretKey, enc, info, info, ct),
+      () => openWith(secretKey, enc, info, aad, ct.subarray(1)),
+      () => openWith(secretKey, enc, info, aad, new Uint8Array(hpkeTagBytes - 1)),
+      () => openWith(secretKey, enc.subarray(1), info, aad, ct),
+      () => openWith(secretKey, new Uint8Array(32), info, aad, ct),
+    ]) {
+      assert.throws(open, (error) => isHoldfastError(error, 'DECRYPT_FAILED'));
+    }
+  });
 
 test('errors are traced afterwards as they were before', (t) => {
   const { stackTraceLimit } = Error;
@@ -38,7 +42,7 @@ test('errors are traced afterwards as they were before', (t) => {
   const { publicKey, secretKey } = generateKeyPair(randomBytes);
   const { enc, ct } = sealTo(publicKey, info, aad, message, randomBytes);
   openWith(secretKey, enc, info, aad, ct);
-  assert.throws(() => sealTo(new Uint8Array(32), info, aad, message, randomBytes));
+  for (const random of senders) assert.throws(() => sealTo(new Uint8Array(32), info, aad, message, random));
   assert.equal(Error.stackTraceLimit, 17);
 });
 
@@ -71,6 +75,7 @@ test('the same message to the same key looks different each time; the seed of th
   const first = sealTo(publicKey, info, aad, message, random);
   assert.deepEqual(drawn, new Uint8Array(32));
   assert.notDeepEqual(first, sealTo(publicKey, info, aad, message, random));
+  assert.notDeepEqual(sealTo(publicKey, info, aad, message), sealTo(publicKey, info, aad, message));
 });
 
 test('does not seal to a key whose secret everybody knows, and opens nothing that was', () => {
@@ -83,10 +88,11 @@ test('does not seal to a key whose secret everybody knows, and opens nothing tha
     'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
   ];
   for (const pk of [...smallOrder.map((text) => Buffer.from(text, 'hex')), new Uint8Array(31)]) {
-    assert.throws(
-      () => sealTo(pk, info, aad, message, randomBytes),
-      (error) => isHoldfastError(error, 'ARGUMENT_INVALID'),
-    );
+    for (const random of senders)
+      assert.throws(
+        () => sealTo(pk, info, aad, message, random),
+        (error) => isHoldfastError(error, 'ARGUMENT_INVALID'),
+      );
     assert.throws(
       () => openWith(secretKey, pk, info, aad, new Uint8Array(32)),
       (error) => isHoldfastError(error, 'DECRYPT_FAILED'),
@@ -102,7 +108,11 @@ test('who is shown what was agreed on opens what the holder of the key opens, an
     assert.deepEqual(openWith(secretKey, enc, long, aad, ct), message);
     const shown = agreedWith(openerOf(secretKey), enc);
     assert.deepEqual(openAgreed(shown.slice(), publicKey, enc, long, aad, ct), message);
-    const other = sealTo(publicKey, long, aad, message, randomBytes);
+    const other = sealTo(publicKey, long, aad, message);
+    assert.deepEqual(
+      openAgreed(agreedWith(openerOf(secretKey), other.enc), publicKey, other.enc, long, aad, other.ct),
+      message,
+    );
     assert.throws(
       () => openAgreed(shown.slice(), publicKey, other.enc, long, aad, other.ct),
       (error) => isHoldfastError(error, 'DECRYPT_FAILED'),

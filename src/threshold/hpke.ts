@@ -14,6 +14,7 @@ import {
   createPublicKey,
   decapsulate,
   diffieHellman,
+  encapsulate,
   type KeyObject,
 } from 'node:crypto';
 import { asBuffer, concat, copied, unfilled, utf8 } from '../core/bytes.ts';
@@ -57,23 +58,21 @@ export function openerOf(secretKey: Uint8Array): HpkeOpener {
 }
 
 /**
- * Seals one message to whoever holds the secret key of `pk`. Throws ARGUMENT_INVALID when `pk` is no usable
- * X25519 public key.
+ * Seals one message to whoever holds the secret key of `pk`. The ephemeral key is 32 bytes of `random`; without it
+ * OpenSSL draws one and does the whole KEM in one call, which takes half as long. Throws ARGUMENT_INVALID when `pk` is
+ * no usable X25519 public key.
  */
 export function sealTo(
   pk: Uint8Array,
   info: Uint8Array,
   aad: Uint8Array,
   plaintext: Uint8Array,
-  random: RandomBytes,
+  random?: RandomBytes,
 ): HpkeSealed {
-  const seed = random(hpkeKeyBytes);
-  const ephemeral = importSecretKey(seed);
-  seed.fill(0);
-  const enc = publicKeyOf(ephemeral);
-  const dh = agree(ephemeral, pk);
-  if (dh === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'an X25519 public key expected');
-  const { key, nonce } = keySchedule(sharedSecretOf(dh, enc, pk), info);
+  const agreed = random === undefined ? encapsulatedTo(pk) : agreedBy(random, pk);
+  if (agreed === undefined) throw new HoldfastError('ARGUMENT_INVALID', 'an X25519 public key expected');
+  const { enc, shared } = agreed;
+  const { key, nonce } = keySchedule(shared, info);
   const cipher = createCipheriv('aes-256-gcm', takeKey(key), nonce).setAAD(aad);
   const body = cipher.update(plaintext);
   cipher.final();
@@ -232,6 +231,31 @@ function writePadded(to: Uint8Array, key: Uint8Array, pad: number): number {
   return blockBytes;
 }
 
+/** What the KEM gives the sender (RFC 9180 4.1): the ephemeral public key and the shared secret. */
+interface Encapsulated {
+  readonly enc: Uint8Array;
+  readonly shared: Uint8Array;
+}
+
+function agreedBy(random: RandomBytes, pk: Uint8Array): Encapsulated | undefined {
+  const seed = random(hpkeKeyBytes);
+  const ephemeral = importSecretKey(seed);
+  seed.fill(0);
+  const enc = publicKeyOf(ephemeral);
+  const dh = agree(ephemeral, pk);
+  return dh && { enc, shared: sharedSecretOf(dh, enc, pk) };
+}
+
+function encapsulatedTo(pk: Uint8Array): Encapsulated | undefined {
+  if (pk.length !== hpkeKeyBytes) return undefined;
+  try {
+    const { sharedKey, ciphertext } = encapsulate(untraced(() => createPublicKey(rawPublicKey(pk))));
+    return { enc: new Uint8Array(ciphertext), shared: sharedKey };
+  } catch {
+    return undefined;
+  }
+}
+
 function importSecretKey(bytes: Uint8Array): KeyObject {
   assert(bytes.length === hpkeKeyBytes, 'secret key: 32 bytes');
   return untraced(() =>
@@ -250,11 +274,17 @@ function publicKeyOf(secret: KeyObject): Uint8Array {
 function agree(secret: KeyObject, bytes: Uint8Array): Uint8Array | undefined {
   if (bytes.length !== hpkeKeyBytes) return undefined;
   try {
-    const key = { key: asBuffer(bytes), format: 'raw-public', asymmetricKeyType: 'x25519' } as const;
-    return diffieHellman({ privateKey: secret, publicKey: untraced(() => createPublicKey(key)) });
+    return diffieHellman({
+      privateKey: secret,
+      publicKey: untraced(() => createPublicKey(rawPublicKey(bytes))),
+    });
   } catch {
     return undefined;
   }
+}
+
+function rawPublicKey(bytes: Uint8Array) {
+  return { key: asBuffer(bytes), format: 'raw-public', asymmetricKeyType: 'x25519' } as const;
 }
 
 /**

@@ -83,7 +83,6 @@ export function answerWith(
       },
       request.epk,
       world.site(peer).signer,
-      random,
     );
   };
 }
