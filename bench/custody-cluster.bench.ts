@@ -40,7 +40,6 @@ async function overProcesses(): Promise<void> {
     nodes: 3,
     zones: 3,
     custodians: 5,
-    settings: {},
   });
   while ((await statusOf(cluster)).key === null) await new Promise((resolve) => setTimeout(resolve, 200));
   const door = { url: cluster.url, token: await cluster.token() };
