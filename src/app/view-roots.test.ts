@@ -9,10 +9,13 @@ import { MemoryLog } from '../beacon/memory.ts';
 import { rowKey } from '../beacon/rows.ts';
 import { BeaconView } from '../beacon/view.ts';
 import { MemoryKv } from '../beacon/view-memory.ts';
+import type { BeatFrame } from '../backbeat/beat.ts';
+import type { Beat, Tempo, TempoView } from '../backbeat/tempo.ts';
+import { minute } from '../core/clock.ts';
 import type { RpcClient } from '../core/rpc.ts';
 import { utf8 } from '../core/bytes.ts';
 import { systemClock } from './member.ts';
-import { ViewComparer, ViewRoots } from './view-roots.ts';
+import { type ComparerPorts, ViewComparer, ViewRoots } from './view-roots.ts';
 
 const bk = someId('bk');
 
@@ -92,6 +95,21 @@ it('waits no longer for a view when it is to end', { timeout: 10_000 }, async ()
   assert.equal(comparer.report(), undefined);
 });
 
+it('waits until there is something to compare', async () => {
+  await using site = await Site.make(['steward', 'door-1']);
+  const tempo = new HandTempo();
+  await using comparer = ViewComparer.start(site.ports, tempo);
+  await tempo.bars(3);
+  await delay(300);
+  assert.equal(comparer.report(), undefined);
+  await site.append(3);
+  await site.caughtUp();
+  await tempo.bars(1);
+  while (comparer.report() === undefined) await delay(10);
+  assert.deepEqual(comparer.report()?.equal, ['steward', 'door-1']);
+  assert.equal(comparer.report()?.revision, 3);
+});
+
 it('is for stewards', async () => {
   await using site = await Site.make(['steward', 'door-1']);
   site.asker = 'node-1';
@@ -99,12 +117,39 @@ it('is for stewards', async () => {
   assert.match(site.comparer.report()?.unknown[0]?.reason ?? '', /not for node-1/);
 });
 
+/** Bars of one beat, when they are asked for. */
+class HandTempo implements Tempo {
+  #listener: (beat: Beat) => void = () => undefined;
+  #index = 0;
+
+  current(): TempoView {
+    return { state: 'locked', beat: undefined, intervalMs: beatMs, since: 0 };
+  }
+
+  onBeat(listener: (beat: Beat) => void): () => void {
+    this.#listener = listener;
+    return () => undefined;
+  }
+
+  async bars(count: number): Promise<void> {
+    for (let bar = 0; bar < count; bar++) {
+      await delay(beatMs + 10);
+      const sequence = ++this.#index;
+      const frame = { beat_index: sequence, tempo_bpm: minute / beatMs } as BeatFrame;
+      this.#listener({ sequence, frame, source: 'pulse', downbeat: true });
+    }
+  }
+}
+
+const beatMs = 60;
+
 /** Views of one log in this process. The first member compares. */
 class Site implements AsyncDisposable {
   readonly log = new MemoryLog();
   readonly proven: string[] = [];
   readonly away = new Set<string>();
   readonly comparer: ViewComparer;
+  readonly ports: ComparerPorts;
   asker = 'steward';
   readonly #stop = new AbortController();
   readonly #kvs: ReadonlyMap<string, MemoryKv>;
@@ -139,14 +184,15 @@ class Site implements AsyncDisposable {
     const [own, ...others] = offers;
     assert(own !== undefined);
     const paceMs = 50;
-    this.comparer = new ViewComparer({
+    this.ports = {
       rpc,
       name: own.name,
       own: own.offer,
       others: () => others,
       clock: systemClock,
       paceMs,
-    });
+    };
+    this.comparer = new ViewComparer(this.ports);
   }
 
   static async make(names: readonly string[]): Promise<Site> {

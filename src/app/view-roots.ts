@@ -141,7 +141,7 @@ export class ViewRoots {
   }
 }
 
-/** Compares now and then, from the first bar on. */
+/** Compares now and then, from the first bar with something in the view on. */
 export class ViewComparer implements AsyncDisposable {
   readonly #ports: ComparerPorts;
   readonly #stop = new AbortController();
@@ -193,8 +193,9 @@ export class ViewComparer implements AsyncDisposable {
       beats = moveClock(beats, beat, clock.monotonic());
       const now = { beats: beats.beats, bars: beats.bars, at: clock.now() };
       const job = this.#isSettled ? compareJob : againJob;
-      // Not at the very start: views are catching up.
-      if (beats.bars > 0 && due(job, this.#facts, now) !== undefined) this.#work = this.#runDue(now);
+      // Not at the very start: views are catching up, and of empty ones the report would say nothing for a day.
+      const isBegun = beats.bars > 0 && this.#ports.own.revision > 0;
+      if (isBegun && due(job, this.#facts, now) !== undefined) this.#work = this.#runDue(now);
     });
   }
 
