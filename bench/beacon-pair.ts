@@ -3,19 +3,21 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { RemoteLog } from '../src/beacon/remote.ts';
-import { BeaconView } from '../src/beacon/view.ts';
-import { LevelKv } from '../src/beacon/view-level.ts';
+import { daemonCommand } from '../src/local/child.ts';
 import { type NodePeer, startPeer } from '../src/node/peer.ts';
-import {
-  freePorts,
-  testIdentities,
-  testMember,
-  testMembership,
-  untilConnected,
-} from '../test/support/peers.ts';
-import type { Usage } from './beacon-giver.child.ts';
-import { seconds } from './measure.ts';
+import { freePorts, testIdentities, testMember, testMembership } from '../test/support/peers.ts';
+import type { Taken } from './beacon-taker.child.ts';
+
+/** Processor time of a process, and of its main thread. */
+export interface Usage {
+  readonly all: NodeJS.CpuUsage;
+  readonly main: NodeJS.CpuUsage;
+}
+
+/** Of this process, since `before` or its beginning. */
+export function usage(before?: Usage): Usage {
+  return { all: process.cpuUsage(before?.all), main: process.threadCpuUsage(before?.main) };
+}
 
 /** Peer number `index` of two that know each other, and the name of the other one. */
 export async function pairedPeer(
@@ -34,56 +36,51 @@ export async function pairedPeer(
 
 /** `log` and `view`: directories of `count` entries, which nobody has open. The copy goes to `copied`. */
 export async function benchCopy(log: string, view: string, copied: string, count: number): Promise<void> {
-  const [giverPort = 0, takerPort = 0] = await freePorts(2);
-  const path = join(import.meta.dirname, 'beacon-giver.child.ts');
-  const giver = fork(path, [log, view, String(giverPort), String(takerPort)]);
-  const { peer, other } = await pairedPeer(1, [giverPort, takerPort]);
+  const ports = (await freePorts(2)).map(String);
+  const giver = child('beacon-giver', [log, view, ...ports]);
+  const given = await answerOf<Usage>(giver);
+  const taker = child('beacon-taker', [copied, String(count), ...ports.toReversed()]);
   try {
-    await once(giver, 'message');
-    await untilConnected(peer, 1);
-    await using taker = await BeaconView.open(await LevelKv.open(copied), {
-      signatures: 'after',
-      snapshotFrom: 1,
-    });
-    await benchTaker(taker, new RemoteLog(peer.rpc, () => other), giver, count);
+    await answerOf<'ready'>(taker);
+    taker.send('begin');
+    const taken = await answerOf<Taken>(taker);
+    giver.send('usage');
+    report(taken, given, await answerOf<Usage>(giver), count);
+    taker.send('end');
+    await once(taker, 'exit');
   } finally {
-    giver.kill('SIGKILL');
-    await peer[Symbol.asyncDispose]();
+    for (const each of [giver, taker]) each.kill('SIGKILL');
   }
 }
 
-async function benchTaker(
-  view: BeaconView,
-  log: RemoteLog,
-  giver: ChildProcess,
-  count: number,
-): Promise<void> {
-  const given = await usageOf(giver);
-  const all = process.cpuUsage();
-  const main = process.threadCpuUsage();
-  const begun = performance.now();
-  const stop = new AbortController();
-  const following = view.follow(log, stop.signal);
-  await view.waitFor(count, AbortSignal.timeout(3_600_000));
-  const took = seconds(begun);
-  const micros = ({ user, system }: NodeJS.CpuUsage): string => ((user + system) / count).toFixed(1);
-  const mine = [process.cpuUsage(all), process.threadCpuUsage(main)].map(micros);
-  const after = await usageOf(giver);
-  const theirs = [minus(after.all, given.all), minus(after.main, given.main)].map(micros);
-  if (!view.isCopied) throw new Error('the rows were not taken: the log was folded instead');
-  console.log(
-    `blank view, by a snapshot of another process: ${count} entries in ${took} s; processor time of each entry ` +
-      `${mine[0]} µs where it is taken (${mine[1]} on the main thread), ${theirs[0]} µs where it is given ` +
-      `(${theirs[1]})`,
-  );
-  stop.abort();
-  await following;
+/** With the flags that a process of a cluster has. */
+function child(name: string, args: readonly string[]): ChildProcess {
+  const execArgv = daemonCommand('').filter((word) => word.startsWith('--'));
+  return fork(join(import.meta.dirname, `${name}.child.ts`), args, { execArgv });
 }
 
-async function usageOf(giver: ChildProcess): Promise<Usage> {
-  giver.send('usage');
-  const [usage] = await once(giver, 'message');
-  return usage as Usage;
+async function answerOf<Answer>(asked: ChildProcess): Promise<Answer> {
+  const ended = once(asked, 'exit').then((): never => {
+    throw new Error('a process of the benchmark ended');
+  });
+  const [answer] = await Promise.race([once(asked, 'message'), ended]);
+  return answer;
+}
+
+function report(
+  { tookMs, used, residentMiB, isCopied }: Taken,
+  given: Usage,
+  after: Usage,
+  count: number,
+): void {
+  if (!isCopied) throw new Error('the rows were not taken: the log was folded instead');
+  const micros = ({ user, system }: NodeJS.CpuUsage): string => ((user + system) / count).toFixed(1);
+  const [all, main] = [minus(after.all, given.all), minus(after.main, given.main)];
+  console.log(
+    `blank view, by a snapshot of another process: ${count} entries in ${(tookMs / 1000).toFixed(1)} s; processor time ` +
+      `of each entry ${micros(used.all)} µs where it is taken (${micros(used.main)} on the main thread), ` +
+      `${micros(all)} µs where it is given (${micros(main)}); resident where it is taken ${residentMiB} MiB at most`,
+  );
 }
 
 function minus(a: NodeJS.CpuUsage, b: NodeJS.CpuUsage): NodeJS.CpuUsage {

@@ -11,7 +11,8 @@ import {
   trailerBytes,
 } from './level-format.ts';
 import { compareBytes, KeptKey, type KeyPlace, viewOf } from './level-keys.ts';
-import { firstKeyOf, tailBytes } from './level-rows.ts';
+import { firstKeyOf } from './level-rows.ts';
+import { tailBytes } from './level-walk-place.ts';
 import { unsnap } from './snappy.ts';
 
 /** A table that can be read. */
@@ -69,7 +70,7 @@ export class BlockCursor {
     const { keyAt = 0, keyEnd = 0 } = this.#at ?? {};
     // An index has for each block a key that none in it is behind.
     const end = keyEnd - tailBytes;
-    return end > keyAt && compareBytes(this.#index, keyAt, end, memory, from, to, 0) < 0;
+    return end > keyAt && compareBytes(this.#index, keyAt, end, memory, from, to) < 0;
   }
 
   /** The next block, if it has been read; else false, and `load` goes on. */

@@ -3,9 +3,8 @@
 // For each 2 KiB of a table, the keys of the blocks that begin in it, as bits at places that their hashes name
 // (util/bloom.cc and table/filter_block.cc of google/leveldb).
 
-/** Bits of a filter per key, and how many of them a key sets: LevelDB's binding asks for these. */
-const bitsPerKey = 10;
-const probes = 6;
+import { filterOf } from './level-walk.ts';
+
 /** Each filter is for the blocks that begin in so many bytes of the table. */
 const filterRangeBytes = 2048;
 const filterRangeLog = 11;
@@ -18,7 +17,7 @@ export class Filter {
   #offsets: number[] = [];
   #sizeBytes = 0;
 
-  /** Keys of the block that ends next, by their hashes (`hashOf`). */
+  /** Keys of the block that ends next, by their hashes. */
   add(hashes: Int32Array): void {
     const count = this.#count + hashes.length;
     if (count > this.#hashes.length) {
@@ -56,34 +55,4 @@ export class Filter {
     this.#sizeBytes += filter.length;
     this.#count = 0;
   }
-}
-
-function filterOf(hashes: Int32Array): Uint8Array {
-  const bytesCount = Math.ceil(Math.max(64, hashes.length * bitsPerKey) / 8);
-  const filter = new Uint8Array(bytesCount + 1);
-  filter[bytesCount] = probes;
-  const bits = 8 * bytesCount;
-  for (const first of hashes) {
-    const step = (first >>> 17) | (first << 15);
-    for (let probe = 0, hash = first; probe < probes; probe++, hash = (hash + step) | 0) {
-      const bit = (hash >>> 0) % bits;
-      filter[bit >>> 3] = (filter[bit >>> 3] ?? 0) | (1 << (bit & 7));
-    }
-  }
-  return filter;
-}
-
-/** LevelDB's hash of the key from `from` to `to` (util/hash.cc), with the seed of its filters. */
-export function hashOf(bytes: DataView, from: number, to: number): number {
-  const factor = 0xc6a4a793;
-  let hash = 0xbc9f1d34 ^ Math.imul(to - from, factor);
-  let at = from;
-  for (; at + 4 <= to; at += 4) {
-    hash = Math.imul(hash + bytes.getInt32(at, true), factor);
-    hash ^= hash >>> 16;
-  }
-  if (at === to) return hash;
-  for (let rest = to - 1; rest >= at; rest--) hash += bytes.getUint8(rest) << (8 * (rest - at));
-  hash = Math.imul(hash, factor);
-  return hash ^ (hash >>> 24);
 }

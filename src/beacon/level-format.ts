@@ -57,7 +57,7 @@ function findTableProblem(table: Uint8Array): string | undefined {
 }
 
 /** Throws RangeError when the checksum of a block does not hold. */
-export function checkBlock(table: Uint8Array, { offset, sizeBytes }: Handle): void {
+function checkBlock(table: Uint8Array, { offset, sizeBytes }: Handle): void {
   const end = offset + sizeBytes + 1;
   if (end + 4 > table.length) throw new RangeError(`has a block beyond its end at ${offset}`);
   const stored = unmask(asBuffer(table).readUInt32LE(end));

@@ -1,9 +1,6 @@
 // Keys where they lie in memory, compared and moved without making anything: of a snapshot that is walked (level-rows.ts)
 // there are a dozen for each entry of the log.
 
-/** So many bytes more than it is to move `moveBytes` may read and write. */
-export const moveSlackBytes = 8;
-
 /** A key without LevelDB's tail: where it is. */
 export interface KeyPlace {
   readonly memory: DataView;
@@ -26,10 +23,10 @@ export class KeptKey implements KeyPlace {
 
 /** Below 0 when `a` comes before `b`. */
 export function compareKeys(a: KeyPlace, b: KeyPlace): number {
-  return compareBytes(a.memory, a.from, a.to, b.memory, b.from, b.to, 0);
+  return compareBytes(a.memory, a.from, a.to, b.memory, b.from, b.to);
 }
 
-/** Below 0 when what is from `aFrom` to `aTo` in `a` comes before that in `b`. So many bytes of both are `common`. */
+/** Below 0 when what is from `aFrom` to `aTo` in `a` comes before that in `b`. */
 export function compareBytes(
   a: DataView,
   aFrom: number,
@@ -37,10 +34,9 @@ export function compareBytes(
   b: DataView,
   bFrom: number,
   bTo: number,
-  common: number,
 ): number {
   const end = Math.min(aTo - aFrom, bTo - bFrom);
-  let at = Math.min(common, end);
+  let at = 0;
   for (; at + 4 <= end; at += 4) {
     const difference = a.getUint32(aFrom + at) - b.getUint32(bFrom + at);
     if (difference !== 0) return difference;
@@ -50,12 +46,6 @@ export function compareBytes(
     if (difference !== 0) return difference;
   }
   return aTo - aFrom - (bTo - bFrom);
-}
-
-/** Moves a few bytes, eight at a time: sooner done than by a call that moves many. V8 makes no BigInt of them. */
-export function moveBytes(source: DataView, from: number, target: DataView, to: number, count: number): void {
-  for (let at = 0; at < count; at += 8)
-    target.setBigInt64(to + at, source.getBigInt64(from + at, true), true);
 }
 
 export function viewOf(bytes: Uint8Array): DataView {

@@ -19,7 +19,8 @@ import { crc32c } from '../core/crc32c.ts';
 import { utf8 } from '../core/bytes.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import { masked, trailerBytes } from './level-format.ts';
-import { BlockOpener, keyBytesMax, RunRows } from './level-rows.ts';
+import { openBlockOf, RunRows } from './level-rows.ts';
+import { keyBytesMax } from './level-walk-place.ts';
 import { Sweep } from './level-sweep.ts';
 import { numbers, sealBlock } from './level-tables.ts';
 import { blockBytesMax, PageReader, runsMax, snapshotForm } from './snapshot.ts';
@@ -114,13 +115,13 @@ for (const [name, bytes] of [
 ] as const)
   it(`says of ${bytes.length} bytes that they are a block ${name}`, () => {
     assert.throws(
-      () => new BlockOpener().open(bytes),
+      () => openBlockOf(bytes),
       (error) => error instanceof RangeError && error.message.includes(`a block ${name}`),
     );
   });
 
 it('decompresses as much as a block may have', () => {
-  assert.throws(() => new BlockOpener().open(sealedAs(bomb(blockBytesMax), 1)), /first row/);
+  assert.throws(() => openBlockOf(sealedAs(bomb(blockBytesMax), 1)), /first row/);
 });
 
 const [a = good, b = good, c = good] = ['a', 'b', 'c'].map((key) => blocksOfRows([[key, value, 5]])[0]);

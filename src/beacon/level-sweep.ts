@@ -6,7 +6,7 @@
 // in the order of their first keys: when one comes, all rows in front of it are there.
 
 import { compareKeys, KeptKey, type KeyPlace } from './level-keys.ts';
-import { BlockOpener, RunRows, type WalkedBlock } from './level-rows.ts';
+import { openBlockOf, RunRows, type WalkedBlock } from './level-rows.ts';
 
 /** Whoever writes to the store counts on from the highest number. */
 const sequenceLimit = 2 ** 47;
@@ -21,7 +21,6 @@ export class Sweep {
   readonly #runs: readonly Run[];
   /** Runs that have rows to be met, in the order of those; of one key, the newer run first. */
   readonly #waiting: Run[] = [];
-  readonly #opener = new BlockOpener();
   /** The first key of the last block. */
   readonly #reached = new KeptKey();
 
@@ -42,7 +41,7 @@ export class Sweep {
   add(index: number, bytes: Uint8Array): WalkedBlock {
     const run = this.#runs[index];
     if (run === undefined) throw new RangeError('has a block of no run');
-    const { plain, firstKey } = this.#opener.open(bytes);
+    const { plain, firstKey } = openBlockOf(bytes);
     if (compareKeys(firstKey, this.#reached) < 0) throw new RangeError('has blocks that are not in order');
     this.#meet(firstKey);
     this.#reached.keep(firstKey);

@@ -8,7 +8,8 @@ import { asBuffer, unfilled } from '../core/bytes.ts';
 import { crc32c } from '../core/crc32c.ts';
 import { Filter } from './level-filter.ts';
 import { footerBytes, magic, masked, trailerBytes } from './level-format.ts';
-import { tailBytes, type WalkedBlock } from './level-rows.ts';
+import type { WalkedBlock } from './level-rows.ts';
+import { tailBytes } from './level-walk-place.ts';
 
 /** LevelDB's own size of a block. */
 const blockBytes = 4096;

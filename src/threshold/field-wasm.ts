@@ -11,13 +11,22 @@
 //
 // FOR PUBLIC VALUES ONLY. Nothing here hides what it works on, and nothing is zeroed.
 
+import {
+  type ValueType,
+  wasmExports,
+  type WasmFunction,
+  wasmMemory,
+  type WasmMemory,
+  wasmPageBytes,
+} from '../core/wasm.ts';
+
 /** Of a pair of elements: limb i of the first at 8·i, of the second at 8·i + 4. */
 export const elementBytes = 80;
 export const pointSpan = 4 * elementBytes;
 
 /** Functions of the module: all take addresses of pairs in its memory; results may take the place of operands. */
 export interface FieldModule {
-  readonly memory: Memory;
+  readonly memory: WasmMemory;
   /** out = a·b; a may be a sum of four elements, b of three */
   readonly mul: (out: number, a: number, b: number) => void;
   /** out = a^(2^count), count ≥ 1; a may be a sum of three elements */
@@ -39,27 +48,10 @@ export const reservedBytes = 1024;
 /** Address of the pair 2d, 2d. */
 export const twiceD = 0;
 
-interface Memory {
-  readonly buffer: ArrayBuffer;
-  /** Makes `buffer` a new one. */
-  grow(pages: number): number;
-}
-
-/** As much of it as is used here: the types of the engine's own globals are not among ours. */
-declare const WebAssembly: {
-  readonly Memory: new (size: { readonly initial: number }) => Memory;
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (
-    module: object,
-    imports: { readonly env: { readonly memory: Memory } },
-  ) => { readonly exports: Omit<FieldModule, 'memory'> };
-};
-
 /** @param pages of 64 KiB */
 export function makeFieldModule(pages: number): FieldModule {
-  const memory = new WebAssembly.Memory({ initial: pages });
-  const module = new WebAssembly.Module(new Uint8Array(moduleBytes()));
-  return { memory, ...new WebAssembly.Instance(module, { env: { memory } }).exports };
+  const memory = wasmMemory(pages * wasmPageBytes);
+  return { memory, ...wasmExports<Omit<FieldModule, 'memory'>>(memory, moduleFunctions()) };
 }
 
 // The module
@@ -96,8 +88,6 @@ const vectorOp = {
   /** Products, of 64 bits, of the first two lanes of 32. */
   products: 0xdc,
 } as const;
-const [typeI32, typeV128] = [0x7f, 0x7b];
-
 interface Body {
   readonly params: number;
   readonly vectors: number;
@@ -108,10 +98,7 @@ const functions = ['mul', 'squares', 'add', 'subtract', 'double', 'doubleOnly', 
 const mulIndex = 0;
 const squaresIndex = 1;
 
-/** `\0asm`, version 1. */
-const magic = [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00];
-
-function moduleBytes(): number[] {
+function moduleFunctions(): WasmFunction[] {
   const bodies: Record<(typeof functions)[number], Body> = {
     mul: mulBody(),
     squares: squaresBody(),
@@ -121,20 +108,10 @@ function moduleBytes(): number[] {
     doubleOnly: doubleBody(false),
     prepare: prepareBody(),
   };
-  const paramCounts = functions.map((name) => bodies[name].params);
-  return [
-    ...magic,
-    ...section(1, vector(paramCounts.map((count) => [0x60, ...vector(times(count, [typeI32])), 0x00]))),
-    ...section(2, vector([[...name('env'), ...name('memory'), 0x02, 0x00, 0x01]])),
-    ...section(3, vector(functions.map((_, at) => unsigned(at)))),
-    ...section(7, vector(functions.map((each, at) => [...name(each), 0x00, ...unsigned(at)]))),
-    ...section(10, vector(functions.map((each) => sized(coded(bodies[each]))))),
-  ];
-}
-
-function coded({ vectors, code }: Body): number[] {
-  const locals = vectors === 0 ? [] : [[...unsigned(vectors), typeV128]];
-  return [...vector(locals), ...code, op.end];
+  return functions.map((name) => {
+    const { params, vectors, code } = bodies[name];
+    return { name, params: times(params, 'i32'), locals: times(vectors, 'v128'), body: code };
+  });
 }
 
 /** Locals of both multiplications behind their three parameters. */
@@ -418,24 +395,8 @@ function const32(value: number): number[] {
   return [op.const32, ...signed(value)];
 }
 
-function section(id: number, content: readonly number[]): number[] {
-  return [id, ...sized(content)];
-}
-
-function sized(content: readonly number[]): number[] {
-  return [...unsigned(content.length), ...content];
-}
-
-function vector(items: readonly (readonly number[])[]): number[] {
-  return [...unsigned(items.length), ...items.flat()];
-}
-
-function name(text: string): number[] {
-  return sized([...Buffer.from(text)]);
-}
-
-function times(count: number, what: readonly number[]): (readonly number[])[] {
-  return Array.from({ length: count }, () => what);
+function times(count: number, type: ValueType): ValueType[] {
+  return Array.from({ length: count }, () => type);
 }
 
 /** LEB128 of a number from 0. */
