@@ -3,13 +3,12 @@
 import { readFile } from 'node:fs/promises';
 import type { DoorClient } from '../client/door-client.ts';
 import { HoldfastError } from '../core/errors.ts';
-import type { ColdPartials, ColdTask } from '../custody/cold-share.ts';
 import type { CustodyDirectory } from '../custody/directory.ts';
-import type { DrilledExport, DrillReport, FoundExport } from '../custody/drill.ts';
+import type { DrilledExport, DrillReport, FoundExport, OpenExport } from '../custody/drill.ts';
 import { random } from '../custody/random.ts';
 import { parseShareFile } from '../custody/share-file.ts';
 import { fileError } from '../files/whole.ts';
-import { useInProcess } from './cold-process.ts';
+import { ColdProcess } from './cold-process.ts';
 import type { Command, Context } from './command.ts';
 import { believed } from './custody-believed.ts';
 import { type Paint, table } from './screen.ts';
@@ -26,8 +25,8 @@ export const exportOptions = {
 export interface TriedExports {
   readonly directory: CustodyDirectory;
   readonly exports: readonly FoundExport[];
-  /** Uses one of them in a process of its own. */
-  readonly use: (found: FoundExport, task: ColdTask) => Promise<ColdPartials>;
+  /** Opens one of them in a process of its own. */
+  readonly open: OpenExport;
   readonly report: DrillReport;
   /** As `drillExit`. */
   readonly exit: 0 | 1 | 5;
@@ -47,21 +46,21 @@ export async function triedExports(context: Context, door: DoorClient): Promise<
     door.custodyStatus({ signal }),
   ]);
   const found = files.flat();
-  const use = ({ from, message }: FoundExport, task: ColdTask): Promise<ColdPartials> => {
+  const open: OpenExport = ({ from, message }, opening) => {
     const secret = found.find((each) => each.from === from && each.message === message)?.secretPath;
-    if (!json && task.purpose === 'drill') screen.say(`trying ${from}`);
-    return useInProcess(mainPath, task, secret ?? '', signal);
+    if (!json && opening.purpose === 'drill') screen.say(`trying ${from}`);
+    return ColdProcess.open(mainPath, opening, secret ?? '', signal);
   };
   const report = await drill({
     cg: directory.cg,
     versions: servingVersions(directory),
     exports: found,
     nameOf: (peer) => custodians.find((each) => each.peer === peer)?.name ?? peer,
-    use,
+    open,
     random,
     beat,
   });
-  return { directory, exports: found, use, report, exit: drillExit(report) };
+  return { directory, exports: found, open, report, exit: drillExit(report) };
 }
 
 /** Versions of the key that open documents, oldest first. */

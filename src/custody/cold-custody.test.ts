@@ -4,12 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { groups, random } from '../../test/support/ceremony-world.ts';
+import { openHere } from '../../test/support/cold-shares.ts';
 import { RotationWorld } from '../../test/support/rotation-world.ts';
+import { encodeLabel, parseLabel } from '../envelope/label.ts';
 import type { BranchKeyBody } from '../envelope/records.ts';
 import { generateKeyPair } from '../threshold/hpke.ts';
 import { ColdCustody } from './cold-custody.ts';
-import { type ColdTask, useColdShare } from './cold-share.ts';
-import type { FoundExport } from './drill.ts';
+import type { ColdTask } from './cold-share.ts';
+import type { FoundExport, OpenExport } from './drill.ts';
 import { exportShares } from './export-shares.ts';
 import { beatAt } from './freshness.ts';
 import type { Unwrapped } from './provider.ts';
@@ -30,19 +32,40 @@ after(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-test('t shares of the safe open what is stored, from t processes that give partial decryptions only', async () => {
-  const exports = await taken();
+test('t shares of the safe open what is stored: each is opened once, and gives partial decryptions page after page', async () => {
   const tasks: ColdTask[] = [];
-  const custody = custodyOf(exports, async (found, task) => {
-    tasks.push(task);
-    return use(found, task);
-  });
-  await assertAllOpen(custody);
+  const counted = counting(
+    openHere(safe.secretKey, (_, task, use) => {
+      tasks.push(task);
+      return use(task);
+    }),
+  );
+  const custody = custodyOf(await taken(), counted.open);
+  for (const _ of [1, 2, 3]) await assertAllOpen(custody);
   assert.deepEqual(
     tasks.map(({ items }) => items.length),
-    [world.known.length, world.known.length],
+    Array.from({ length: 6 }, () => world.known.length),
   );
+  assert.equal(new Set(tasks.map(({ nonce }) => String(nonce))).size, 6);
+  assert.deepEqual([counted.opened.length, counted.closed.length], [2, 0]);
   await assert.rejects(custody.createKey(), { code: 'KEY_UNAVAILABLE' });
+  await custody[Symbol.asyncDispose]();
+  assert.deepEqual(counted.closed, counted.opened);
+});
+
+test('pages that are asked for at once are done one after the other, by the same processes', async () => {
+  let [under, most] = [0, 0];
+  const counted = counting(
+    openHere(safe.secretKey, async (_, task, use) => {
+      most = Math.max(most, ++under);
+      await new Promise((resolve) => setImmediate(resolve));
+      under--;
+      return use(task);
+    }),
+  );
+  await using custody = custodyOf(await taken(), counted.open);
+  await Promise.all([1, 2, 3].map(() => assertAllOpen(custody)));
+  assert.deepEqual([counted.opened.length, most], [2, 2]);
 });
 
 test('fewer than t open nothing, and it is said what is wrong with each', async () => {
@@ -55,23 +78,68 @@ test('fewer than t open nothing, and it is said what is wrong with each', async 
     custodyOf([one, { ...one, from: 'twin' }]).unwrap(records),
     /1 of 2 .*twin: .*is here already/,
   );
-  const broken = custodyOf(exports, async (found, task) => {
-    if (found !== exports[2]) throw new Error('the paper is wet');
-    return use(found, task);
-  });
+  const counted = counting(
+    openHere(safe.secretKey, (found, task, use) => {
+      if (found !== exports[2]) throw new Error('the paper is wet');
+      return use(task);
+    }),
+  );
+  await using broken = custodyOf(exports, counted.open);
+  await assert.rejects(broken.unwrap(records), /1 of 2 .*the paper is wet.*the paper is wet/);
+  assert.equal(counted.closed.length, 2);
+  // Who asks again tries again.
   await assert.rejects(broken.unwrap(records), /1 of 2 .*the paper is wet.*the paper is wet/);
 });
 
-test('a share that gives false parts is passed over, and another one takes its place', async () => {
+test('a share that gives false parts is passed over, closed and not asked again, and another one takes its place', async () => {
   const exports = await taken();
-  const lying = (how: (task: ColdTask) => ColdTask) =>
-    custodyOf(exports, async (found, task) => {
-      const given = await use(found, found === exports[0] ? how(task) : task);
-      return given;
-    });
-  await assertAllOpen(lying((task) => ({ ...task, items: task.items.toReversed() })));
-  await assertAllOpen(lying((task) => ({ ...task, items: task.items.slice(1) })));
-  await assertAllOpen(lying((task) => ({ ...task, nonce: random(32) })));
+  for (const how of [
+    (task: ColdTask) => ({ ...task, items: task.items.toReversed() }),
+    (task: ColdTask) => ({ ...task, items: task.items.slice(1) }),
+    (task: ColdTask) => ({ ...task, nonce: random(32) }),
+  ]) {
+    let pages = 0;
+    const counted = counting(
+      openHere(safe.secretKey, (found, task, use) =>
+        found === exports[0] && ++pages === 2 ? use(how(task)) : use(task),
+      ),
+    );
+    await using custody = custodyOf(exports, counted.open);
+    for (const _ of [1, 2, 3]) await assertAllOpen(custody);
+    assert.deepEqual([pages, counted.opened.length], [2, 3]);
+    assert.deepEqual(counted.closed, [exports[0]]);
+  }
+});
+
+test('a share whose process died is opened again', async () => {
+  const exports = await taken();
+  let pages = 0;
+  const counted = counting(
+    openHere(safe.secretKey, (found, task, use) => {
+      if (found === exports[0] && ++pages === 2) throw new Error('killed');
+      return use(task);
+    }),
+  );
+  await using custody = custodyOf(exports.slice(0, 2), counted.open);
+  for (const _ of [1, 2, 3]) await assertAllOpen(custody);
+  assert.deepEqual([counted.opened.length, counted.closed.length], [3, 1]);
+});
+
+test('wraps that somebody has forged are refused by themselves, and stop none of those beside them', async () => {
+  const [first, second, ...rest] = await stored();
+  const [one, two] = [first?.wraps[0], second?.wraps[0]];
+  assert.ok(first && second && one?.t === 'tdec' && two?.t === 'tdec');
+  const forged = [
+    { ...first, wraps: [{ ...one, U: two.U }] },
+    { ...second, wraps: [{ ...two, label: relabelled(two.label) }] },
+    ...rest,
+  ];
+  await using custody = custodyOf(await taken());
+  const answers = await custody.unwrap(forged);
+  assert.deepEqual(answers.map(codeOf), ['KEY_UNAVAILABLE', 'KEY_UNAVAILABLE', ...rest.map(() => 'ok')]);
+  assert.match(answers[0]?.ok === false ? answers[0].error.message : '', /proof of its wrap does not verify/);
+  assert.match(answers[1]?.ok === false ? answers[1].error.message : '', /names another key/);
+  close(answers);
 });
 
 test('a record that was changed is refused by itself, and the others open', async () => {
@@ -126,19 +194,43 @@ async function taken(): Promise<FoundExport[]> {
   return found;
 }
 
-function use(_: FoundExport, task: ColdTask) {
-  return useColdShare(task, { secretKey: safe.secretKey }, groups, random);
+/** With a label that names another version. */
+function relabelled(label: Uint8Array): Uint8Array {
+  return encodeLabel({ ...parseLabel(label), kekVer: 2 });
 }
 
-function custodyOf(exports: readonly FoundExport[], how: typeof use = use): ColdCustody {
-  return new ColdCustody({ ...optionsOf(exports), use: how });
+/** Which exports were opened, and whose processes have ended. */
+function counting(open: OpenExport): {
+  readonly open: OpenExport;
+  readonly opened: FoundExport[];
+  readonly closed: FoundExport[];
+} {
+  const [opened, closed]: FoundExport[][] = [[], []];
+  assert.ok(opened && closed);
+  const counted: OpenExport = async (found, opening) => {
+    const share = await open(found, opening);
+    opened.push(found);
+    return {
+      use: (task) => share.use(task),
+      [Symbol.asyncDispose]: async () => {
+        closed.push(found);
+        await share[Symbol.asyncDispose]();
+      },
+    };
+  };
+  return { open: counted, opened, closed };
+}
+
+function custodyOf(exports: readonly FoundExport[], open = openHere(safe.secretKey)): ColdCustody {
+  return new ColdCustody({ ...optionsOf(exports), open });
 }
 
 function optionsOf(exports: readonly FoundExport[]) {
   const directory = world.directory();
   const kek = directory.active();
   assert.ok(kek);
-  return { directory, kek, exports, use, group: async () => groups.kek, random };
+  const open = openHere(safe.secretKey);
+  return { directory, kek, exports, open, group: async () => groups.kek, random };
 }
 
 function stored(): Promise<BranchKeyBody[]> {

@@ -1,21 +1,22 @@
 // Custody by shares out of the safe, for when too few custodians are left: t exports of the present generation open what
-// the group can open. Each is used in a process of its own (cold-share.ts); only partial decryptions meet here. It makes
-// no keys: what it opens is brought to another provider (migrate.ts).
+// the group can open. Each is opened once, in a process of its own (cold-share.ts) that lives until this is disposed of:
+// opening takes most of the time, and a recovery has many pages. Only partial decryptions meet here. It makes no keys:
+// what it opens is brought to another provider (migrate.ts).
 
 import { HoldfastError, describeError } from '../core/errors.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { parseLabel } from '../envelope/label.ts';
 import type { BranchKeyBody } from '../envelope/records.ts';
 import type { HashGroup, Point, RandomBytes } from '../threshold/group.ts';
-import { branchKeyOf, combiner } from '../threshold/tdh2.ts';
+import { branchKeyOf, combiner, verifyWrap } from '../threshold/tdh2.ts';
 import { listsWrap } from './certificate.ts';
-import type { ColdPartials, ColdTask } from './cold-share.ts';
+import type { ColdItem, ColdPartials, OpenedColdShare } from './cold-share.ts';
 import { matched } from './combined.ts';
 import type { CustodyDirectory } from './directory.ts';
-import { type FoundExport, falsehood, groupOf, misfit } from './drill.ts';
+import { type FoundExport, falsehood, groupOf, misfit, type OpenExport } from './drill.ts';
 import { assertBatch, legsOf, refusedKey } from './legs.ts';
 import type { KekProvider, NewKey, ProviderDescription, ProviderHealth, Unwrapped } from './provider.ts';
-import { readShareHead } from './share-export.ts';
+import { readShareHead, type ShareHead } from './share-export.ts';
 
 export interface ColdCustodyOptions {
   readonly directory: Pick<CustodyDirectory, 'certificate'>;
@@ -23,8 +24,7 @@ export interface ColdCustodyOptions {
   readonly kek: TdecKek;
   /** In any order, also of other versions: those that fit are used. */
   readonly exports: readonly FoundExport[];
-  /** Restores one export in a process of its own and ends it. Throws what is wrong with it. */
-  readonly use: (found: FoundExport, task: ColdTask) => Promise<ColdPartials>;
+  readonly open: OpenExport;
   /** Default: libsodium's ristretto255. */
   readonly group?: () => Promise<HashGroup>;
   readonly random: RandomBytes;
@@ -33,7 +33,7 @@ export interface ColdCustodyOptions {
 interface Item {
   readonly at: number;
   readonly label: Uint8Array;
-  readonly wrap: ColdTask['items'][number]['wrap'] & { readonly V: Point };
+  readonly wrap: ColdItem['wrap'] & { readonly V: Point };
 }
 
 interface Contribution {
@@ -41,10 +41,23 @@ interface Contribution {
   readonly D: readonly Point[];
 }
 
+/** An export that has served, and whoever has it open. */
+interface Seat {
+  readonly found: FoundExport;
+  readonly index: number;
+  readonly share: OpenedColdShare;
+}
+
 export class ColdCustody implements KekProvider {
   readonly kind = 'tdec';
   readonly id: string;
   readonly #options: ColdCustodyOptions;
+  /** At most t. */
+  #seats: readonly Seat[] = [];
+  /** Exports that do not serve, and why: they are not opened again for every page. */
+  readonly #refused = new Map<FoundExport, string>();
+  /** One page at a time: a share that is open has one task. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: ColdCustodyOptions) {
     this.#options = options;
@@ -61,12 +74,17 @@ export class ColdCustody implements KekProvider {
     assertBatch(records);
     const answers = new Map<number, Unwrapped>();
     const items: Item[] = [];
+    const group = await groupOf(this.#options);
     for (const [at, record] of records.entries()) {
-      const found = this.#wrapOf(record);
+      const found = this.#wrapOf(group, record);
       if (typeof found === 'string') answers.set(at, refusedKey(record, 'KEY_UNAVAILABLE', found));
       else items.push({ at, ...found });
     }
-    if (items.length > 0) await this.#open(records, items, answers);
+    if (items.length > 0) {
+      const done = this.#turn.then(() => this.#open(group, records, items, answers));
+      this.#turn = done.catch(() => undefined); // its caller has the error
+      await done;
+    }
     return records.map((record, at) => answers.get(at) ?? refusedKey(record, 'INTERNAL', 'no answer'));
   }
 
@@ -84,16 +102,20 @@ export class ColdCustody implements KekProvider {
     return this.#options.kek;
   }
 
+  /** Ends the processes. */
   async [Symbol.asyncDispose](): Promise<void> {
-    // It holds nothing.
+    await this.#turn;
+    const seats = this.#seats;
+    this.#seats = [];
+    await Promise.all(seats.map(({ share }) => share[Symbol.asyncDispose]()));
   }
 
   async #open(
+    group: HashGroup,
     records: readonly BranchKeyBody[],
     items: readonly Item[],
     answers: Map<number, Unwrapped>,
   ): Promise<void> {
-    const group = await groupOf(this.#options);
     const from = await this.#contributions(group, items);
     const combineOf = combiner(
       group,
@@ -115,57 +137,98 @@ export class ColdCustody implements KekProvider {
     }
   }
 
-  /** Of exactly t custodians, each proven. */
+  /** Of exactly t custodians, each proven: those that have served before, at once, and others in the place of one that fails. */
   async #contributions(group: HashGroup, items: readonly Item[]): Promise<readonly Contribution[]> {
     const { kek, exports } = this.#options;
-    const from: Contribution[] = [];
-    const problems: string[] = [];
+    const asked = await Promise.all(this.#seats.map((seat) => this.#again(group, seat, items)));
+    const from = asked.filter((given) => given !== undefined);
     for (const found of exports) {
-      if (from.length === kek.t) break;
+      if (from.length === kek.t) return from;
+      if (this.#refused.has(found) || this.#seats.some((seat) => seat.found === found)) continue;
       const head = readShareHead(found.message);
       if (head.cg !== kek.cg || head.kekVer !== kek.ver) continue;
-      const given = misfit(head, kek, from) ?? (await this.#contribution(group, found, head, items));
-      if (typeof given === 'string') problems.push(`${found.from}: ${given}`);
+      const given = misfit(head, kek, from) ?? (await this.#first(group, found, head, items));
+      if (typeof given === 'string') this.#refused.set(found, given);
       else from.push(given);
     }
     if (from.length === kek.t) return from;
-    const said = [`${from.length} of ${kek.t} shares of version ${kek.ver} serve`, ...problems].join('; ');
-    throw new HoldfastError('KEY_UNAVAILABLE', said, { details: { needed: kek.t, found: from.length } });
+    throw this.#tooFew(from.length);
   }
 
-  async #contribution(
+  /** What was wrong may pass, a busy machine for instance: who asks again after this tries all of them again. */
+  #tooFew(served: number): HoldfastError {
+    const { kek } = this.#options;
+    const problems = [...this.#refused].map(([found, why]) => `${found.from}: ${why}`);
+    this.#refused.clear();
+    const said = [`${served} of ${kek.t} shares of version ${kek.ver} serve`, ...problems].join('; ');
+    return new HoldfastError('KEY_UNAVAILABLE', said, { details: { needed: kek.t, found: served } });
+  }
+
+  /** Of one that is open. One whose process has ended is opened again; one that gives false parts is not. */
+  async #again(group: HashGroup, seat: Seat, items: readonly Item[]): Promise<Contribution | undefined> {
+    try {
+      const given = await this.#ask(group, seat.share, seat.index, items);
+      if (typeof given !== 'string') return given;
+      this.#refused.set(seat.found, given);
+    } catch {
+      // Opening it again tells what is wrong.
+    }
+    this.#seats = this.#seats.filter((each) => each !== seat);
+    await seat.share[Symbol.asyncDispose]();
+    return undefined;
+  }
+
+  /** Opens an export; it stays open once it has served. */
+  async #first(
     group: HashGroup,
     found: FoundExport,
-    { i, by }: { readonly i: number; readonly by: Uint8Array },
+    { i: index, by }: Pick<ShareHead, 'i' | 'by'>,
     items: readonly Item[],
   ): Promise<Contribution | string> {
-    const { kek, random, use } = this.#options;
-    const task: ColdTask = {
-      purpose: 'recovery',
-      message: found.message,
-      by,
-      nonce: random(32),
-      Y: kek.Y,
-      items: items.map(({ label, wrap }) => ({ label, wrap })),
-    };
-    let cold: ColdPartials;
+    const { open, kek } = this.#options;
     try {
-      cold = await use(found, task);
+      await using stack = new AsyncDisposableStack();
+      const opening = { purpose: 'recovery', message: found.message, by, Y: kek.Y } as const;
+      const share = stack.use(await open(found, opening));
+      const given = await this.#ask(group, share, index, items);
+      if (typeof given === 'string') return given;
+      this.#seats = [...this.#seats, { found, index, share }];
+      stack.move();
+      return given;
     } catch (error) {
       return describeError(error);
     }
-    return falsehood(group, kek, i, task, cold) ?? { index: i, D: cold.D };
   }
 
-  /** The wrap of a record under this version, or why there is none to open. */
-  #wrapOf(record: BranchKeyBody): Pick<Item, 'label' | 'wrap'> | string {
+  /** Its parts, or why they are not those of the share that the group has signed for. */
+  async #ask(
+    group: HashGroup,
+    share: OpenedColdShare,
+    index: number,
+    items: readonly Item[],
+  ): Promise<Contribution | string> {
+    const { kek, random } = this.#options;
+    const task = { nonce: random(32), items: items.map(({ label, wrap }) => ({ label, wrap })) };
+    const cold: ColdPartials = await share.use(task);
+    return falsehood(group, kek, index, task, cold) ?? { index, D: cold.D };
+  }
+
+  /** The wrap of a record under this version, or why there is none to open: a false one must not stop those beside it. */
+  #wrapOf(group: HashGroup, record: BranchKeyBody): Pick<Item, 'label' | 'wrap'> | string {
     const { kek, directory } = this.#options;
     const wrap = legsOf(record)
       .filter((each) => each.t === 'tdec' || each.t === 'tdec-ks')
       .find(({ cg, kekVer }) => cg === kek.cg && kekVer === kek.ver);
     if (wrap === undefined) return `it has no wrap under version ${kek.ver} of group ${kek.cg}`;
     const { label, U, V } = wrap;
-    if (wrap.t === 'tdec') return { label, wrap: { U, V, Ubar: wrap.Ubar, e: wrap.e, f: wrap.f } };
+    const { cg, kekVer } = parseLabel(label);
+    if (cg !== kek.cg || kekVer !== kek.ver) return 'the label of its wrap names another key';
+    if (wrap.t === 'tdec') {
+      const whole = { U, V, Ubar: wrap.Ubar, e: wrap.e, f: wrap.f };
+      return verifyWrap(group, kek.Y, label, whole)
+        ? { label, wrap: whole }
+        : 'the proof of its wrap does not verify';
+    }
     const certificate = directory.certificate(wrap.cert);
     if (certificate === undefined) return 'the certificate of its rotation is not known';
     if (!listsWrap(certificate, record.bkId, wrap)) return 'the certificate of its rotation does not list it';

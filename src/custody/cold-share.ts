@@ -1,9 +1,10 @@
-// A share out of the safe, used in a process of its own that can write nothing: opened, held against what the group
-// has signed about it, used for one partial decryption of each wrap, and forgotten. What comes back opens nothing
-// alone. The shares of two custodians are never in one process, so nothing here could put the group's key together.
+// A share out of the safe, used in a process of its own that can write nothing: opened once, held against what the
+// group has signed about it, used for partial decryptions, a page of wraps at a time, and forgotten. What comes back
+// opens nothing alone. The shares of two custodians are never in one process, so nothing here could put the group's key
+// together.
 //
 // In a drill the wraps are canaries, which guard nothing, and nothing else is taken. A recovery (cold-custody.ts) opens
-// what is stored.
+// what is stored. Which of the two it is for is said when it is opened, and stays.
 
 import { concat, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
@@ -15,22 +16,26 @@ import type { Group, HashGroup, Point, RandomBytes } from '../threshold/group.ts
 import { partial, type TdhWrap, verifyWrap } from '../threshold/tdh2.ts';
 import { DST } from '../threshold/transcript.ts';
 import { canaryProject } from './scope.ts';
-import { importShare, type ShareOpener } from './share-export.ts';
+import { type ExportedShare, importShare, type ShareHead, type ShareOpener } from './share-export.ts';
 
 export const coldPurposes = ['drill', 'recovery'] as const;
 
-/** What one restored share is to do. */
-export interface ColdTask {
+/** Which share is opened, and for what. */
+export interface ColdOpening {
   readonly purpose: (typeof coldPurposes)[number];
   /** The export (share-export.ts). */
   readonly message: Uint8Array;
   /** Ed25519 key of the custodian that must have made it. */
   readonly by: Uint8Array;
-  /** 32 random bytes of this use. */
-  readonly nonce: Uint8Array;
   /** Public key of the version. */
   readonly Y: Uint8Array;
-  /** 1 to `unwrapItemsMax` wraps under it. */
+}
+
+/** What an open share is to do: one page. */
+export interface ColdTask {
+  /** 32 random bytes of this use. */
+  readonly nonce: Uint8Array;
+  /** 1 to `unwrapItemsMax` wraps under the key of the share. */
   readonly items: readonly ColdItem[];
 }
 
@@ -49,45 +54,92 @@ export interface ColdPartials {
   readonly frost: Uint8Array;
 }
 
+/** A share that is open somewhere else, until it is disposed of. One task at a time. */
+export interface OpenedColdShare extends AsyncDisposable {
+  /** Throws what is wrong with the task, or with whoever has the share. */
+  use(task: ColdTask): Promise<ColdPartials>;
+}
+
 /** Context of the proofs: no answer of a custodian has it, so none can be made out of one. */
-export function coldContext({ nonce, items }: Pick<ColdTask, 'nonce' | 'items'>): Uint8Array {
+export function coldContext({ nonce, items }: ColdTask): Uint8Array {
   return concat(utf8(DST.drill), sha256(preimage(DST.drill, nonce, ...items.map(({ label }) => label))));
 }
 
-/**
- * Opens an export and uses it once. `kek` is the group of the key, `frost` that of the signing key.
- *
- * @throws what `importShare` throws; FORBIDDEN for anything but a canary in a drill; RECORD_INVALID for a wrap of another
- * key or whose proof does not verify, or a share of another form
- */
-export async function useColdShare(
-  task: ColdTask,
-  opener: ShareOpener,
-  groups: { readonly kek: HashGroup; readonly frost: Group },
-  random: RandomBytes,
-): Promise<ColdPartials> {
-  const { head, secret } = await importShare(task.message, task.by, opener);
-  try {
-    checkItems(task, head, groups.kek);
-    const [x, signing] = [secret.subarray(0, 32), secret.subarray(32)];
+interface ColdGroups {
+  /** Of the key. */
+  readonly kek: HashGroup;
+  /** Of the signing key. */
+  readonly frost: Group;
+}
+
+/** One share, in this process. Whoever has it disposes of it: that zeroes it. */
+export class ColdShare implements Disposable {
+  readonly #opening: ColdOpening;
+  readonly #head: ShareHead;
+  /** The share of the key, 32 bytes, and behind it that of the signing key. */
+  readonly #secret: Uint8Array;
+  readonly #groups: ColdGroups;
+  readonly #random: RandomBytes;
+
+  private constructor(
+    opening: ColdOpening,
+    { head, secret }: ExportedShare,
+    groups: ColdGroups,
+    random: RandomBytes,
+  ) {
+    this.#opening = opening;
+    this.#head = head;
+    this.#secret = secret;
+    this.#groups = groups;
+    this.#random = random;
+  }
+
+  /**
+   * Opens an export.
+   *
+   * @throws what `importShare` throws; RECORD_INVALID for a share of another form
+   */
+  static async open(
+    opening: ColdOpening,
+    opener: ShareOpener,
+    groups: ColdGroups,
+    random: RandomBytes,
+  ): Promise<ColdShare> {
+    const exported = await importShare(opening.message, opening.by, opener);
+    const { secret } = exported;
     const isForm =
-      secret.length === 64 && groups.kek.scalar.isScalar(x) && groups.frost.scalar.isScalar(signing);
-    if (!isForm) throw new HoldfastError('RECORD_INVALID', 'the export holds no pair of shares');
-    const C = task.items.map(({ wrap }) => wrap.U);
-    const D = C.map((U) => partial(groups.kek, x, U));
-    const statement = { context: coldContext(task), B: groups.kek.base(x), C, D };
-    return {
-      D,
-      proof: proveDleq(groups.kek, x, statement, random),
-      frost: groups.frost.base(signing),
-    };
-  } finally {
+      secret.length === 64 &&
+      groups.kek.scalar.isScalar(secret.subarray(0, 32)) &&
+      groups.frost.scalar.isScalar(secret.subarray(32));
+    if (isForm) return new ColdShare(opening, exported, groups, random);
     secret.fill(0);
+    throw new HoldfastError('RECORD_INVALID', 'the export holds no pair of shares');
+  }
+
+  /**
+   * One partial decryption of each wrap, with one proof over all.
+   *
+   * @throws FORBIDDEN for anything but a canary in a drill; ARGUMENT_INVALID for none or too many; RECORD_INVALID for a
+   * wrap of another key or whose proof does not verify
+   */
+  use(task: ColdTask): ColdPartials {
+    const { kek, frost } = this.#groups;
+    checkItems(this.#opening, task, this.#head, kek);
+    const [x, signing] = [this.#secret.subarray(0, 32), this.#secret.subarray(32)];
+    const C = task.items.map(({ wrap }) => wrap.U);
+    const D = C.map((U) => partial(kek, x, U));
+    const statement = { context: coldContext(task), B: kek.base(x), C, D };
+    return { D, proof: proveDleq(kek, x, statement, this.#random), frost: frost.base(signing) };
+  }
+
+  [Symbol.dispose](): void {
+    this.#secret.fill(0);
   }
 }
 
 function checkItems(
-  { purpose, items, Y }: ColdTask,
+  { purpose, Y }: ColdOpening,
+  { items }: ColdTask,
   head: { readonly cg: string; readonly kekVer: number },
   group: HashGroup,
 ): void {

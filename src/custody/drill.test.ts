@@ -3,14 +3,15 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { openHere } from '../../test/support/cold-shares.ts';
 import { CeremonyWorld, cg, groups, random } from '../../test/support/ceremony-world.ts';
 import { generateKeyPair } from '../threshold/hpke.ts';
 import { encrypt } from '../threshold/tdh2.ts';
 import { encodeLabel, parseLabel } from '../envelope/label.ts';
 import { beatAt } from './freshness.ts';
-import { drill, drillExit, type FoundExport } from './drill.ts';
+import { drill, drillExit, type FoundExport, type OpenExport } from './drill.ts';
 import { exportShares } from './export-shares.ts';
-import { type ColdTask, useColdShare } from './cold-share.ts';
+import type { ColdTask } from './cold-share.ts';
 import { exportShare, importShare } from './share-export.ts';
 import { formatShareFile, parseShareFile } from './share-file.ts';
 
@@ -42,16 +43,15 @@ async function taken(i: number): Promise<FoundExport> {
   return { from: `${site.name}.share`, message };
 }
 
-const use = (_: FoundExport, task: ColdTask) =>
-  useColdShare(task, { secretKey: safe.secretKey }, groups, random);
+const open = openHere(safe.secretKey);
 
-const run = (exports: readonly FoundExport[], how: typeof use = use) =>
+const run = (exports: readonly FoundExport[], how: OpenExport = open) =>
   drill({
     cg,
     versions: [world.kek()],
     exports,
     nameOf: (peer) => peer,
-    use: how,
+    open: how,
     group: async () => groups.kek,
     random,
     beat: world.beat,
@@ -109,21 +109,22 @@ test('a share opens canaries only, of the key that it is of', async () => {
     });
     const { wrap } = encrypt(groups.kek, Y, label, random);
     assert.equal(parseLabel(label).project, project);
-    return { purpose: 'drill', message: one.message, by, nonce: random(32), Y, items: [{ label, wrap }] };
+    return { nonce: random(32), items: [{ label, wrap }] };
   };
-  await use(one, task('holdfast-canary', 1));
-  await assert.rejects(use(one, task('somebody', 1)), { code: 'FORBIDDEN' });
-  await assert.rejects(use(one, task('holdfast-canary', 2)), { code: 'RECORD_INVALID' });
+  await using share = await open(one, { purpose: 'drill', message: one.message, by, Y });
+  await share.use(task('holdfast-canary', 1));
+  await assert.rejects(share.use(task('somebody', 1)), { code: 'FORBIDDEN' });
+  await assert.rejects(share.use(task('holdfast-canary', 2)), { code: 'RECORD_INVALID' });
   const [other, another] = [task('holdfast-canary', 1), task('holdfast-canary', 1)].map(
     ({ items: [item] }) => item,
   );
   assert.ok(other !== undefined && another !== undefined);
   for (const wrap of [{ ...other.wrap, U: another.wrap.U }, { U: other.wrap.U }])
     await assert.rejects(
-      use(one, { ...task('holdfast-canary', 1), items: [another, { label: other.label, wrap }] }),
+      share.use({ ...task('holdfast-canary', 1), items: [another, { label: other.label, wrap }] }),
       { code: 'RECORD_INVALID' },
     );
-  await assert.rejects(use(one, { ...task('holdfast-canary', 1), items: [] }), { code: 'ARGUMENT_INVALID' });
+  await assert.rejects(share.use({ ...task('holdfast-canary', 1), items: [] }), { code: 'ARGUMENT_INVALID' });
 });
 
 test('shares of a past generation are refused and say what would be right, also among good ones', async () => {
@@ -149,9 +150,9 @@ test('shares of a past generation are refused and say what would be right, also 
 
 test('an export that does not open, or whose process dies, is told and stops nothing', async () => {
   const exports = await Promise.all([1, 2, 3, 4].map(taken));
-  const report = await run(exports, async (found, task) => {
+  const report = await run(exports, async (found, opening) => {
     if (found === exports[0]) throw new Error('the process that tries the share does not answer');
-    return use(found, task);
+    return open(found, opening);
   });
   assert.deepEqual([report.versions[0]?.opened, drillExit(report)], [true, 1]);
   assert.match(report.versions[0]?.exports[0]?.text ?? '', /does not answer/);

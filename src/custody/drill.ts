@@ -10,7 +10,13 @@ import { commitmentOf, matchesCommitment } from '../envelope/wrap.ts';
 import { verifyDleq } from '../threshold/dleq.ts';
 import type { HashGroup, RandomBytes } from '../threshold/group.ts';
 import { branchKeyOf, combine, encrypt, type Partial } from '../threshold/tdh2.ts';
-import { coldContext, type ColdPartials, type ColdTask } from './cold-share.ts';
+import {
+  coldContext,
+  type ColdOpening,
+  type ColdPartials,
+  type ColdTask,
+  type OpenedColdShare,
+} from './cold-share.ts';
 import { canaryProject } from './scope.ts';
 import { readShareHead, type ShareAge, shareAge, type ShareHead } from './share-export.ts';
 
@@ -20,6 +26,9 @@ export interface FoundExport {
   readonly from: string;
   readonly message: Uint8Array;
 }
+
+/** Opens one export in a process of its own, which ends when it is disposed of. Throws what is wrong with the export. */
+export type OpenExport = (found: FoundExport, opening: ColdOpening) => Promise<OpenedColdShare>;
 
 export interface DrilledExport {
   readonly from: string;
@@ -59,8 +68,8 @@ export interface DrillOptions {
   readonly exports: readonly FoundExport[];
   /** Name of a custodian by its peer id. */
   readonly nameOf: (peer: string) => string;
-  /** Restores one export in a process of its own and ends it. Throws what is wrong with it. */
-  readonly use: (found: FoundExport, task: ColdTask) => Promise<ColdPartials>;
+  /** Opens one export in a process of its own. Throws what is wrong with it. */
+  readonly open: OpenExport;
   /** Default: libsodium's ristretto255. */
   readonly group?: () => Promise<HashGroup>;
   readonly random: RandomBytes;
@@ -203,10 +212,11 @@ async function tryOne(
   partials: Partial[],
 ): Promise<string | undefined> {
   const { message } = found;
-  const task = { purpose: 'drill', message, by, nonce, Y: kek.Y, items: [{ label, wrap }] } as const;
+  const task = { nonce, items: [{ label, wrap }] };
   let cold: ColdPartials;
   try {
-    cold = await options.use(found, task);
+    await using share = await options.open(found, { purpose: 'drill', message, by, Y: kek.Y });
+    cold = await share.use(task);
   } catch (error) {
     return describeError(error);
   }

@@ -31,7 +31,7 @@ export const recoverShares: Command = {
   positionals: [1, custodiansMax],
   notes: [
     'For when fewer than T custodians are left for good. EXPORT is a file of `custody export`; it takes T of them, of the',
-    'present generation, as `custody drill` tries them. Each is used in a process of its own, which can write nothing;',
+    'present generation, as `custody drill` tries them. Each is open in a process of its own, which can write nothing;',
     'only partial decryptions come back, and no two shares are ever in one process. A branch key is in the clear for a',
     'moment in this process. The old wraps stay. What is interrupted goes on when it is run again. `--to file` makes the',
     'key file where there is none: whoever has it reads everything, so move on to a provider of yours. The alarm stays in',
@@ -62,6 +62,8 @@ async function recoverByShares(context: Context): Promise<number> {
   await using at = await openedProviders(context);
   const to = { name, provider: await wrapperNamed(at, name) };
   const from = await coldProviders(tried);
+  await using shares = new AsyncDisposableStack();
+  for (const { provider } of from) shares.use(provider);
   const beat = async (): Promise<number> => (await at.door.beat({ signal })).index;
   await raise(context, { tried, from, registry: at.registry, reason, beat: await beat() });
   const { moveKeys } = await import('../../client/move-keys.ts');
@@ -88,13 +90,13 @@ async function triedHere(context: Context): Promise<TriedExports> {
 }
 
 /** One for each version that opens documents, the newest first: most keys are under it. */
-async function coldProviders({ directory, exports, use }: TriedExports): Promise<readonly NamedProvider[]> {
+async function coldProviders({ directory, exports, open }: TriedExports): Promise<readonly NamedProvider[]> {
   const { ColdCustody } = await import('../../custody/cold-custody.ts');
   return servingVersions(directory)
     .toReversed()
     .map((kek) => ({
       name: `version ${kek.ver}`,
-      provider: new ColdCustody({ directory, kek, exports, use, random }),
+      provider: new ColdCustody({ directory, kek, exports, open, random }),
     }));
 }
 
