@@ -26,7 +26,7 @@ async function takenOut(world: CeremonyWorld): Promise<FoundExport[]> {
   const found: FoundExport[] = [];
   for (const site of world.sites.slice(0, t)) {
     const beat = () => beatAt({ beat: world.beat, atMs: 0 }, 0, { beatMs: 1000, beatsPerBar: 10 });
-    const ports = { ...site.running, signer: site.signer, beat, now: () => world.nowMs };
+    const ports = { ...site.running, peer: site.peer, signer: site.signer, beat, now: () => world.nowMs };
     for (const message of await exportShares(ports, { passphrase }))
       found.push({ from: `${site.name}.share`, message });
   }

@@ -194,6 +194,15 @@ export interface KekInfo {
   readonly margin: number | null;
 }
 
+/** Shares of a version of the key whose erasing has not been confirmed by who had them. */
+export interface UnerasedShares {
+  /** Name of the custodian; its peer id when it is none of this cluster any more. */
+  readonly custodian: string;
+  readonly version: number;
+  /** What it says, in words. */
+  readonly text: string;
+}
+
 export interface CustodyStatus {
   readonly group: string;
   /** Which provider makes the keys: `tdec` custodians, `dev-file` a development key file. */
@@ -224,6 +233,8 @@ export interface CustodyStatus {
   /** Why what was due last could not be done; null when nothing is wrong, or no coordinator answers. */
   readonly trouble: string | null;
   readonly canary: { readonly ok: boolean; readonly text: string; readonly beat: number } | null;
+  /** Who has, or may have, shares that are to be erased: of a version that is destroyed, or after it left the group. */
+  readonly unerased: readonly UnerasedShares[];
   /** Custodians caught lying, in words. */
   readonly misconduct: readonly string[];
   readonly warnings: readonly string[];

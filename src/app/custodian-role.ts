@@ -64,6 +64,8 @@ export async function startCustodianRole(
     resealing,
     shares,
     log,
+    books: process.books,
+    peer: member.peer.name,
     signer: member.identity.signer,
     beat: () => process.beat(),
     now: () => systemClock.now(),
@@ -225,6 +227,11 @@ class CustodianProcess implements AsyncDisposable {
   /** As this custodian counts it. */
   beat(): BeatNow {
     return this.#tempo.now();
+  }
+
+  /** What the registry has said of the groups. */
+  get books(): CustodyBooks {
+    return this.#books;
   }
 
   /** For the status of the process. */
@@ -398,8 +405,9 @@ class CustodianProcess implements AsyncDisposable {
     const up = new Set(peer.connected());
     const stewards = peersWithRole(peer.membership(), 'steward');
     const steward = stewards.find((each) => up.has(each)) ?? stewards[0];
-    if (steward !== undefined && this.#books.groups().length > 0)
-      await this.#follower.follow(steward, beat, this.#stop.signal);
+    if (steward === undefined || this.#books.groups().length === 0) return;
+    await this.#follower.follow(steward, beat, this.#stop.signal);
+    await this.#activation.wake();
   }
 
   async #keepBeat(beat: number): Promise<void> {

@@ -22,7 +22,7 @@ import { random } from '../custody/random.ts';
 import { ReceiptFile } from '../custody/receipts.ts';
 import { parseRevocation } from '../custody/revocation.ts';
 import { misconductText, TdecProvider } from '../custody/tdec.ts';
-import { parseStatus } from '../custody/wire.ts';
+import { type CustodianStatus, parseStatus } from '../custody/wire.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import { fileError, isThere, readIfThere, writeWhole } from '../files/whole.ts';
 import { readCapability } from '../local/grants.ts';
@@ -34,6 +34,7 @@ import { custodianKeysOf } from '../node/identity.ts';
 import type { Member as MemberEntry } from '../node/membership.ts';
 import { marginOf, stateOf, weakestOf } from './custodian-state.ts';
 import type { DoorBlocks } from './door-blocks.ts';
+import { Erasures } from './erasures.ts';
 import { type Member, peersWithRole, systemClock } from './member.ts';
 
 /** A custodian that works answers within a few milliseconds; one that takes this long is not there. */
@@ -67,19 +68,21 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
   readonly provider: TdecProvider;
   readonly #ports: DoorCustodyPorts;
   readonly #feed: CustodyFeed;
+  readonly #erasures: Erasures;
   readonly #canary: Canary;
   #ordered = false;
   #trouble = '';
   #status: CustodyStatus | undefined;
   #statusMs = 0;
 
-  private constructor(ports: DoorCustodyPorts, group: string, feed: CustodyFeed) {
+  private constructor(ports: DoorCustodyPorts, group: string, feed: CustodyFeed, erasures: Erasures) {
     const { member, config } = ports;
     const { signer } = member.identity;
     const receipts = new ReceiptFile(join(member.config.dataDir, 'custody-receipts'));
     this.group = group;
     this.#ports = ports;
     this.#feed = feed;
+    this.#erasures = erasures;
     this.provider = new TdecProvider({
       source: feed,
       transport: {
@@ -120,7 +123,8 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       read: (since) => view.custodyRecords(since),
       pins: { load: () => readIfThere(path), save: (text) => writeWhole(path, text, 0o600) },
     });
-    const custody = new DoorCustody(ports, group, feed);
+    const erasures = await Erasures.open(join(member.config.dataDir, 'custody-erased.json'));
+    const custody = new DoorCustody(ports, group, feed, erasures);
     await custody.follow();
     custody.#lookForKey();
     return custody;
@@ -244,7 +248,10 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
     const directory = this.#feed.directory();
     const active = directory.initialised ? directory.active() : undefined;
     const keks = directory.initialised ? directory.versions() : [];
-    const custodians = await Promise.all(this.#custodians().map((each) => this.#infoOf(each, active, keks)));
+    const said = new Map<PeerName, CustodianStatus>();
+    const custodians = await Promise.all(
+      this.#custodians().map((each) => this.#infoOf(each, active, keks, said)),
+    );
     const alive = custodians.filter(({ holds }) => active !== undefined && holds.includes(active.ver)).length;
     const versions = await Promise.all(keks.map((kek) => this.#versionInfo(kek, custodians)));
     const { next, trouble } = await this.#progress();
@@ -264,6 +271,9 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       margin: active === undefined ? null : (weakestOf(versions)?.margin ?? null),
       next,
       trouble,
+      unerased: (await this.#erasures.unconfirmed(directory, said)).map(({ peer, version, text }) => {
+        return { custodian: this.#nameOf(peer), version, text };
+      }),
       canary: canary === undefined ? null : { ok: canary.ok, text: canary.text, beat: canary.beat },
       misconduct: this.provider.misconduct.map((each) => misconductText(each, this.#nameOf(each.peer))),
       warnings: shared === undefined ? [] : [shared],
@@ -360,6 +370,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
     entry: MemberEntry,
     active: TdecKek | undefined,
     versions: readonly TdecKek[],
+    heard: Map<PeerName, CustodianStatus>,
   ): Promise<CustodianInfo> {
     const { name, peer } = entry;
     const seat = active?.custodians.find((each) => each.peer === peer);
@@ -375,6 +386,7 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       const options = { timeoutMs: askMs };
       const { head } = await this.#ports.member.peer.rpc.call(peer, 'custody.status', { head: {} }, options);
       const said = parseStatus(head);
+      heard.set(peer, said);
       const { entries: auditEntries, cosigned: auditCosigned } = said.audit;
       const { warnings } = said;
       const state = stateOf(said, peer, this.group, { active, versions });

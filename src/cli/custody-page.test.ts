@@ -70,6 +70,7 @@ function status(changes: Partial<CustodyStatus> = {}): CustodyStatus {
     next: 'no key is under version 1; it is retired at beat 45060',
     trouble: null,
     canary: { ok: true, text: 'a canary key was given back in 6 ms', beat: 44_990 },
+    unerased: [],
     misconduct: [],
     warnings: [],
     beat: 45_000,
@@ -93,6 +94,18 @@ describe('the page of custody', () => {
       assert.match(page, part);
     assert.equal(custodyExit(status()), 0);
     assert.match(custodyLine(status(), plain), /3 of 5 · 5 ready, margin 2 · generation 4 · key 12 h 30 min/);
+  });
+
+  test('names who has not confirmed that it has erased what it had, once for all of one kind', () => {
+    const text = 'does not answer';
+    const gone = ['custodian-6', 'custodian-7'].map((name) => ({ custodian: name, version: 1, text }));
+    const page = custodyPage(status({ unerased: gone }), plain).join('\n');
+    assert.match(
+      page,
+      /Shares to be erased\n {2}custodian-6, custodian-7: version 1 of the key: does not answer/,
+    );
+    assert.equal(custodyExit(status({ unerased: gone })), 0);
+    assert.doesNotMatch(custodyPage(status(), plain).join('\n'), /to be erased/);
   });
 
   test('is loud about what is wrong', () => {

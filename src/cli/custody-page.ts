@@ -66,6 +66,7 @@ export function custodyPage(status: CustodyStatus, paint: Paint): string[] {
       : [`Canary   ${canary.ok ? canary.text : paint('red', canary.text)} (beat ${canary.beat})`]),
     '',
     ...custodianTable(status.custodians, paint),
+    ...unerasedLines(status, paint),
     ...warningLines(status, paint),
   ];
 }
@@ -116,6 +117,14 @@ function custodianTable(custodians: readonly CustodianInfo[], paint: Paint): str
     each.text === '' ? '' : paint('dim', each.text),
   ]);
   return table([head.map((cell) => paint('dim', cell)), ...rows], [4, 5, 6, 7]);
+}
+
+/** A line for each text, with all whom it is about. */
+function unerasedLines({ unerased }: CustodyStatus, paint: Paint): string[] {
+  const lines = [
+    ...Map.groupBy(unerased, ({ version, text }) => `version ${version} of the key: ${text}`),
+  ].map(([text, all]) => `  ${all.map(({ custodian }) => custodian).join(', ')}: ${text}`);
+  return lines.length === 0 ? [] : ['', paint('yellow', 'Shares to be erased'), ...lines];
 }
 
 function stateText({ state }: CustodianInfo, paint: Paint): string {

@@ -3,7 +3,8 @@
 // What is staged becomes active only under a KEK record that the group has signed, that names exactly these shares.
 // The generation before stays usable for a bar, and never for less than a wall-clock floor: readers hold requests for
 // it, and a fast pulse must not take it away from them. Then it is erased, with the prekeys that it came by. Who is
-// no member any more erases everything.
+// no member any more erases everything, what was sealed to its prekeys too: at once, if it was not running when that
+// came about, because then nobody holds a request for it.
 
 import { preimage, sha256 } from '../core/hash.ts';
 import { sameBytes } from '../core/bytes.ts';
@@ -11,7 +12,9 @@ import { minute } from '../core/clock.ts';
 import { kekPreimage, type TdecKek } from '../envelope/kek.ts';
 import { headsOf, isBehind, withShown } from './ballot.ts';
 import type { CeremonyDesk } from './ceremony-desk.ts';
+import { whyOver } from './over.ts';
 import { versionsOf } from './rotation-marks.ts';
+import { generateKeyPair } from '../threshold/hpke.ts';
 import type { ShareEntry, ShareRef } from './share-state.ts';
 
 const overlapMs = 2 * minute;
@@ -25,9 +28,12 @@ interface Leaving {
 export class Activation {
   readonly #desk: CeremonyDesk;
   readonly #leaving = new Map<string, Leaving>();
+  /** Shares that were here at the start, until the registry has said something of their version. */
+  readonly #unlooked: Set<string>;
 
   constructor(desk: CeremonyDesk) {
     this.#desk = desk;
+    this.#unlooked = new Set(desk.ports.shares.shares().map(({ id }) => id));
   }
 
   /**
@@ -48,7 +54,7 @@ export class Activation {
     const past = new Set<string>();
     for (const entry of shares.shares()) {
       const kek = books.book(entry.cg)?.kek(entry.kekVer);
-      const erase = this.#whatToErase(entry, kek);
+      const erase = this.#isLeft(entry) ? () => this.#leave(entry) : this.#whatToErase(entry, kek);
       if (erase === undefined) continue;
       past.add(entry.id);
       const since = this.#leaving.get(entry.id) ?? { beat: now.beat, atMs: nowMs };
@@ -58,6 +64,24 @@ export class Activation {
       if (isOver) await erase();
     }
     for (const id of this.#leaving.keys()) if (!past.has(id)) this.#leaving.delete(id);
+  }
+
+  /**
+   * Called when the registry was read, before anything is answered by it. Shares that were here at the start, of a
+   * generation that this custodian is no member of any more, are erased at once; later calls do nothing.
+   */
+  async wake(): Promise<void> {
+    const { shares, books } = this.#desk.ports;
+    for (const entry of shares.shares()) {
+      if (!this.#unlooked.has(entry.id) || books.book(entry.cg)?.kek(entry.kekVer) === undefined) continue;
+      if (this.#isLeft(entry)) await this.#leave(entry);
+      this.#unlooked.delete(entry.id);
+    }
+  }
+
+  #isLeft(entry: ShareEntry): boolean {
+    const { books, peer } = this.#desk.ports;
+    return whyOver(books, peer, entry) === 'left';
   }
 
   /** A record that was followed in the registry is as good as one that was shown. */
@@ -74,15 +98,40 @@ export class Activation {
     const { shares } = this.#desk.ports;
     const ref: ShareRef = { cg: entry.cg, kekVer: entry.kekVer, gen: entry.gen };
     if (entry.status === 'staged' && this.#isPromised(entry, kek)) return undefined;
-    if (entry.status === 'previous' || entry.status === 'staged')
-      return async () => {
-        // Never what a new attempt has staged in its place while we waited for the disk.
-        await shares.erase(ref, entry.id);
-        if (kek !== undefined) await this.#erasePrekeys(kek);
-      };
-    if (kek === undefined || kek.shareGen <= entry.gen || this.#desk.seat(kek) !== undefined)
-      return undefined;
-    return () => shares.leave(ref);
+    if (entry.status === 'active') return undefined;
+    return async () => {
+      // Never what a new attempt has staged in its place while we waited for the disk.
+      await shares.erase(ref, entry.id);
+      if (kek !== undefined) await this.#erasePrekeys(kek);
+    };
+  }
+
+  /** Written down, then the prekeys, then the shares: cut anywhere, it is found again and done again. */
+  async #leave({ cg, kekVer, gen }: ShareEntry): Promise<void> {
+    const { shares } = this.#desk.ports;
+    // The shares of the other key went with those that were looked at before.
+    if (!shares.shares().some((each) => each.cg === cg && each.kekVer === kekVer && each.gen === gen)) return;
+    await this.#desk.note('erase', { cg, kekVer, shareGen: gen }, 'no member of the group any more');
+    await this.#renewPrekeys();
+    await shares.leave({ cg, kekVer });
+  }
+
+  /** What dealers sealed to the old ones would give the shares back, to whoever kept it. */
+  async #renewPrekeys(): Promise<void> {
+    const { shares, books, random } = this.#desk.ports;
+    const isMember = books
+      .groups()
+      .flatMap((cg) => versionsOf(books.book(cg)))
+      .some((kek) => kek.state !== 'destroyed' && this.#desk.seat(kek) !== undefined);
+    if (isMember) return;
+    const epoch = Math.max(0, ...shares.keyPairs().map((pair) => pair.epoch)) + 1;
+    const { publicKey, secretKey } = generateKeyPair(random);
+    try {
+      await shares.addKeyPair({ kind: 'prekey', epoch, publicKey }, secretKey);
+    } finally {
+      secretKey.fill(0);
+    }
+    await shares.erasePrekeysBefore(epoch);
   }
 
   /** While others may still count on it: until the registry shows another record in the place it was dealt for. */

@@ -27,6 +27,7 @@ export const auditOps = [
   'export',
   'reseal',
   'release',
+  'erase',
 ] as const;
 export type AuditOp = (typeof auditOps)[number];
 

@@ -183,6 +183,7 @@ async function taken(): Promise<FoundExport[]> {
     const exports = await exportShares(
       {
         ...site.running,
+        peer: site.peer,
         signer: site.signer,
         beat: () => beatAt({ beat: world.beat, atMs: 0 }, 0, { beatMs: 1000, beatsPerBar: 10 }),
         now: () => world.custodians.nowMs,

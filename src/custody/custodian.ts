@@ -99,7 +99,11 @@ export class Custodian {
 
   async #unwrap(opened: OpenedRequest): Promise<Uint8Array> {
     const { request } = opened;
-    const share = this.#shareFor(request);
+    let share = this.#shareFor(request);
+    if (share !== undefined && !this.#isUpToDate(request)) {
+      await this.#ports.catchUp?.();
+      share = this.#shareFor(request); // what is read may say that its day is over
+    }
     if (share === undefined) {
       await this.#note(opened, [], 'no share of that key and generation is here');
       throw new HoldfastError(
@@ -107,7 +111,6 @@ export class Custodian {
         `this custodian holds no share of generation ${request.shareGen} of key ${request.kekVer} of group ${request.cg}`,
       );
     }
-    if (!this.#isUpToDate(request)) await this.#ports.catchUp?.();
     const decision = authorise(opened, this.#terms(request));
     const verdicts = await this.#verify(share, request.items, decision);
     const noted = this.#note(opened, verdicts, reasonOf(verdicts), decision);

@@ -17,6 +17,7 @@ import { openRecord } from '../manifest/record.ts';
 import { birthProblem } from './birth.ts';
 import { CustodyBook } from './book.ts';
 import { type BirthCertificate, parseCertificate, type RotationCertificate } from './certificate.ts';
+import { type Over, overBy } from './over.ts';
 import type { PolicyBody } from './policy.ts';
 import type { PolicyHead } from './policy-change.ts';
 import type { Revocations } from './revocation.ts';
@@ -29,6 +30,15 @@ export interface DirectoryPin {
   readonly frostPk: string;
   /** Records of each chain, by its key in the registry. */
   readonly marks: Readonly<Record<string, number>>;
+}
+
+/** Shares of a version of the key that whoever had them is to erase. */
+export interface OverShares {
+  readonly version: number;
+  readonly peer: PeerName;
+  /** The last generation of which it had some. */
+  readonly gen: number;
+  readonly why: Over;
 }
 
 export interface DirectoryOptions {
@@ -57,8 +67,8 @@ export class CustodyDirectory {
   readonly #marks = new Map<string, number>();
   readonly #last = new Map<string, CID>();
   readonly #switched = new Map<number, number>();
-  /** Everybody who ever had shares of a version. */
-  readonly #holders = new Map<number, Set<PeerName>>();
+  /** Everybody who ever had shares of a version, and the last generation of them. */
+  readonly #holders = new Map<number, Map<PeerName, number>>();
   #first: TdecKek | undefined;
   #birth: BirthCertificate | undefined;
   #bornProblem: string | undefined;
@@ -172,6 +182,16 @@ export class CustodyDirectory {
     return this.#holders.get(version)?.has(peer) === true;
   }
 
+  /** Shares that are to be erased by now, of everybody who ever had them. */
+  over(): readonly OverShares[] {
+    return this.versions().flatMap((kek) =>
+      [...(this.#holders.get(kek.ver) ?? [])].flatMap(([peer, gen]) => {
+        const why = overBy(kek, peer, { gen, status: 'active' });
+        return why === undefined ? [] : [{ version: kek.ver, peer, gen, why }];
+      }),
+    );
+  }
+
   /** Every version of the key that there is a record of, the newest record of each, oldest first. */
   versions(): readonly TdecKek[] {
     const book = this.#believed();
@@ -206,8 +226,8 @@ export class CustodyDirectory {
       const kek: KekFields = parseKek(body);
       if (kek.provider === 'tdec' && kek.ver === 1 && kek.seq === 1) this.#first = kek;
       if (kek.provider === 'tdec') {
-        const holders = this.#holders.get(kek.ver) ?? new Set();
-        for (const { peer } of kek.custodians) holders.add(peer);
+        const holders = this.#holders.get(kek.ver) ?? new Map<PeerName, number>();
+        for (const { peer } of kek.custodians) holders.set(peer, kek.shareGen);
         this.#holders.set(kek.ver, holders);
       }
     }

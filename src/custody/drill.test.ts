@@ -33,6 +33,7 @@ async function taken(i: number): Promise<FoundExport> {
   const site = world.site(`peer-${i}`);
   const ports = {
     ...site.running,
+    peer: site.peer,
     signer: site.signer,
     beat: () => beatAt({ beat: world.beat, atMs: 0 }, 0, { beatMs: 1000, beatsPerBar: 10 }),
     now: () => world.nowMs,

@@ -4,9 +4,12 @@
 import { concat } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
+import type { PeerName } from '../core/rpc.ts';
 import { entryOf } from './audit-leaf.ts';
 import type { AuditLog } from './audit-log.ts';
+import type { CustodyBooks } from './books.ts';
 import type { BeatNow } from './freshness.ts';
+import { whyOver } from './over.ts';
 import { exportShare, type ShareRecipient } from './share-export.ts';
 import type { ShareEntry } from './share-state.ts';
 import type { ShareStore } from './share-store.ts';
@@ -14,6 +17,8 @@ import type { ShareStore } from './share-store.ts';
 export interface ExportPorts {
   readonly shares: ShareStore;
   readonly log: AuditLog;
+  readonly books: CustodyBooks;
+  readonly peer: PeerName;
   /** The custodian's identity. */
   readonly signer: Signer;
   readonly beat: () => BeatNow;
@@ -25,6 +30,8 @@ export interface ExportPorts {
  * The active shares of each version of each key, sealed to `to` and signed (share-export.ts). The secret of an export
  * is the share of the key, 32 bytes, and behind it that of the signing key.
  *
+ * Shares that the registry says are over stay where they are until they are erased.
+ *
  * @throws KEY_UNAVAILABLE when there are none, or the audit log takes no entry: then nothing leaves; RECORD_CORRUPT,
  * and what `exportShare` throws
  */
@@ -32,6 +39,7 @@ export async function exportShares(ports: ExportPorts, to: ShareRecipient): Prom
   const active = ports.shares
     .shares()
     .filter(({ key, status }) => key === 'kek' && status === 'active')
+    .filter((entry) => whyOver(ports.books, ports.peer, entry) === undefined)
     .toSorted((a, b) => a.kekVer - b.kekVer);
   if (active.length === 0)
     throw new HoldfastError('KEY_UNAVAILABLE', 'this custodian holds no shares that are in use');

@@ -355,7 +355,7 @@ function requireShare(desk: CeremonyDesk, keks: readonly TdecKek[], ver: number)
  * that the group has declared destroyed. A version that is only retired keeps them: its end is not signed yet.
  */
 export async function keepVersions(
-  desk: Pick<CeremonyDesk, 'ports'>,
+  desk: Pick<CeremonyDesk, 'ports' | 'note'>,
   lastUse: RotationDuties['lastUse'],
 ): Promise<void> {
   const { books } = desk.ports;
@@ -363,12 +363,17 @@ export async function keepVersions(
   await eraseDestroyed(desk);
 }
 
-async function eraseDestroyed(desk: Pick<CeremonyDesk, 'ports'>): Promise<void> {
+/** Written down, then erased for good; also by who was away, or has left, and hears of it only now. */
+async function eraseDestroyed(desk: Pick<CeremonyDesk, 'ports' | 'note'>): Promise<void> {
   const { shares, books } = desk.ports;
-  for (const cg of books.groups()) {
-    for (const kekVer of shares.versions(cg))
-      if (books.book(cg)?.kek(kekVer)?.state === 'destroyed') await shares.retire({ cg, kekVer });
-  }
+  for (const cg of books.groups())
+    for (const kekVer of shares.versions(cg)) {
+      if (books.book(cg)?.kek(kekVer)?.state !== 'destroyed') continue;
+      const held = shares.shares().filter((each) => each.cg === cg && each.kekVer === kekVer);
+      const shareGen = Math.max(...held.map(({ gen }) => gen));
+      if (held.length > 0) await desk.note('erase', { cg, kekVer, shareGen }, 'the version is destroyed');
+      await shares.retire({ cg, kekVer });
+    }
 }
 
 function bookOf(desk: CeremonyDesk, cg: string): CustodyBook {

@@ -296,6 +296,21 @@ test('who is suspected goes in one command, and no key is left that it had share
   const rest = await json<Evicted>(...evict, '--wait');
   assert.deepEqual([rest.evicted, rest.versionsLeft], [null, []]);
   assert.equal(await printed('get', address), text);
+  // It has not confirmed that it erased what it had; started again, it learns that it is to, and does.
+  const before = (await custodyTold(commands)).unerased;
+  assert.deepEqual(
+    before.map(({ custodian, version }) => [custodian, version]),
+    [['custodian-5', 1]],
+  );
+  await control.startNode('custodian-5');
+  await untilCustody(
+    () => custodyTold(commands),
+    'custodian-5 has erased its shares',
+    ({ unerased }) => unerased.length === 0,
+  );
+  await control.killNode('custodian-5');
+  assert.deepEqual((await custodyTold(commands)).unerased, []);
+  await control.startNode('custodian-5');
   const unknown = await run('custody', 'evict', 'custodian-9', '--reason', 'suspect');
   assert.match(unknown.err, /there is no custodian custodian-9/);
 });

@@ -140,6 +140,7 @@ export class CustodianSite {
       const log = this.registry();
       while (read < log.length) books.take(log[read++] ?? { key: '', bytes: random(0) });
       await books.comparedAt(world.beat);
+      await activation.wake();
     };
     const desk = new CeremonyDesk({ ...ports, orders, follow });
     const custodian = new Custodian({
