@@ -74,7 +74,7 @@ async function start({ cg, i, beat, dir, seed, shares: given, records }: Custodi
     signer,
     create: true,
   });
-  const books = new CustodyBooks(shares);
+  const books = new CustodyBooks(shares, { operator: signer.publicKey, custodians: () => new Map() });
   const now = () => beatAt({ beat, atMs: 0 }, 0, { beatMs: 1000, beatsPerBar: 10 });
   const common = {
     shares,

@@ -9,7 +9,7 @@ import { toHex } from '../core/bytes.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import { parseCapabilityFile } from '../custody/capability-file.ts';
 import { AuditLog } from '../custody/audit-log.ts';
-import { groupNameOf } from '../custody/directory.ts';
+import { groupNameOf } from '../custody/group-name.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import { BranchKeys } from '../custody/keyring.ts';
 import { random } from '../custody/random.ts';
@@ -78,7 +78,7 @@ async function startAgent(config: AgentConfig) {
     }),
   );
   await dir.markBorn('audit');
-  const { agent, keys, rules } = await joined(config, identity, log, stack);
+  const { agent, keys, rules, feed } = await joined(config, identity, log, stack);
   const timer = setInterval(() => {
     void rules.read(AbortSignal.timeout(tickMs)).then(
       ({ now }) => keys.expire(now.beat),
@@ -90,7 +90,9 @@ async function startAgent(config: AgentConfig) {
     name: config.name,
     key: toHex(identity.signer.publicKey),
     peer: identity.name,
-    group: groupNameOf(config.cluster),
+    get group() {
+      return feed.directory().cg;
+    },
   };
   const server = stack.use(
     await serveAgent(
@@ -116,6 +118,7 @@ async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, 
   const pinPath = join(config.dataDir, 'pin.json');
   const feed = await CustodyFeed.open({
     cg: groupNameOf(config.cluster),
+    operator: config.operator,
     custodians: () => custodians,
     read: (since, signal) => registry.custodyPage(since, { signal }),
     pins: {
@@ -171,7 +174,7 @@ async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, 
     },
     now: () => Date.now(),
   });
-  return { agent, keys, rules };
+  return { agent, keys, rules, feed };
 }
 
 async function membershipOf({ membershipPath, operator }: AgentConfig): Promise<Membership> {

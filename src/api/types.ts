@@ -233,6 +233,8 @@ export interface CustodyStatus {
   /** Why what was due last could not be done; null when nothing is wrong, or no coordinator answers. */
   readonly trouble: string | null;
   readonly canary: { readonly ok: boolean; readonly text: string; readonly beat: number } | null;
+  /** The group in whose place this one is, why that ended, and at which beat; null for the first one of a cluster. */
+  readonly inPlaceOf: { readonly group: string; readonly reason: string; readonly beat: number } | null;
   /** Who has, or may have, shares that are to be erased: of a version that is destroyed, or after it left the group. */
   readonly unerased: readonly UnerasedShares[];
   /** Custodians caught lying, in words. */

@@ -20,7 +20,7 @@ import { LevelKv } from '../beacon/view-level.ts';
 import { grouped } from '../core/concurrency.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { type PeerName, refuseMethods } from '../core/rpc.ts';
-import { groupNameOf } from '../custody/directory.ts';
+import { groupNameOf } from '../custody/group-name.ts';
 import { custodianKeysOf } from '../node/identity.ts';
 import { hasRole } from '../node/membership.ts';
 import type { Catalogue } from '../steward/catalogue.ts';

@@ -173,7 +173,10 @@ class CustodianProcess implements AsyncDisposable {
       bpm: shares.mark(tempoMark) / 10,
     };
     this.#tempo = new CustodianTempo(systemClock, memory, member.config.settings.beatMs);
-    this.#books = new CustodyBooks(shares);
+    this.#books = new CustodyBooks(shares, {
+      operator: member.config.operator,
+      custodians: () => custodianKeysOf(member.peer.membership()),
+    });
     this.#follower = new CustodyFollower(member.peer.rpc, this.#books);
     this.#cosigning = new Cosigning(log, member.peer.rpc);
     const ports = {

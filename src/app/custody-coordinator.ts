@@ -9,9 +9,9 @@ import { second } from '../core/clock.ts';
 import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName, RpcMessage } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
-import type { CoordinatorPorts, FiledAs, NewestKek } from '../custody/coordinator.ts';
-import { Coordinator } from '../custody/coordinator-run.ts';
-import { groupNameOf } from '../custody/directory.ts';
+import type { CoordinatorPorts, FiledAs, NewestKek, Say } from '../custody/coordinator.ts';
+import { Coordinator, type OrderResult } from '../custody/coordinator-run.ts';
+import { groupNameOf } from '../custody/group-name.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import type { BeatNow } from '../custody/freshness.ts';
 import { random } from '../custody/random.ts';
@@ -48,8 +48,10 @@ export class CustodyCoordinator implements AsyncDisposable {
   /** One steward at a time: another one may coordinate now. */
   readonly #isMine: () => boolean;
   readonly #exchange: Exchange;
-  readonly #coordinator: Coordinator;
-  readonly #rotation: RotationCoordinator;
+  readonly #ports: CoordinatorPorts;
+  /** Of the group of now: another one may come into its place. */
+  #coordinator: Coordinator;
+  #rotation: RotationCoordinator;
   #rotateOrder: Uint8Array | undefined;
   #feed: Promise<CustodyFeed> | undefined;
   readonly #stop = new AbortController();
@@ -63,15 +65,28 @@ export class CustodyCoordinator implements AsyncDisposable {
     this.#beacon = beacon;
     this.#tempo = tempo;
     this.#exchange = createExchange(member.peer.rpc);
-    const cg = groupNameOf(member.config.cluster);
-    const ports = this.#ports();
-    this.#rotation = new RotationCoordinator(this.#rotationPorts(cg, ports));
-    this.#coordinator = new Coordinator(ports, cg, {
+    this.#ports = this.#newPorts();
+    [this.#coordinator, this.#rotation] = this.#coordinating(groupNameOf(member.config.cluster));
+  }
+
+  #coordinating(cg: string): [Coordinator, RotationCoordinator] {
+    const rotation = new RotationCoordinator(this.#rotationPorts(cg, this.#ports));
+    const coordinator = new Coordinator(this.#ports, cg, {
       give: (order) => {
         this.#rotateOrder = order;
       },
-      advance: () => this.#rotation.advance(this.#stop.signal),
+      advance: () => rotation.advance(this.#stop.signal),
     });
+    return [coordinator, rotation];
+  }
+
+  /** Goes over to the group that has come into the place of the one before, as the registry says it. */
+  async #adopt(): Promise<void> {
+    const { cg } = (await this.#records()).directory();
+    if (cg === this.#coordinator.cg || this.#stop.signal.aborted) return;
+    this.#rotateOrder = undefined; // it was about the other one
+    [this.#coordinator, this.#rotation] = this.#coordinating(cg);
+    say(`custody group ${cg} is in the place of the one before`);
   }
 
   /** Serves orders, and does what is due with every beat, while `isMine` says that it is this steward's to do. */
@@ -154,7 +169,9 @@ export class CustodyCoordinator implements AsyncDisposable {
   async #onBeat(beat: number, downbeat: boolean): Promise<void> {
     if (this.#beacon.view === undefined || this.#stop.signal.aborted || !this.#isMine()) return;
     try {
-      if (await this.#initialise()) await this.#coordinator.onBeat({ beat, downbeat }, say);
+      if (!(await this.#initialise())) return;
+      await this.#adopt();
+      await this.#coordinator.onBeat({ beat, downbeat }, say);
     } catch (error) {
       console.error(`custody: ${describeError(error)}`);
     }
@@ -187,7 +204,7 @@ export class CustodyCoordinator implements AsyncDisposable {
     const said: string[] = [];
     let wake = (): void => undefined;
     let isDone = false;
-    const done = this.#coordinator.command(order, (text) => {
+    const done = this.#carryOut(order, (text) => {
       said.push(text);
       wake();
     });
@@ -212,6 +229,13 @@ export class CustodyCoordinator implements AsyncDisposable {
     yield { head: { result: { ...(await done) } } };
   }
 
+  async #carryOut(order: Uint8Array, tell: Say): Promise<OrderResult> {
+    await this.#adopt();
+    const result = await this.#coordinator.command(order, tell);
+    if (result.ceremony === 'init') await this.#adopt();
+    return result;
+  }
+
   #requireMine(allowed: boolean): void {
     if (!allowed)
       throw new HoldfastError('FORBIDDEN', 'only a door may pass on orders, and ask how far they are');
@@ -223,7 +247,7 @@ export class CustodyCoordinator implements AsyncDisposable {
     this.#work = Promise.allSettled([this.#work, work]);
   }
 
-  #ports(): CoordinatorPorts {
+  #newPorts(): CoordinatorPorts {
     const { peer, identity } = this.#member;
     const { rpc } = peer;
     const options = (): { timeoutMs: number; signal: AbortSignal } => ({
@@ -264,7 +288,10 @@ export class CustodyCoordinator implements AsyncDisposable {
           const found = await this.#view().certificate(cg, ver);
           return found && { n: found.version, cid: found.record.cid };
         },
-        dealtBeat: (cg, ver) => this.#dealtBeat(cg, ver),
+        dealtBeat: async (cg, ver) => {
+          const directory = (await this.#records()).directory();
+          return directory.cg === cg ? directory.dealtBeat(ver) : undefined;
+        },
         file: (subject, expected, records) => this.#file(subject, expected, records),
       },
       signer: identity.signer,
@@ -356,16 +383,17 @@ export class CustodyCoordinator implements AsyncDisposable {
   }
 
   /** Out of all records of the group, read on from where it stopped. It goes by its own registry and remembers nothing else. */
-  async #dealtBeat(cg: string, ver: number): Promise<number | undefined> {
+  async #records(): Promise<CustodyFeed> {
     this.#feed ??= CustodyFeed.open({
-      cg,
+      cg: groupNameOf(this.#member.config.cluster),
+      operator: this.#member.config.operator,
       custodians: () => custodianKeysOf(this.#member.peer.membership()),
       read: (since) => this.#view().custodyRecords(since),
       pins: { load: async () => undefined, save: async () => undefined },
     });
     const feed = await this.#feed;
     await feed.reload(this.#stop.signal);
-    return feed.directory().dealtBeat(ver);
+    return feed;
   }
 
   /** Blocks first: a record that is registered is on nodes already. */

@@ -13,7 +13,8 @@ import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts
 import type { PeerName } from '../core/rpc.ts';
 import { fieldOf } from '../core/shape.ts';
 import { Canary } from '../custody/canary.ts';
-import { groupNameOf } from '../custody/directory.ts';
+import { groupNameOf } from '../custody/group-name.ts';
+import type { CustodyDirectory } from '../custody/directory.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import { sharedHostWarning } from '../custody/hosts.ts';
 import { refreshBars } from '../custody/policy.ts';
@@ -64,7 +65,6 @@ export interface DoorCustodyPorts {
 }
 
 export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> {
-  readonly group: string;
   readonly provider: TdecProvider;
   readonly #ports: DoorCustodyPorts;
   readonly #feed: CustodyFeed;
@@ -75,11 +75,10 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
   #status: CustodyStatus | undefined;
   #statusMs = 0;
 
-  private constructor(ports: DoorCustodyPorts, group: string, feed: CustodyFeed, erasures: Erasures) {
+  private constructor(ports: DoorCustodyPorts, feed: CustodyFeed, erasures: Erasures) {
     const { member, config } = ports;
     const { signer } = member.identity;
     const receipts = new ReceiptFile(join(member.config.dataDir, 'custody-receipts'));
-    this.group = group;
     this.#ports = ports;
     this.#feed = feed;
     this.#erasures = erasures;
@@ -115,19 +114,24 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
   /** Reads what is remembered of the group. Throws RECORD_INVALID when that is damaged. */
   static async open(ports: DoorCustodyPorts): Promise<DoorCustody> {
     const { member, view } = ports;
-    const group = groupNameOf(member.config.cluster);
     const path = join(member.config.dataDir, 'custody-pin.json');
     const feed = await CustodyFeed.open({
-      cg: group,
+      cg: groupNameOf(member.config.cluster),
+      operator: member.config.operator,
       custodians: () => custodianKeysOf(member.peer.membership()),
       read: (since) => view.custodyRecords(since),
       pins: { load: () => readIfThere(path), save: (text) => writeWhole(path, text, 0o600) },
     });
     const erasures = await Erasures.open(join(member.config.dataDir, 'custody-erased.json'));
-    const custody = new DoorCustody(ports, group, feed, erasures);
+    const custody = new DoorCustody(ports, feed, erasures);
     await custody.follow();
     custody.#lookForKey();
     return custody;
+  }
+
+  /** The group of now: another one may come into its place. */
+  get group(): string {
+    return this.#feed.directory().cg;
   }
 
   /** While the key is being made, a beat is long to wait for who wants to put something. */
@@ -271,9 +275,10 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
       margin: active === undefined ? null : (weakestOf(versions)?.margin ?? null),
       next,
       trouble,
-      unerased: (await this.#erasures.unconfirmed(directory, said)).map(({ peer, version, text }) => {
-        return { custodian: this.#nameOf(peer), version, text };
-      }),
+      inPlaceOf: endedOf(directory),
+      unerased: (await this.#erasures.unconfirmed(directory, said))
+        .map(({ peer, version, text }) => ({ custodian: this.#nameOf(peer), version, text }))
+        .toSorted((a, b) => a.custodian.localeCompare(b.custodian, 'en', { numeric: true })),
       canary: canary === undefined ? null : { ok: canary.ok, text: canary.text, beat: canary.beat },
       misconduct: this.provider.misconduct.map((each) => misconductText(each, this.#nameOf(each.peer))),
       warnings: shared === undefined ? [] : [shared],
@@ -414,6 +419,12 @@ export class DoorCustody implements Readonly<NonNullable<DoorPorts['custody']>> 
     const { members } = this.#ports.member.peer.membership();
     return members.filter(({ roles }) => roles.includes('custodian'));
   }
+}
+
+function endedOf({ inPlaceOf }: CustodyDirectory): CustodyStatus['inPlaceOf'] {
+  return inPlaceOf === undefined
+    ? null
+    : { group: inPlaceOf.of, reason: inPlaceOf.reason, beat: inPlaceOf.beat };
 }
 
 /** Of the version that is the nearest to being closed. */

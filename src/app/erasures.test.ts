@@ -71,6 +71,15 @@ describe('erasing', () => {
     assert.equal((await erasures.unconfirmed(directory(left), said(held(2, 2, 'previous')))).length, 1);
   });
 
+  test('is shown of who has shares of a group before this one', async () => {
+    const erasures = await Erasures.open(join(dir, 'ended'));
+    const now = { ...directory(), cg: 'prod.2' };
+    const [one, ...rest] = await erasures.unconfirmed(now, said(held(1, 3), held(1, 2, 'previous')));
+    assert.match(one?.text ?? '', /has shares of group prod still, which has ended/);
+    assert.deepEqual(rest, []);
+    assert.deepEqual(await erasures.unconfirmed(directory(), said(held(1, 3))), []);
+  });
+
   test('is not judged by a group that is not believed, and a damaged file is told', async () => {
     const path = join(dir, 'damaged');
     await writeFile(path, '{"v":1,"erased":{"prod/2/gone":"x"}}');

@@ -6,6 +6,7 @@ import { describeError, HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { isMap } from '../core/shape.ts';
 import type { CustodyDirectory, OverShares } from '../custody/directory.ts';
+import { isSuccessorName } from '../custody/group-name.ts';
 import type { CustodianStatus } from '../custody/wire.ts';
 
 export interface Unconfirmed {
@@ -53,7 +54,7 @@ export class Erasures {
       return [];
     });
     await this.#keep(news);
-    return left;
+    return [...left, ...ofEnded(directory.cg, said)];
   }
 
   /** What was known already is not written again. One at a time. */
@@ -69,6 +70,18 @@ export class Erasures {
       .catch((error: unknown) => console.error(`${this.#path}: ${describeError(error)}`));
     await this.#saving;
   }
+}
+
+/** Shares of groups before `cg`. Of who does not answer nothing is known: the records of its group may be forgotten. */
+function ofEnded(cg: string, said: ReadonlyMap<PeerName, CustodianStatus>): Unconfirmed[] {
+  return [...said].flatMap(([peer, { shares }]) => {
+    const ended = shares.filter((each) => each.key === 'kek' && isSuccessorName(cg, each.cg));
+    return [...Map.groupBy(ended, (each) => `${each.cg}/${each.kekVer}`).values()].flatMap(([share]) => {
+      if (share === undefined) return [];
+      const text = `has shares of group ${share.cg} still, which has ended; it erases them by itself, a day after it read so`;
+      return [{ peer, version: share.kekVer, text }];
+    });
+  });
 }
 
 function hasStill({ shares }: CustodianStatus, cg: string, { version, gen, why }: OverShares): boolean {

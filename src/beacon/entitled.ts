@@ -14,6 +14,7 @@ import { HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { birthProblem } from '../custody/birth.ts';
 import { type CertificateBody, verifyCertificate } from '../custody/certificate.ts';
+import { isSuccessorName } from '../custody/group-name.ts';
 import type { PolicyBody } from '../custody/policy.ts';
 import type { TdecKek } from '../envelope/kek.ts';
 import type { CID } from '../core/block.ts';
@@ -58,7 +59,9 @@ async function problemOf(
     return foundingProblem(body, beside, entitled);
   }
   if (body.kind === 'kek')
-    return body.cg === entitled.group ? 'the name is kept for the custodians of this cluster' : undefined;
+    return body.cg === entitled.group || isSuccessorName(body.cg, entitled.group)
+      ? 'the name is kept for the custodians of this cluster'
+      : undefined;
   if (body.kind === 'policy' && body.ver === 1) {
     const isNamed =
       beside.some((other) => namesPolicy(other, body.cg, cid)) ||

@@ -10,7 +10,8 @@ import { parseShareFile } from '../custody/share-file.ts';
 import { fileError } from '../files/whole.ts';
 import { ColdProcess } from './cold-process.ts';
 import type { Command, Context } from './command.ts';
-import { believed } from './custody-believed.ts';
+import { isSuccessorName } from '../custody/group-name.ts';
+import { believed, believedGroup, lastBelieved } from './custody-believed.ts';
 import { type Paint, table } from './screen.ts';
 
 /** Of a command that takes EXPORT[=SECRET-FILE]…. */
@@ -38,7 +39,6 @@ export interface TriedExports {
  */
 export async function triedExports(context: Context, door: DoorClient): Promise<TriedExports> {
   const { json, screen, signal, mainPath } = context;
-  const directory = await believed(door, context.data);
   const [{ drill, drillExit }, files, { index: beat }, { custodians }] = await Promise.all([
     import('../custody/drill.ts'),
     Promise.all(context.positionals.map((word) => readExports(context, word))),
@@ -46,6 +46,7 @@ export async function triedExports(context: Context, door: DoorClient): Promise<
     door.custodyStatus({ signal }),
   ]);
   const found = files.flat();
+  const directory = await groupOf(context, door, found);
   const open: OpenExport = ({ from, message }, opening) => {
     const secret = found.find((each) => each.from === from && each.message === message)?.secretPath;
     if (!json && opening.purpose === 'drill') screen.say(`trying ${from}`);
@@ -61,6 +62,23 @@ export async function triedExports(context: Context, door: DoorClient): Promise<
     beat,
   });
   return { directory, exports: found, open, report, exit: drillExit(report) };
+}
+
+/** The group of now, or one before it that all of these are of. */
+async function groupOf(
+  { data }: Context,
+  door: DoorClient,
+  exports: readonly FoundExport[],
+): Promise<CustodyDirectory> {
+  const [{ readShareHead }, present] = await Promise.all([
+    import('../custody/share-export.ts'),
+    lastBelieved(door, data),
+  ]);
+  const groups = exports.map(({ message }) => readShareHead(message).cg);
+  const earlier = groups.find((cg) => isSuccessorName(present.cg, cg));
+  return groups.includes(present.cg) || earlier === undefined
+    ? believed(door, data)
+    : believedGroup(door, data, earlier);
 }
 
 /** Versions of the key that open documents, oldest first. */

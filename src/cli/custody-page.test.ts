@@ -70,6 +70,7 @@ function status(changes: Partial<CustodyStatus> = {}): CustodyStatus {
     next: 'no key is under version 1; it is retired at beat 45060',
     trouble: null,
     canary: { ok: true, text: 'a canary key was given back in 6 ms', beat: 44_990 },
+    inPlaceOf: null,
     unerased: [],
     misconduct: [],
     warnings: [],
@@ -106,6 +107,12 @@ describe('the page of custody', () => {
     );
     assert.equal(custodyExit(status({ unerased: gone })), 0);
     assert.doesNotMatch(custodyPage(status(), plain).join('\n'), /to be erased/);
+  });
+
+  test('says which group has ended, when and why', () => {
+    const inPlaceOf = { group: 'cg-0001', reason: 'three machines burnt', beat: 812 };
+    const page = custodyPage(status({ inPlaceOf }), plain).join('\n');
+    assert.match(page, /In the place of cg-0001, which ended at beat 812: three machines burnt/);
   });
 
   test('is loud about what is wrong', () => {

@@ -47,6 +47,7 @@ export function custodyPage(status: CustodyStatus, paint: Paint): string[] {
   return [
     `${paint('bold', `custody group ${status.group}`)}  beat ${status.beat}`,
     '',
+    ...(status.inPlaceOf === null ? [] : [endedLine(status.inPlaceOf), '']),
     ...(status.problem === null ? [] : [paint('red', `!!! ${status.problem}`), '']),
     status.servesText,
     '',
@@ -69,6 +70,10 @@ export function custodyPage(status: CustodyStatus, paint: Paint): string[] {
     ...unerasedLines(status, paint),
     ...warningLines(status, paint),
   ];
+}
+
+function endedLine({ group, beat, reason }: NonNullable<CustodyStatus['inPlaceOf']>): string {
+  return `In the place of ${group}, which ended at beat ${beat}: ${reason}`;
 }
 
 function refreshText(everyBars: number): string {

@@ -7,7 +7,7 @@ import type { DoorOptions } from '../client/http.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import { openDevFile } from '../custody/dev-file.ts';
-import { groupNameOf } from '../custody/directory.ts';
+import { groupNameOf } from '../custody/group-name.ts';
 import { CustodyFeed } from '../custody/feed.ts';
 import type { KekProvider } from '../custody/provider.ts';
 import { ProviderSet } from '../custody/provider-set.ts';
@@ -106,6 +106,7 @@ export async function openFeed(
   const paths = layoutPaths(data);
   return CustodyFeed.open({
     cg: groupNameOf(file.cluster),
+    operator: new Uint8Array(Buffer.from(file.operator, 'hex')),
     custodians: () => custodians,
     read: (since, signal) => client.custodyPage(since, { signal }),
     pins: {

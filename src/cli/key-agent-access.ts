@@ -23,9 +23,8 @@ export async function keyAgentOf(context: Context): Promise<KeyAgentPort | undef
       '--agent needs --agent-key KEY, 64 hex digits: whose answers are taken',
     );
   const { data } = context;
-  const [{ KeyAgentClient }, { groupNameOf }, { readCapability }, { file }] = await Promise.all([
+  const [{ KeyAgentClient }, { presentGroup, readCapability }, layout] = await Promise.all([
     import('../client/key-agent.ts'),
-    import('../custody/directory.ts'),
     import('../local/grants.ts'),
     readLayout(data),
   ]);
@@ -40,7 +39,7 @@ export async function keyAgentOf(context: Context): Promise<KeyAgentPort | undef
   return new KeyAgentClient({
     url,
     agent,
-    group: groupNameOf(file.cluster),
+    group: presentGroup(layout),
     signer: await (as === undefined ? openWriter(data) : openKeyOf(as)),
     chain,
   });

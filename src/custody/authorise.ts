@@ -34,6 +34,8 @@ export interface CustodyTerms {
   readonly generations: readonly number[];
   /** First version of the policy family of the group, and the newest one. */
   readonly policyRoot: CID | null;
+  /** The same of groups before it, whose content it has taken over. */
+  readonly takenOver?: readonly CID[];
   readonly policy: PolicyBody | undefined;
   readonly revocations: Revocations;
   readonly now: BeatNow;
@@ -41,6 +43,8 @@ export interface CustodyTerms {
   readonly windowBeats: number;
   /** True from `custody seal` to `custody unseal`. */
   readonly sealed: boolean;
+  /** Why the group does nothing any more, in words: another one is in its place. */
+  readonly ended?: string | undefined;
   readonly replay: ReplaySet;
   readonly budgets: Budgets;
   /** A rotation certificate by the CID of its record, its signature verified; undefined when it is not known. */
@@ -72,6 +76,7 @@ export function authorise(opened: OpenedRequest, terms: CustodyTerms): Decision 
 
 function requestProblem({ request }: OpenedRequest, terms: CustodyTerms): Refusal | undefined {
   const { kek, now, windowBeats, revocations } = terms;
+  if (terms.ended !== undefined) return refusal('group', terms.ended);
   if (terms.sealed) return refusal('sealed', 'this custodian is sealed; an operator must unseal it');
   if (now.lost !== undefined) return refusal('clock', `time is not known: ${now.lost}`);
   if (kek === undefined && revocations.checkedBeat === undefined)
@@ -180,7 +185,8 @@ function labelProblem(
   if (label.cg !== request.cg || label.kekVer !== request.kekVer)
     return refusal('wrap', `wrapped for version ${label.kekVer} of group ${label.cg}`);
   if (!sameBytes(label.bkId, bkId)) return refusal('wrap', 'the label is of another branch key');
-  if (!isSameFamily(label.policy, terms.policyRoot))
+  const roots = [terms.policyRoot, ...(terms.takenOver ?? [])];
+  if (!roots.some((root) => isSameFamily(label.policy, root)))
     return refusal('policy', 'the wrap is bound to a policy that is not the group’s');
   if (wrap.t === 'tdec') return undefined;
   const certificate = terms.certificate(wrap.cert);

@@ -22,6 +22,7 @@ import {
 import { parsePolicy, type PolicyBody, verifyPolicy } from './policy.ts';
 import type { PolicyHead } from './policy-change.ts';
 import { parseRevocation, Revocations } from './revocation.ts';
+import { policiesTakenOver } from './succession.ts';
 
 /** `taken`: it is news. `known`: it was there. `ignored`: it is of another group, or of no consequence. */
 export type Taken = 'taken' | 'known' | 'ignored';
@@ -56,6 +57,7 @@ export class CustodyBook {
   readonly #lastCertificate = new Map<number, Last<CertificateBody>>();
   /** Beat at which the shares of a version were dealt. */
   readonly #dealt = new Map<number, number>();
+  #takenOver: readonly CID[] = [];
   #lastRevocation: Last<RecordBody> | undefined;
   #revocations = Revocations.none;
 
@@ -112,6 +114,11 @@ export class CustodyBook {
     const root = this.kek()?.policyRoot ?? null;
     const family = [...this.#roots].find(([, cid]) => root !== null && sameBytes(cid.bytes, root.bytes))?.[0];
     return family === undefined ? undefined : this.#families.get(family);
+  }
+
+  /** Policies of groups before this one, by their first versions: what is bound to them is judged by this group's own. */
+  get takenOver(): readonly CID[] {
+    return this.#takenOver;
   }
 
   get revocations(): Revocations {
@@ -216,6 +223,7 @@ export class CustodyBook {
     this.#lastCertificate.set(body.ver, next);
     if (body.what === 'rotation') this.#certificates.set(record.cid.toString(), body);
     else this.#dealt.set(body.ver, body.beat);
+    if (body.what === 'birth') this.#takenOver = policiesTakenOver(body);
     return 'taken';
   }
 

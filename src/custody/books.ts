@@ -10,6 +10,7 @@ import { isFirst } from './ballot.ts';
 import { CustodyBook } from './book.ts';
 import type { ShareEntry } from './share-state.ts';
 import type { ShareStore } from './share-store.ts';
+import { type Succession, Successions, type SuccessionTerms } from './succession.ts';
 
 /** A record of custody as the registry gives it. */
 interface FiledRecord {
@@ -22,13 +23,20 @@ export class CustodyBooks {
   #books = new Map<string, CustodyBook>();
   /** Where records go: the same ones, but while a replaced registry is read. */
   #reading = this.#books;
+  readonly #successions: Successions;
   /** Records that were no good, by group: for as long as this registry is read. */
   #problems = new Map<string, string>();
   /** Records that were missing at the last comparison. They may come: a registry is asked while it is being folded, too. */
   readonly #missing = new Map<string, string>();
 
-  constructor(shares: ShareStore) {
+  constructor(shares: ShareStore, terms: SuccessionTerms) {
     this.#shares = shares;
+    this.#successions = new Successions(terms);
+  }
+
+  /** The group that has come into the place of `cg`, as far as the registry was read since the start; undefined while it stands. */
+  endedBy(cg: string): Succession | undefined {
+    return this.#successions.of(cg);
   }
 
   /** What is known of a group; undefined when nothing of it is here. */
@@ -67,6 +75,7 @@ export class CustodyBooks {
 
   /** Gives a record to every book. One that is no good is told in `problems`, and stops what depends on it. */
   take(record: FiledRecord): void {
+    this.#successions.take(record);
     for (const cg of this.groups()) {
       try {
         this.#bookIn(this.#reading, cg)?.take(record.bytes);

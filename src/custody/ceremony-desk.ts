@@ -17,6 +17,7 @@ import type { CustodyBooks } from './books.ts';
 import { type BaseKek, type Both, type CustodyGroups, type Hello, readBase } from './ceremony.ts';
 import { parseCertificate, verifyCertificate } from './certificate.ts';
 import type { CustodianOrders } from './custodian-orders.ts';
+import { endedText } from './ended.ts';
 import type { BeatNow } from './freshness.ts';
 import type { OpenedOrder, OrderOp } from './order.ts';
 import type { ShareEntry, ShareFacts, ShareKey, ShareRef } from './share-state.ts';
@@ -81,6 +82,7 @@ export class CeremonyDesk {
   base(bytes: Uint8Array, frostPk?: Uint8Array): BaseKek {
     const base = readBase(bytes);
     const { cg, ver, shareGen, seq, frostPk: given } = base.kek;
+    this.requireStanding(cg);
     const pinned = this.#entries(cg, ver, 'frost')[0]?.publicKey ?? this.frostPkOf(cg) ?? frostPk;
     if (pinned === undefined || !sameBytes(pinned, given) || (frostPk && !sameBytes(frostPk, given)))
       throw new HoldfastError('FORBIDDEN', `the record is not signed by group ${cg} as it is known here`);
@@ -89,6 +91,12 @@ export class CeremonyDesk {
     if (shareGen < held || seq < (known?.seq ?? 0))
       throw new HoldfastError('VERSION_CONFLICT', `a newer record of key ${ver} of ${cg} is known here`);
     return base;
+  }
+
+  /** Throws FORBIDDEN for a group in whose place another one is. */
+  requireStanding(cg: string): void {
+    const ended = endedText(this.ports, cg);
+    if (ended !== undefined) throw new HoldfastError('FORBIDDEN', ended);
   }
 
   /** The group that a KEK record is about. Throws RECORD_INVALID. */

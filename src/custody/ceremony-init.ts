@@ -65,7 +65,8 @@ export interface MadeKeys {
 /** Begins our part; the answer is our hello. Throws FORBIDDEN for an order that is not the operator's, or too late. */
 export async function beginInit(desk: CeremonyDesk, payload: unknown): Promise<Session> {
   const fields = fieldsOf(payload, 'init.hello', ['attempt', 'order']);
-  const opened = openOrder(fields.bytesUpTo('order', custodyOrderBytesMax));
+  const message = fields.bytesUpTo('order', custodyOrderBytesMax);
+  const opened = openOrder(message);
   const attempt = fields.bytes('attempt', 32);
   const { cg } = opened.order;
   requireAllowed(desk, opened);
@@ -75,7 +76,8 @@ export async function beginInit(desk: CeremonyDesk, payload: unknown): Promise<S
   const index = session.participants.findIndex(({ peer }) => peer === desk.ports.peer) + 1;
   if (index === 0)
     throw new HoldfastError('FORBIDDEN', 'this custodian is no member of the group to be made');
-  return new InitPart(desk, session, index, opened, await desk.ports.groups()).begin();
+  const order = { ...opened, message };
+  return new InitPart(desk, session, index, order, await desk.ports.groups()).begin();
 }
 
 /** The session in which the first record is finished or ended. Whose shares are active already may sign it again. */
@@ -142,11 +144,16 @@ function thereAlready(cg: string): HoldfastError {
   return new HoldfastError('FORBIDDEN', `group ${cg} has a key already`);
 }
 
+/** The order with its bytes, which the certificate of birth may hold. */
+interface CarriedOrder extends OpenedOrder {
+  readonly message: Uint8Array;
+}
+
 class InitPart {
   readonly #desk: CeremonyDesk;
   readonly #session: InitSession;
   readonly #index: number;
-  readonly #order: OpenedOrder;
+  readonly #order: CarriedOrder;
   readonly #groups: CustodyGroups;
   readonly #frostSecret: Scalar;
   #dkg: Both<DkgSession> | undefined;
@@ -161,7 +168,7 @@ class InitPart {
     desk: CeremonyDesk,
     session: InitSession,
     index: number,
-    order: OpenedOrder,
+    order: CarriedOrder,
     groups: CustodyGroups,
   ) {
     this.#desk = desk;
@@ -230,7 +237,9 @@ class InitPart {
       );
       this.#certifying = { kek: mine.state, frost: signing.state };
       const about = { cg: this.#session.cg, kekVer: 1, shareGen: 1 };
-      await this.#desk.note('init', about, 'a share of a new key', this.#order);
+      const { inPlaceOf } = this.#session.plan;
+      const why = inPlaceOf === undefined ? '' : `, in the place of ${inPlaceOf.cg}: ${inPlaceOf.reason}`;
+      await this.#desk.note('init', about, `a share of a new key${why}`, this.#order);
       await this.#desk.stage(
         { cg: this.#session.cg, kekVer: 1, gen: 1 },
         this.#index,
@@ -275,9 +284,15 @@ class InitPart {
         'RECORD_INVALID',
         `${good.length} of ${kek.n} custodians have signed for the key`,
       );
-    const certificate = birthCertificate(kek, attestations, fields.integer('beat', 0));
+    const { plan } = this.#session;
+    const certificate = birthCertificate(
+      kek,
+      attestations,
+      fields.integer('beat', 0),
+      plan.inPlaceOf && this.#order.message,
+    );
     const proposal = { keks: [kek], certificates: [certificate] };
-    return this.#poll.proposeFirst(proposal, this.#sid, this.#session.plan.policy);
+    return this.#poll.proposeFirst(proposal, this.#sid, plan.policy);
   }
 }
 
@@ -384,13 +399,14 @@ export function firstKek(
   };
 }
 
-/** What all members together say about the first record. */
+/** What all members together say about the first record. `order`: where the group is in the place of another. */
 export function birthCertificate(
   kek: UnsignedKek,
   attestations: BirthCertificate['attestations'],
   beat: number,
+  order: Uint8Array | undefined,
 ): Omit<BirthCertificate, 'writer' | 'frostSig'> {
-  return {
+  const certificate = {
     kind: 'certificate',
     v: 1,
     prev: null,
@@ -400,7 +416,8 @@ export function birthCertificate(
     beat,
     what: 'birth',
     attestations,
-  };
+  } as const;
+  return order === undefined ? certificate : { ...certificate, order };
 }
 
 function must<T>(step: string, outcome: Outcome<T>): T {

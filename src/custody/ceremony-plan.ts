@@ -12,6 +12,7 @@ import { quorumOf } from './ballot.ts';
 import type { Both, Hello, Participant } from './ceremony.ts';
 import type { CustodyOrder } from './order.ts';
 import { parsePolicy } from './policy.ts';
+import { type InPlaceOf, readInPlaceOf } from './succession.ts';
 
 const nameBytesMax = 64;
 
@@ -29,6 +30,8 @@ export interface InitPlan {
   readonly policy: Uint8Array;
   readonly policyRoot: CID;
   readonly refreshEveryBars: number;
+  /** The group that ends with this one; undefined for a first one. */
+  readonly inPlaceOf: InPlaceOf | undefined;
 }
 
 /** `args` of an order to begin a group. `development`: allows groups that one loss or one thief ends. */
@@ -39,6 +42,7 @@ export interface InitArgs {
   readonly policy: Uint8Array;
   readonly refreshEveryBars: number;
   readonly development: boolean;
+  readonly inPlaceOf?: InPlaceOf;
 }
 
 /** `args` of an order to refresh, to reshare, or to reshare without somebody. The generation makes it good for one time. */
@@ -55,7 +59,8 @@ export interface DealArgs {
 /** Reads an order to begin a group. Throws RECORD_INVALID, ARGUMENT_INVALID for a group that must not be. */
 export function initPlan(order: CustodyOrder): InitPlan {
   const names = ['ver', 't', 'members', 'policy', 'refreshEveryBars', 'development'];
-  const fields = fieldsOf(order.args, 'order.args', names);
+  const isSuccessor = order.args['inPlaceOf'] !== undefined;
+  const fields = fieldsOf(order.args, 'order.args', isSuccessor ? [...names, 'inPlaceOf'] : names);
   fields.oneOf('ver', [1]);
   const seats = readSeats(fields.list('members', custodiansMax));
   const t = fields.integer('t', 2, custodiansMax);
@@ -71,6 +76,7 @@ export function initPlan(order: CustodyOrder): InitPlan {
     policy: bytes,
     policyRoot: cid,
     refreshEveryBars: fields.integer('refreshEveryBars', 0),
+    inPlaceOf: isSuccessor ? readInPlaceOf(fields, order.cg) : undefined,
   };
 }
 

@@ -3,7 +3,8 @@
 
 import { encodeCbor } from '../core/block.ts';
 import { preimage, sha512, verifySignature } from '../core/hash.ts';
-import { custodiansMax, unwrapItemsMax } from '../core/limits.ts';
+import { custodiansMax, custodyOrderBytesMax, unwrapItemsMax } from '../core/limits.ts';
+import { isMap } from '../core/shape.ts';
 import { type Fields, fieldsOf, tagOf } from '../envelope/fields.ts';
 import { readGroup } from '../envelope/label.ts';
 import type { SwitchedWrap } from '../envelope/wraps.ts';
@@ -65,6 +66,8 @@ export interface BirthCertificate extends CertificateCommon {
   readonly what: 'birth';
   /** By rising index: each over `birthPreimage` of the first KEK record. */
   readonly attestations: readonly Attestation[];
+  /** The order to make the key, as it was signed, where that puts the group in the place of another (succession.ts). */
+  readonly order?: Uint8Array;
 }
 
 export type CertificateBody = RotationCertificate | EpochCertificate | BirthCertificate;
@@ -72,7 +75,7 @@ export type CertificateBody = RotationCertificate | EpochCertificate | BirthCert
 const head = ['kind', 'v', 'writer', 'prev', 'cg', 'ver', 'n', 'beat', 'frostSig', 'what'];
 const names = {
   rotation: [...head, 'fromVer', 'count', 'root', 'contributions'],
-  birth: [...head, 'attestations'],
+  birth: [...head, 'attestations', 'order'],
   epoch: [...head, 'op', 'fromGen', 'toGen', 'transcript', 'qual', 'attestations'],
 } as const;
 
@@ -84,9 +87,11 @@ export function parseCertificate(body: unknown): CertificateBody {
 }
 
 function parseBirth(body: unknown): BirthCertificate {
-  const fields = fieldsOf(body, 'certificate', names.birth);
+  const hasOrder = isMap(body) && body['order'] !== undefined;
+  const fields = fieldsOf(body, 'certificate', hasOrder ? names.birth : names.birth.slice(0, -1));
   const what = fields.oneOf('what', ['birth']);
-  return { ...readCommon(fields), what, attestations: readAttestations(fields) };
+  const birth = { ...readCommon(fields), what, attestations: readAttestations(fields) };
+  return hasOrder ? { ...birth, order: fields.bytesUpTo('order', custodyOrderBytesMax) } : birth;
 }
 
 function parseRotation(body: unknown): RotationCertificate {

@@ -131,7 +131,8 @@ async function make(task: Task, free: FreeAttempt): Promise<First> {
   const when = { createdAt: new Date(ports.now()).toISOString(), beat: ports.beat() };
   const kek = firstKek(session, begun.hellos, made, when);
   const attestations = await attested(round, kek, { ...lists, ...when });
-  const proposal = { keks: [kek], certificates: [birthCertificate(kek, attestations, when.beat)] };
+  const birth = birthCertificate(kek, attestations, when.beat, plan.inPlaceOf && order);
+  const proposal = { keks: [kek], certificates: [birth] };
   const voted = await round.ask(places, 'propose', { attestations, beat: when.beat }, readVoteOf);
   const voters = votersOf(ports, place.active, round);
   const agreed = await agreeOn(groups.frost, place, voters, free.attempt, proposal, voted);

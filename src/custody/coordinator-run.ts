@@ -18,10 +18,12 @@ import { coordinateInit } from './coordinate-init.ts';
 import { coordinatePolicy, type PolicyResult } from './coordinate-policy.ts';
 import { coordinateRepair, repairAll, type RepairResult } from './coordinate-repair.ts';
 import { finishBegun } from './coordinate-place.ts';
+import { coordinateSuccession } from './coordinate-succession.ts';
 import { type CeremonyResult, type CoordinatorPorts, type Say } from './coordinator.ts';
 import { type CustodyOrder, openOrder } from './order.ts';
 import { refreshBars } from './policy.ts';
 import { type RotationStep, stepText } from './rotation-plan.ts';
+import { inPlaceOf } from './succession.ts';
 
 /** What an order came to. */
 export type OrderResult = CeremonyResult | RepairResult | SealResult | RotateResult | PolicyResult;
@@ -99,6 +101,8 @@ export class Coordinator {
   /** Carries out a signed order. Whether it may be given is for each custodian to say. Throws as the ceremonies do. */
   command(message: Uint8Array, say: Say): Promise<OrderResult> {
     const { order } = openOrder(message);
+    const ended = inPlaceOf(order)?.cg;
+    if (ended === this.cg) return this.#alone(() => coordinateSuccession(this.#ports, message, say));
     if (order.cg !== this.cg)
       throw new HoldfastError('ARGUMENT_INVALID', `the order is for ${order.cg}, this is ${this.cg}`);
     // Sealing waits for nobody.

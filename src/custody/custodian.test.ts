@@ -108,7 +108,7 @@ class Desk implements AsyncDisposable {
     const disks = { shares: this.disk, keys: this.disk };
     const shares = await ShareStore.open({ ...disks, sealing, owner: this.origin, create });
     const log = await AuditLog.open({ path: this.#path, origin: this.origin, signer: this.signer, create });
-    const books = new CustodyBooks(shares);
+    const books = new CustodyBooks(shares, { operator: this.signer.publicKey, custodians: () => new Map() });
     const beat = () => beatAt({ beat: this.beat, atMs: 0 }, 0, { beatMs: 1000, beatsPerBar: 10 });
     const ports = {
       shares,

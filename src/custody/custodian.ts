@@ -21,6 +21,7 @@ import { authorise, type CustodyTerms, type Decision } from './authorise.ts';
 import type { CustodyBooks } from './books.ts';
 import { Budgets } from './budget.ts';
 import type { BeatNow } from './freshness.ts';
+import { endedText } from './ended.ts';
 import { type Refusal, refusal } from './refusal.ts';
 import { ReplaySet } from './replay.ts';
 import { type OpenedRequest, openRequest, type RequestItem } from './request.ts';
@@ -157,11 +158,13 @@ export class Custodian {
       kek,
       generations: usableShares(shares, { cg, kekVer }).map(({ gen }) => gen),
       policyRoot,
+      takenOver: book.takenOver,
       policy: book.policy(policyRoot),
       revocations: book.revocations,
       now: beat(),
       windowBeats,
       sealed: isSealed(shares, cg),
+      ended: endedText({ books, shares }, cg),
       replay: this.#replay,
       budgets: this.#budgets,
       certificate: (cid) => book.certificate(cid),

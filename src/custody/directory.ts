@@ -17,10 +17,12 @@ import { openRecord } from '../manifest/record.ts';
 import { birthProblem } from './birth.ts';
 import { CustodyBook } from './book.ts';
 import { type BirthCertificate, parseCertificate, type RotationCertificate } from './certificate.ts';
+import { isSuccessorName } from './group-name.ts';
 import { type Over, overBy } from './over.ts';
 import type { PolicyBody } from './policy.ts';
 import type { PolicyHead } from './policy-change.ts';
 import type { Revocations } from './revocation.ts';
+import { type Succession, successionOf, Successions } from './succession.ts';
 
 /** What is remembered of a group over restarts. Safe to be read by anybody, not to be written. */
 export interface DirectoryPin {
@@ -30,6 +32,8 @@ export interface DirectoryPin {
   readonly frostPk: string;
   /** Records of each chain, by its key in the registry. */
   readonly marks: Readonly<Record<string, number>>;
+  /** Groups before this one that were believed, with their signing keys in hex. */
+  readonly ended?: Readonly<Record<string, string>>;
 }
 
 /** Shares of a version of the key that whoever had them is to erase. */
@@ -47,17 +51,14 @@ export interface DirectoryOptions {
   readonly pin?: DirectoryPin | undefined;
   /** Custodians that the operator's membership names, with their Ed25519 keys. */
   readonly custodians: () => ReadonlyMap<PeerName, Uint8Array>;
+  /** Ed25519 key of the operator, who alone can put another group in the place of one. */
+  readonly operator: Uint8Array;
 }
 
 /** A record of custody as the registry gives it: its chain and its bytes. */
 export interface CustodyRecordBytes {
   readonly key: string;
   readonly bytes: Uint8Array;
-}
-
-/** Name of the one custody group of a cluster that has not been given another: from the cluster's own id. */
-export function groupNameOf(cluster: string): string {
-  return `cg-${cluster.slice(cluster.lastIndexOf('-') + 1).slice(0, 8)}`;
 }
 
 export class CustodyDirectory {
@@ -71,6 +72,7 @@ export class CustodyDirectory {
   readonly #holders = new Map<number, Map<PeerName, number>>();
   #first: TdecKek | undefined;
   #birth: BirthCertificate | undefined;
+  readonly #successions: Successions;
   #bornProblem: string | undefined;
   #problem: string | undefined = unread;
 
@@ -80,10 +82,12 @@ export class CustodyDirectory {
     this.#options = options;
     const pinned = pin?.cg === cg ? keyOfHex(pin.frostPk) : undefined;
     this.#book = new CustodyBook(cg, pinned);
+    this.#successions = new Successions(options);
   }
 
   /** Takes one record, in the order of the registry. One that is no good is remembered as the problem; never throws for it. */
   take({ key, bytes }: CustodyRecordBytes): void {
+    this.#successions.take({ key, bytes });
     try {
       const taken = this.#book.take(bytes);
       // A revocation of somebody without authority counts for nothing, and still stands in its chain.
@@ -118,6 +122,21 @@ export class CustodyDirectory {
       this.#birth === undefined
         ? 'there is no certificate of its birth'
         : birthProblem(this.#first, this.#birth, custodians());
+  }
+
+  /** The group that has come into the place of this one; undefined while it stands. Said of one that is not believed, too. */
+  get endedBy(): Succession | undefined {
+    return this.#successions.of(this.cg);
+  }
+
+  /** Policies of groups before this one that it has taken over, by their first versions. */
+  get takenOver(): readonly CID[] {
+    return this.#book.takenOver;
+  }
+
+  /** The group in whose place this one is; undefined for the first one of a cluster. */
+  get inPlaceOf(): Succession | undefined {
+    return this.#birth === undefined ? undefined : successionOf(this.#birth, this.#options.operator);
   }
 
   /** Why nothing of this group is believed, in words. */
@@ -211,7 +230,9 @@ export class CustodyDirectory {
     const family = this.policy()?.family;
     const own = family === undefined ? '' : `pol/${toHex(family)}`;
     const marks = [...this.#marks].filter(([chain]) => !chain.startsWith('pol/') || chain === own);
-    return { v: 1, cg: this.cg, frostPk: toHex(frostPk), marks: Object.fromEntries(marks) };
+    const ended = this.#options.pin?.ended;
+    const pin = { v: 1, cg: this.cg, frostPk: toHex(frostPk), marks: Object.fromEntries(marks) } as const;
+    return ended === undefined ? pin : { ...pin, ended };
   }
 
   #believed(): CustodyBook {
@@ -249,20 +270,38 @@ export function parsePin(text: string): DirectoryPin {
       Number.isSafeInteger(entry[1]),
     );
     const whole = counts.length === Object.keys(marks).length;
-    if (typeof cg === 'string' && typeof frostPk === 'string' && keyOfHex(frostPk) !== undefined && whole)
-      return { v: 1, cg, frostPk, marks: Object.fromEntries(counts) };
+    const { ended } = value;
+    const before = ended === undefined ? {} : endedIn(ended);
+    const isPin =
+      typeof cg === 'string' && typeof frostPk === 'string' && keyOfHex(frostPk) !== undefined && whole;
+    if (isPin && before !== undefined)
+      return { v: 1, cg, frostPk, marks: Object.fromEntries(counts), ...before };
   }
   throw new HoldfastError('RECORD_INVALID', 'what was remembered of the custody group has another form');
 }
 
+function endedIn(value: unknown): Pick<DirectoryPin, 'ended'> | undefined {
+  const entries = isMap(value) ? Object.entries(value) : [];
+  const good = entries.filter((entry): entry is [string, string] => keyOfHex(entry[1]) !== undefined);
+  return isMap(value) && good.length === entries.length ? { ended: Object.fromEntries(good) } : undefined;
+}
+
+/** What is remembered when group `to` has come into the place of the one that `pin` is about. */
+export function pinOfSuccessor(pin: DirectoryPin, to: DirectoryPin): DirectoryPin {
+  return { ...to, ended: { ...pin.ended, [pin.cg]: pin.frostPk } };
+}
+
 /** The pin that forgets nothing of either: two processes of one directory may have seen different moments. */
 export function mergePins(a: DirectoryPin | undefined, b: DirectoryPin): DirectoryPin {
-  if (a === undefined || a.cg !== b.cg) return b;
+  if (a === undefined) return b;
+  if (a.cg !== b.cg) return isSuccessorName(a.cg, b.cg) ? a : b;
   if (a.frostPk !== b.frostPk)
     throw new HoldfastError('RECORD_INVALID', `custody group ${a.cg} was known by another signing key`);
   const keys = new Set([...Object.keys(a.marks), ...Object.keys(b.marks)]);
   const marks = [...keys].map((key) => [key, Math.max(a.marks[key] ?? 0, b.marks[key] ?? 0)] as const);
-  return { ...b, marks: Object.fromEntries(marks) };
+  const ended = { ...a.ended, ...b.ended };
+  const merged = { v: 1, cg: b.cg, frostPk: b.frostPk, marks: Object.fromEntries(marks) } as const;
+  return Object.keys(ended).length === 0 ? merged : { ...merged, ended };
 }
 
 /** The version that a chain of KEK records is about; 0 for another chain. */

@@ -7,6 +7,7 @@ import type { InitArgs, Seat } from './ceremony-plan.ts';
 import { defaultPolicy } from './default-policy.ts';
 import { signOrder } from './order.ts';
 import { policyFamilyBytes } from './policy.ts';
+import type { InPlaceOf } from './succession.ts';
 
 export interface FirstKeyChoice {
   readonly cg: string;
@@ -16,6 +17,8 @@ export interface FirstKeyChoice {
   readonly t?: number | undefined;
   /** Allows groups that one loss or one thief ends. */
   readonly development?: boolean;
+  /** The group that ends with the new one, and why. */
+  readonly inPlaceOf?: InPlaceOf;
 }
 
 /** Custodians needed of `n`: more than half, so that two halves that do not see each other never both work. */
@@ -25,7 +28,7 @@ export function thresholdOf(n: number): number {
 
 /** Signed by the operator, who is also the first authority. Throws RECORD_INVALID for what cannot be ordered. */
 export function firstKeyOrder(
-  { cg, members, t = thresholdOf(members.length), development = false }: FirstKeyChoice,
+  { cg, members, t = thresholdOf(members.length), development = false, inPlaceOf }: FirstKeyChoice,
   operator: Signer,
   random: RandomBytes,
 ): Uint8Array {
@@ -38,6 +41,7 @@ export function firstKeyOrder(
     policy: signRecord(policy, operator).block.bytes,
     refreshEveryBars: policy.refreshEveryBars,
     development,
+    ...(inPlaceOf === undefined ? {} : { inPlaceOf }),
   };
   // It is good until it has been followed, however long a first start takes; after that it is of no effect.
   const exp = Number.MAX_SAFE_INTEGER;

@@ -11,7 +11,7 @@ import { makeKey, readRequest } from '../../test/suites/key-provider.ts';
 import { Canary } from './canary.ts';
 import { formatCapabilityFile, parseCapabilityFile } from './capability-file.ts';
 import { openDevFile } from './dev-file.ts';
-import { groupNameOf } from './directory.ts';
+import { groupNameOf } from './group-name.ts';
 import { CustodyFeed, type FeedCursor } from './feed.ts';
 import type { CustodyRecordBytes } from './directory.ts';
 import { ProviderSet } from './provider-set.ts';
@@ -33,6 +33,7 @@ function registry(group: TestGroup, pins: { text?: string } = {}) {
     new Map(group.custodians.map(({ peer, signer }) => [peer, signer.publicKey] as const));
   const feed = CustodyFeed.open({
     cg: group.cg,
+    operator: group.authority.publicKey,
     custodians,
     read,
     pins: {

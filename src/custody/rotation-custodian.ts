@@ -33,6 +33,7 @@ import { committed, keySetOfEntry, Signing } from './ceremony-signing.ts';
 import type { Begin } from './ceremony-steps.ts';
 import { certificatePreimage } from './certificate.ts';
 import { isSealed } from './custodian.ts';
+import { keepEnded } from './ended.ts';
 import { beginRotate } from './rotation-keygen.ts';
 import {
   destroyTooEarly,
@@ -165,7 +166,8 @@ class SwitchPart {
 
   async #items({ items }: RotationPage): Promise<SwitchItem[]> {
     const { group, from, to, book } = this.#terms;
-    const terms = { group, from, to, certificate: book.certificate.bind(book) };
+    const { takenOver } = book;
+    const terms = { group, from, to, takenOver, certificate: book.certificate.bind(book) };
     const out: SwitchItem[] = [];
     for (const [at, item] of items.entries()) {
       if (at % sliceItems === sliceItems - 1) await breath();
@@ -352,7 +354,7 @@ function requireShare(desk: CeremonyDesk, keks: readonly TdecKek[], ver: number)
 
 /**
  * What a beat brings: writes down what is new about versions on their way out, and erases the shares of every one
- * that the group has declared destroyed. A version that is only retired keeps them: its end is not signed yet.
+ * that the group has declared destroyed, and of a group that ended a day ago. A version that is only retired keeps them: its end is not signed yet.
  */
 export async function keepVersions(
   desk: Pick<CeremonyDesk, 'ports' | 'note'>,
@@ -361,6 +363,7 @@ export async function keepVersions(
   const { books } = desk.ports;
   for (const cg of books.groups()) await noteVersions(desk, cg, lastUse);
   await eraseDestroyed(desk);
+  await keepEnded(desk, destroyWaits.scheduledMs);
 }
 
 /** Written down, then erased for good; also by who was away, or has left, and hears of it only now. */
@@ -384,6 +387,7 @@ function bookOf(desk: CeremonyDesk, cg: string): CustodyBook {
 }
 
 function requireOpen(desk: CeremonyDesk, cg: string): void {
+  desk.requireStanding(cg);
   if (isSealed(desk.ports.shares, cg))
     throw new HoldfastError('FORBIDDEN', 'this custodian is sealed; an operator must unseal it');
   const { lost } = desk.ports.beat();

@@ -104,6 +104,8 @@ export interface PageTerms {
   readonly to: TdecKek;
   /** A rotation certificate whose signature was verified, by the CID of its record. */
   readonly certificate: (cid: CID) => RotationCertificate | undefined;
+  /** Policies of groups before this one (`CustodyBook.takenOver`). Default none. */
+  readonly takenOver?: readonly CID[];
 }
 
 /**
@@ -111,7 +113,7 @@ export interface PageTerms {
  * the same as the old one but for the version. Throws RECORD_INVALID saying what is wrong with it.
  */
 export function switchable(
-  { group, from, to, certificate }: PageTerms,
+  { group, from, to, certificate, takenOver = [] }: PageTerms,
   { bkId, wrap }: PageItem,
 ): SwitchItem {
   const refuse = (why: string): never => {
@@ -122,7 +124,7 @@ export function switchable(
     wrap.cg === from.cg && label.cg === from.cg && wrap.kekVer === from.ver && label.kekVer === from.ver;
   if (!isOurs) refuse(`a wrap that is not under version ${from.ver} of group ${from.cg}`);
   if (!sameBytes(label.bkId, bkId)) refuse('a label of another branch key');
-  if (!sameCid(label.policy, to.policyRoot))
+  if (![to.policyRoot, ...takenOver].some((root) => sameCid(label.policy, root)))
     refuse('a wrap that is bound to another policy than the group’s');
   const next = encodeLabel(switchedLabel(label, to.ver));
   if (wrap.t === 'tdec')

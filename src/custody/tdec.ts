@@ -113,7 +113,6 @@ const itemMs = 3;
 const evidenceMax = 64;
 
 export class TdecProvider implements KekProvider {
-  readonly id: string;
   readonly kind = 'tdec';
   readonly #options: TdecOptions;
   readonly #speeds = new Speeds();
@@ -123,7 +122,10 @@ export class TdecProvider implements KekProvider {
 
   constructor(options: TdecOptions) {
     this.#options = options;
-    this.id = `tdec:${options.source.directory().cg}`;
+  }
+
+  get id(): string {
+    return `tdec:${this.#options.source.directory().cg}`;
   }
 
   /**
@@ -134,6 +136,12 @@ export class TdecProvider implements KekProvider {
     assert(!this.#disposed, 'threshold custody: used after disposal');
     const { cg, ver: kekVer, Y, policyRoot } = this.kek(version);
     const policy = scope.policy ?? policyRoot;
+    const roots = [policyRoot, ...this.#options.source.directory().takenOver];
+    if (policy !== null && !roots.some((root) => root?.equals(policy) === true))
+      throw new HoldfastError(
+        'ARGUMENT_INVALID',
+        `group ${cg} opens nothing under policy ${policy.toString()}: it is neither its own nor one that it has taken over`,
+      );
     const label = encodeLabel({ v: 1, cg, kekVer, ...scope, policy });
     const group = await this.#group();
     const { wrap, element } = encrypt(group, Y, label, this.#options.random);

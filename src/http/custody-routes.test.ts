@@ -98,6 +98,7 @@ class Relay implements AsyncDisposable {
     let pin: string | undefined;
     return CustodyFeed.open({
       cg: this.group.cg,
+      operator: this.group.authority.publicKey,
       custodians: () => new Map(this.group.custodians.map(({ peer, signer }) => [peer, signer.publicKey])),
       read: (since) => this.client.custodyPage(since),
       pins: {

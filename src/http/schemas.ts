@@ -78,6 +78,7 @@ const custodyStatus = fields({
   next: nullable(text),
   trouble: nullable(text),
   canary: nullable(fields({ ok: { type: 'boolean' }, text, beat: count })),
+  inPlaceOf: nullable(fields({ group: text, reason: text, beat: count })),
   unerased: list(fields({ custodian: text, version: revision, text })),
   misconduct: list(text),
   warnings: list(text),

@@ -1,7 +1,7 @@
 // The operator's order to make the first key of a local cluster's custody group: written once, followed by the
 // steward as soon as all custodians are there, of no effect ever after.
 
-import { groupNameOf } from '../custody/directory.ts';
+import { groupNameOf } from '../custody/group-name.ts';
 import { firstKeyOrder } from '../custody/first-key.ts';
 import { random } from '../custody/random.ts';
 import { isThere, makeDirectory, writeWhole } from '../files/whole.ts';

@@ -7,7 +7,7 @@ import { pulseFile } from '../backbeat/pulse-file.ts';
 import { day } from '../core/clock.ts';
 import { type CapabilityLink, parseCapability, signCapability } from '../custody/capability.ts';
 import { formatCapabilityFile, parseCapabilityFile } from '../custody/capability-file.ts';
-import { groupNameOf } from '../custody/directory.ts';
+import { groupNameOf } from '../custody/group-name.ts';
 import { openIdentity, publicKeyOfPeer } from '../node/identity.ts';
 import { keepGrants, renewGrants } from './grants.ts';
 import { layoutPaths, processEntry } from './layout.ts';
@@ -65,6 +65,33 @@ test('a start renews what is half over, and leaves alone what a person made', as
   await writeFile(paths.capability('writer'), 'damaged');
   await createOrOpenLayout(dir, small);
   assert.equal((await linkOf(dir, 'writer')).cg, groupNameOf(layout.file.cluster));
+});
+
+test('where another group is in the place of the first, leave is made out for that, and not for a group of elsewhere', async (t) => {
+  const dir = await directory(t);
+  const layout = await createOrOpenLayout(dir, small);
+  const paths = layoutPaths(dir);
+  const first = groupNameOf(layout.file.cluster);
+  const pin = (cg: string) =>
+    writeFile(paths.custodyPin, JSON.stringify({ v: 1, cg, frostPk: '07'.repeat(32), marks: {} }));
+  await pin(`${first}.2`);
+  await renewGrants(layout);
+  assert.deepEqual(
+    [(await linkOf(dir, 'writer')).cg, (await linkOf(dir, 'door')).cg],
+    [`${first}.2`, `${first}.2`],
+  );
+  // There is no way back, and what another group has is none of ours.
+  for (const cg of ['cg-other.7', first]) {
+    await pin(cg);
+    await renewGrants(layout);
+    assert.equal((await linkOf(dir, 'writer')).cg, `${first}.2`);
+  }
+  const { signer: operator } = await openIdentity(paths.operatorKey);
+  const narrowed = { ...(await linkOf(dir, 'writer')), cg: first, ops: ['read'] as const };
+  await writeFile(paths.capability('writer'), formatCapabilityFile([signCapability(narrowed, operator)]));
+  await pin(`${first}.2`);
+  await renewGrants(layout);
+  assert.deepEqual((await linkOf(dir, 'writer')).ops, ['read'], 'a person made it');
 });
 
 test('what a person narrowed is not widened, and a damaged count of beats signs nothing', async (t) => {

@@ -12,7 +12,8 @@ import type { Signer } from '../core/hash.ts';
 import { type CapabilityLink, parseCapability, signCapability } from '../custody/capability.ts';
 import { formatCapabilityFile, parseCapabilityFile } from '../custody/capability-file.ts';
 import { fullCapability } from '../custody/default-policy.ts';
-import { groupNameOf } from '../custody/directory.ts';
+import { parsePin } from '../custody/directory.ts';
+import { groupNameOf, isSuccessorName } from '../custody/group-name.ts';
 import { makeDirectory, readSmallIfThere, writeWhole } from '../files/whole.ts';
 import { openIdentity, publicKeyOfPeer } from '../node/identity.ts';
 import { type Layout, layoutPaths } from './layout.ts';
@@ -33,12 +34,21 @@ export async function renewGrants(layout: Layout): Promise<void> {
   const { signer: writer } = await openIdentity(paths.writerKey);
   const beat = await lastBeat(paths.data('steward'));
   const lifeBeats = Math.ceil(lifeMs / file.settings.beatMs);
-  const grant = { cg: groupNameOf(file.cluster), iss: operator.publicKey, nbf: 0, exp: beat + lifeBeats };
+  const cg = presentGroup(layout);
+  const grant = { cg, iss: operator.publicKey, nbf: 0, exp: beat + lifeBeats };
   const full = fullCapability({ ...grant, aud: writer.publicKey });
   const own = fullCapability({ ...grant, aud: publicKeyOfPeer(door.peer), cls: 'confidential' });
   const half = beat + lifeBeats / 2;
   await renew(paths.capability('writer'), full, operator, half);
   await renew(paths.capability('door'), { ...own, ops: ['read', 'write', 'audit'] }, operator, half);
+}
+
+/** The custody group of now, as the command line has last seen it; the first one of the cluster before that. Throws RECORD_INVALID. */
+export function presentGroup({ dir, file }: Layout): string {
+  const first = groupNameOf(file.cluster);
+  const text = readSmallIfThere(layoutPaths(dir).custodyPin);
+  const pinned = text === undefined ? first : parsePin(text).cg;
+  return isSuccessorName(pinned, first) ? pinned : first;
 }
 
 /** Renews once a day until disposed. `onTrouble` is told of each time that failed, in words; the next day it is tried again. */
@@ -63,8 +73,10 @@ async function renew(path: string, wanted: CapabilityLink, operator: Signer, hal
   const links = await readLinks(path);
   const [present] = links.map(parseCapability);
   // A chain, one for another key, or one that gives something else was put there by a person.
-  const isOurs = links.length <= 1 && (present === undefined || sameBytes(termsOf(present), termsOf(wanted)));
-  if (!isOurs || (present !== undefined && present.exp > half)) return;
+  const isEarlier = present !== undefined && isSuccessorName(wanted.cg, present.cg);
+  const terms = present && termsOf(isEarlier ? { ...present, cg: wanted.cg } : present);
+  const isOurs = links.length <= 1 && (terms === undefined || sameBytes(terms, termsOf(wanted)));
+  if (!isOurs || (present !== undefined && !isEarlier && present.exp > half)) return;
   await writeWhole(path, formatCapabilityFile([signCapability(wanted, operator)]), 0o600);
 }
 

@@ -38,6 +38,7 @@ import {
 } from './layout.ts';
 import { orderFirstKey } from './first-key.ts';
 import { renewGrants } from './grants.ts';
+import { withReplaced } from './layout-replace.ts';
 import { choosePorts } from './ports.ts';
 
 export interface LayoutOptions {
@@ -54,6 +55,8 @@ export interface LayoutOptions {
   readonly stewards?: number;
   /** HTTP port of the door. Default 7440, on an existing layout what it has. 0 = any that is free, kept from then on. */
   readonly port?: number;
+  /** Custodians that are lost with their directories: others get their places. Default none. */
+  readonly replace?: readonly string[];
   /** Tempo and grace. Default 1 s and 10 s, on an existing layout what it has. */
   readonly settings?: Partial<ClusterSettings>;
 }
@@ -168,13 +171,18 @@ async function createLayout(dir: string, options: LayoutOptions): Promise<Opened
 
 async function openLayout(dir: string, options: LayoutOptions): Promise<OpenedLayout> {
   const paths = layoutPaths(dir);
-  const { file } = await readLayout(dir);
-  refuseOtherBeacon(file, options);
+  const { file: present } = await readLayout(dir);
+  refuseOtherBeacon(present, options);
   await rm(paths.creating, { force: true });
+  const file = await withReplaced(dir, present, options.replace ?? [], {
+    read: async (path) => (await openIdentity(path)).name,
+    make: async (path) => (await openOrCreateIdentity(path)).name,
+  });
+  if (file !== present) await writeClusterFile(dir, file);
   await checkFiles(dir, file);
   const grown = await grow(dir, file, options);
-  const present = new Set(file.processes.map(({ name }) => name));
-  const joined = grown.processes.map(({ name }) => name).filter((name) => !present.has(name));
+  const peers = new Set(present.processes.map(({ peer }) => peer));
+  const joined = grown.processes.filter(({ peer }) => !peers.has(peer)).map(({ name }) => name);
   return { dir: paths.root, file: grown, created: false, joined };
 }
 

@@ -78,9 +78,11 @@ export class TestCluster implements AsyncDisposable {
     return connectControl(this.dir);
   }
 
-  async up(): Promise<void> {
+  /** `replace`: custodians that are lost with their directories; then nobody waits for a key that can be given back. */
+  async up({ replace }: { readonly replace?: readonly string[] } = {}): Promise<void> {
     const { nodes, zones, custodians = 0, stewards, settings } = this.#options;
-    const options = JSON.stringify({ nodes, zones, custodians, stewards, settings, port: this.port });
+    const { port } = this;
+    const options = JSON.stringify({ nodes, zones, custodians, stewards, settings, port, replace });
     const imported = this.#options.dies === true ? killPlaces : '';
     const child = spawn(process.execPath, [script, this.dir, options, imported], {
       stdio: ['pipe', 'pipe', 'pipe'], // the first tells it when this process has gone
@@ -100,7 +102,7 @@ export class TestCluster implements AsyncDisposable {
       // Not by `once` in a race: what loses would go on listening, once more in each round.
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    if (custodians > 0) await this.#untilKey();
+    if (custodians > 0 && replace === undefined) await this.#untilKey();
   }
 
   /** As `holdfast up` does: custodians make the first key together after they are ready, and must be heard to give one back. */

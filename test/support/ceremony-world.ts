@@ -109,8 +109,11 @@ export class CustodianSite {
     });
     this.#watch(log);
     this.#born = true;
-    const books = new CustodyBooks(shares);
     const world = this.#world;
+    const books = new CustodyBooks(shares, {
+      operator: world.operator.publicKey,
+      custodians: () => world.members(),
+    });
     const ports = {
       shares,
       log,
@@ -124,7 +127,7 @@ export class CustodianSite {
       beatsPerBar: () => 10,
       now: () => world.nowMs,
       custodianKey: (peer: string) => world.keyOf(peer),
-      custodians: () => new Map(world.sites.map((site) => [site.peer, site.signer.publicKey])),
+      custodians: () => world.members(),
     };
     const orders = new CustodianOrders({ ...ports, operator: world.operator.publicKey, executors: [] });
     let read = 0;
@@ -234,6 +237,7 @@ export class CeremonyWorld implements AsyncDisposable {
   readonly #book = new CustodyBook(cg);
   readonly #read = new WeakMap<Filed, ReturnType<typeof readBase>>();
   #taken = 0;
+  #replaced = 0;
 
   private constructor(dir: string, disk: Disks) {
     this.dir = dir;
@@ -260,6 +264,11 @@ export class CeremonyWorld implements AsyncDisposable {
     return world;
   }
 
+  /** Custodians of the operator's membership. */
+  members(): ReadonlyMap<string, Uint8Array> {
+    return new Map(this.sites.map((site) => [site.peer, site.signer.publicKey]));
+  }
+
   keyOf(peer: string): Uint8Array {
     const site = this.sites.find((each) => each.peer === peer);
     if (site === undefined) throw new HoldfastError('FORBIDDEN', `${peer} is no custodian`);
@@ -272,8 +281,19 @@ export class CeremonyWorld implements AsyncDisposable {
     return found;
   }
 
-  coordinator(): Coordinator {
-    return new Coordinator(this.ports(), cg);
+  coordinator(group = cg): Coordinator {
+    return new Coordinator(this.ports(), group);
+  }
+
+  /** Custodians that are lost for good, and as many others in the operator's membership in their place. */
+  async replace(peers: readonly string[]): Promise<void> {
+    for (const peer of peers) await this.site(peer).kill();
+    const kept = this.sites.filter(({ peer }) => !peers.includes(peer));
+    const next = this.sites.length + this.#replaced + 1;
+    const others = peers.map((_, at) => new CustodianSite(this, next + at));
+    this.#replaced += peers.length;
+    this.sites.splice(0, this.sites.length, ...kept, ...others);
+    for (const site of others) await site.start();
   }
 
   async tellAll(): Promise<void> {
@@ -315,9 +335,16 @@ export class CeremonyWorld implements AsyncDisposable {
     });
   }
 
-  order(op: OrderOp, args: Record<string, unknown>, signer: Signer = this.operator): Uint8Array {
+  order(op: OrderOp, args: Record<string, unknown>, signer: Signer = this.operator, group = cg): Uint8Array {
     const { beat } = this;
-    const common = { v: 1, cg, nonce: random(32), beat, exp: beat + 60, by: signer.publicKey } as const;
+    const common = {
+      v: 1,
+      cg: group,
+      nonce: random(32),
+      beat,
+      exp: beat + 60,
+      by: signer.publicKey,
+    } as const;
     return signOrder({ ...common, op, args }, signer);
   }
 
@@ -356,14 +383,14 @@ export class CeremonyWorld implements AsyncDisposable {
   }
 
   /** The newest record of the version that is in use. */
-  filedKek(): { cid: CID; bytes: Uint8Array; kek: TdecKek } | undefined {
-    return this.versions().findLast(({ kek: { state } }) => state === 'active');
+  filedKek(group = cg): { cid: CID; bytes: Uint8Array; kek: TdecKek } | undefined {
+    return this.versions(group).findLast(({ kek: { state } }) => state === 'active');
   }
 
   /** The newest record of every version, oldest version first. */
-  versions(): { cid: CID; bytes: Uint8Array; kek: TdecKek }[] {
+  versions(group = cg): { cid: CID; bytes: Uint8Array; kek: TdecKek }[] {
     const newest = new Map(
-      this.log.filter(({ key }) => key.startsWith('kek/')).map((each) => [each.key, each]),
+      this.log.filter(({ key }) => key.startsWith(`kek/${group}/`)).map((each) => [each.key, each]),
     );
     return [...newest.values()].map((filed) => {
       const base = this.#read.get(filed) ?? readBase(filed.bytes);
@@ -372,8 +399,8 @@ export class CeremonyWorld implements AsyncDisposable {
     });
   }
 
-  kek(): TdecKek {
-    const found = this.filedKek();
+  kek(group = cg): TdecKek {
+    const found = this.filedKek(group);
     if (found === undefined) throw new TypeError('no key yet');
     return found.kek;
   }
@@ -385,6 +412,13 @@ export class CeremonyWorld implements AsyncDisposable {
       this.#taken++;
     }
     return this.#book;
+  }
+
+  #bookOf(group: string): CustodyBook {
+    if (group === cg) return this.book();
+    const book = new CustodyBook(group);
+    for (const { bytes } of this.log) book.take(bytes);
+    return book;
   }
 
   /** The private key, put together by the shares of these custodians in a generation. A test may; nobody else does. */
@@ -438,15 +472,16 @@ export class CeremonyWorld implements AsyncDisposable {
         keyOf: (peer) => this.keyOf(peer),
       },
       registry: {
-        kek: async () => {
-          const found = this.filedKek();
+        kek: async (group) => {
+          const found = this.filedKek(group);
           return found && { ...found, revision: this.log.length };
         },
-        versions: async () => this.versions().map((each) => ({ ...each, revision: this.log.length })),
+        versions: async (group) =>
+          this.versions(group).map((each) => ({ ...each, revision: this.log.length })),
         policy: async (root) => this.book().policy(root),
-        birth: async () => {
-          const kek = this.log.find(({ key }) => key.startsWith('kek/'))?.bytes;
-          const certificate = this.log.find(({ key }) => key.startsWith('cert/'))?.bytes;
+        birth: async (group) => {
+          const kek = this.log.find(({ key }) => key.startsWith(`kek/${group}/`))?.bytes;
+          const certificate = this.log.find(({ key }) => key.startsWith(`cert/${group}/`))?.bytes;
           return kek && certificate && { kek, certificate };
         },
         lastCertificate: async (group, ver) => {
@@ -455,7 +490,7 @@ export class CeremonyWorld implements AsyncDisposable {
           const { cid, body } = openRecord(last.bytes);
           return { cid, n: Number(Reflect.get(body, 'n')) };
         },
-        dealtBeat: async (_, ver) => this.book().dealtBeat(ver),
+        dealtBeat: async (group, ver) => this.#bookOf(group).dealtBeat(ver),
         file: async (subject, expected, records) => this.#file(subject, expected, records),
       },
       signer: this.steward,
@@ -521,8 +556,8 @@ function statusOf({ name, running }: CustodianSite): CustodianStatus {
     beat: 0,
     timeLost: null,
     sealingSource: 'key-file',
-    shares: held.map(({ kekVer, gen, key, status, index, t, n }) => {
-      return { cg, kekVer, gen, key, status, index, t, n };
+    shares: held.map(({ cg: group, kekVer, gen, key, status, index, t, n }) => {
+      return { cg: group, kekVer, gen, key, status, index, t, n };
     }),
     sealed: [],
     audit: { entries: running.log.size, cosigned: 0, witnesses: [] },

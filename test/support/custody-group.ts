@@ -19,6 +19,7 @@ import { CustodyDirectory, type CustodyRecordBytes } from '../../src/custody/dir
 import { beatAt } from '../../src/custody/freshness.ts';
 import type { PolicyBody } from '../../src/custody/policy.ts';
 import { createSealingKeyFile } from '../../src/custody/sealing-key.ts';
+import type { SuccessionTerms } from '../../src/custody/succession.ts';
 import { ShareStore } from '../../src/custody/share-store.ts';
 import { TdecProvider, type TdecOptions } from '../../src/custody/tdec.ts';
 import type { TdecKek, UnsignedKek } from '../../src/envelope/kek.ts';
@@ -45,6 +46,7 @@ export class TestCustodian {
   readonly name: string;
   readonly peer: string;
   readonly signer: Signer;
+  readonly #terms: SuccessionTerms;
   readonly shares: ShareStore;
   readonly log: AuditLog;
   books: CustodyBooks;
@@ -65,9 +67,10 @@ export class TestCustodian {
     this.name = `custodian-${i}`;
     this.peer = `${group.cg}-peer-${i}`;
     this.signer = someSigner(`${group.cg} custodian ${i}`);
+    this.#terms = group.terms;
     this.shares = shares;
     this.log = log;
-    this.books = new CustodyBooks(shares);
+    this.books = new CustodyBooks(shares, group.terms);
     const books = (): CustodyBooks => this.books;
     this.custodian = new Custodian({
       shares,
@@ -88,7 +91,7 @@ export class TestCustodian {
 
   /** As after a start: nothing of the registry is read. */
   forget(): void {
-    this.books = new CustodyBooks(this.shares);
+    this.books = new CustodyBooks(this.shares, this.#terms);
   }
 }
 
@@ -197,10 +200,15 @@ export class TestGroup implements AsyncDisposable {
     return signRecord({ ...unsigned, writer: this.authority.publicKey, frostSig }, this.authority);
   }
 
-  newDirectory(options: Partial<ConstructorParameters<typeof CustodyDirectory>[0]> = {}): CustodyDirectory {
+  /** Whom readers of the records trust: here the authority is the operator as well. */
+  get terms(): SuccessionTerms {
     const custodians = () =>
       new Map(this.custodians.map(({ peer, signer }) => [peer, signer.publicKey] as const));
-    return new CustodyDirectory({ cg: this.cg, custodians, ...options });
+    return { operator: this.authority.publicKey, custodians };
+  }
+
+  newDirectory(options: Partial<ConstructorParameters<typeof CustodyDirectory>[0]> = {}): CustodyDirectory {
+    return new CustodyDirectory({ cg: this.cg, ...this.terms, ...options });
   }
 
   async reload(): Promise<void> {

@@ -356,8 +356,9 @@ export class RotationWorld implements AsyncDisposable {
   }
 
   #newDirectory(): CustodyDirectory {
-    const keys = new Map(this.custodians.sites.map(({ peer, signer }) => [peer, signer.publicKey]));
-    const directory = new CustodyDirectory({ cg, custodians: () => keys });
+    const keys = this.custodians.members();
+    const operator = this.custodians.operator.publicKey;
+    const directory = new CustodyDirectory({ cg, operator, custodians: () => keys });
     for (const record of this.custodians.log) directory.take(record);
     directory.settle();
     return directory;

@@ -13,12 +13,15 @@ import {
   type VerifiedLog,
   verifyLog,
 } from '../../custody/audit-verify.ts';
+import { withoutLost } from '../../custody/audit-lost.ts';
 import { type NoteKey, openCheckpoint } from '../../custody/checkpoint.ts';
 import { type DatedReceipt, parseReceipts } from '../../custody/receipts.ts';
+import type { Succession } from '../../custody/succession.ts';
 import { makeDirectory, readIfThere, writeWhole } from '../../files/whole.ts';
 import { layoutPaths, readLayout } from '../../local/layout.ts';
 import type { Command, Context } from '../command.ts';
 import { custodianKeys, keyOfPeer, openDoor, openWriter } from '../connect.ts';
+import { lastBelieved } from '../custody-believed.ts';
 import { table } from '../screen.ts';
 
 const pageLeaves = 64;
@@ -58,9 +61,13 @@ export const custodyAudit: Command = {
     const logs = audited.flatMap(({ log }) => (log === undefined ? [] : [log]));
     const opened = openings(logs, context.text('key'));
     const names = await namesOf(data);
-    const findings = reconciled(logs, receipts, new Set(names.keys()), readAt);
-    if (json) screen.value({ logs: audited.map(summaryOf), openings: opened, findings });
+    const { cg, inPlaceOf } = await lastBelieved(door, data);
+    const found = reconciled(logs, receipts, new Set(names.keys()), readAt);
+    const { findings, lost } =
+      inPlaceOf === undefined ? { findings: found, lost: 0 } : withoutLost(found, logs, receipts, cg);
+    if (json) screen.value({ logs: audited.map(summaryOf), openings: opened, findings, lost });
     else show(context, audited, opened, names);
+    if (!json && inPlaceOf !== undefined) screen.line(endedText(inPlaceOf, lost));
     if (!json) for (const finding of findings) screen.line(screen.paint('red', findingText(finding)));
     if (audited.some(({ isReached, problem }) => isReached && problem !== undefined)) return 6;
     if (findings.some(({ kind }) => kind !== 'receipt-missing')) return 6;
@@ -152,10 +159,24 @@ async function checkSeen(
   const directory = join(layoutPaths(data).custody, 'audited');
   await makeDirectory(layoutPaths(data).custody);
   await makeDirectory(directory);
-  const path = join(directory, `${key.custodian}.note`);
-  const seen = await readIfThere(path);
+  // Another identity that the operator's membership gives the name to has a log of its own.
+  const path = join(directory, `${key.custodian}.${toHex(key.publicKey).slice(0, 16)}.note`);
+  const seen = (await readIfThere(path)) ?? (await seenByName(join(directory, `${key.custodian}.note`), key));
   if (seen !== undefined) verifyLog(key, seen, leaves.slice(0, openCheckpoint(seen, key).size));
   await writeWhole(path, note, 0o600);
+}
+
+/** As it was kept before names could be given to others; undefined when it is not of this one. */
+async function seenByName(path: string, key: NoteKey): Promise<string | undefined> {
+  const seen = await readIfThere(path);
+  if (seen === undefined) return undefined;
+  try {
+    openCheckpoint(seen, key);
+    return seen;
+  } catch (error) {
+    if (isHoldfastError(error, 'RECORD_INVALID')) return undefined;
+    throw error;
+  }
 }
 
 /** Receipts of this machine: of its door and its command line. */
@@ -187,6 +208,14 @@ function reconciled(
         finding.opening.at >= first &&
         finding.opening.at < readAt - slackMs),
   );
+}
+
+function endedText({ of, to, beat, reason }: Succession, lost: number): string {
+  const openings =
+    lost === 0
+      ? ''
+      : `; ${lost} openings of before cannot be checked: logs of custodians that helped went with them`;
+  return `group ${of} ended at beat ${beat}, ${to} is in its place: ${reason}${openings}`;
 }
 
 function findingText(finding: Finding): string {

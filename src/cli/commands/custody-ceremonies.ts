@@ -28,20 +28,43 @@ export const thresholdOption = {
 
 const custodyInit: Command = {
   name: 'custody init',
-  usage: '[-t T] [-n N]',
+  usage: '[-t T] [-n N] | --in-place-of GROUP --reason TEXT [-t T] [NAME…]',
   summary: 'Have the custodians make the first key together; nobody ever holds it',
   options: {
     ...thresholdOption,
     custodians: { type: 'string', short: 'n', value: 'N', text: 'the first N custodians (default all)' },
+    'in-place-of': {
+      type: 'string',
+      value: 'GROUP',
+      text: 'a new group where GROUP, the one of now, has fewer than T custodians left for good',
+    },
+    reason: {
+      type: 'string',
+      value: 'TEXT',
+      text: 'why GROUP ends; everybody who reads the registry sees it',
+    },
   },
-  positionals: [0, 0],
+  positionals: [0, custodiansMax],
   notes: [
     'All of them must be running. A cluster that `up` has made does this by itself at its first start: T is then more',
     'than half. An interrupted ceremony leaves nothing; begin it again. There is no way to get a key back that T',
     'custodians have lost: back their shares up, or allow a recovery key in the policy.',
+    '',
+    'With --in-place-of the NAMEs (default all custodians of the membership) make the key of a new group, and GROUP ends in',
+    'the same entry of the registry. It takes the operator key, which is here and nowhere in the cluster. It is refused while',
+    'T custodians of GROUP answer with their shares. GROUP opens nothing from then on: bring its keys to another provider',
+    'before (`custody recovery shares`), or to the new group afterwards (`custody recovery shares … --to custodians`).',
+    'Interrupted, it goes on when it is given again.',
   ].join('\n'),
   async run(context) {
     await using door = await openDoor(context);
+    const ended = context.text('in-place-of');
+    if (ended !== undefined) {
+      const { initInPlaceOf } = await import('./custody-in-place-of.ts');
+      return await initInPlaceOf(context, door, ended);
+    }
+    if (context.positionals.length > 0 || context.text('reason') !== undefined)
+      throw new HoldfastError('ARGUMENT_INVALID', 'NAMEs and --reason go with --in-place-of GROUP');
     const { group, custodians } = await door.custodyStatus({ signal: context.signal });
     const n = context.whole('custodians', { min: 1, max: custodians.length }) ?? custodians.length;
     const members = custodians.slice(0, n).map(({ peer, name }) => ({ peer, org: name }));

@@ -16,7 +16,7 @@ import {
 } from '../cold-exports.ts';
 import type { Command, Context } from '../command.ts';
 import { openDoor } from '../connect.ts';
-import { openedProviders } from '../provider-access.ts';
+import { openedProviders, type ProviderAccess, usable } from '../provider-access.ts';
 import { raiseAlarm, toOption, wrapperNamed } from '../recovery.ts';
 
 export const recoverShares: Command = {
@@ -33,7 +33,8 @@ export const recoverShares: Command = {
     'For when fewer than T custodians are left for good. EXPORT is a file of `custody export`; it takes T of them, of the',
     'present generation, as `custody drill` tries them. Each is open in a process of its own, which can write nothing;',
     'only partial decryptions come back, and no two shares are ever in one process. A branch key is in the clear for a',
-    'moment in this process. The old wraps stay. What is interrupted goes on when it is run again. `--to file` makes the',
+    'moment in this process. The old wraps stay. `--to custodians` is for shares of a group that has ended: objects go under',
+    'new keys of the group in its place. What is interrupted goes on when it is run again. `--to file` makes the',
     'key file where there is none: whoever has it reads everything, so move on to a provider of yours. The alarm stays in',
     'the health of the door until custody/recovery-alarms is taken away.',
     '',
@@ -60,7 +61,7 @@ async function recoverByShares(context: Context): Promise<number> {
     await makeKeyFile(context.data);
   }
   await using at = await openedProviders(context);
-  const to = { name, provider: await wrapperNamed(at, name) };
+  const to = { name, provider: await targetNamed(at, name, tried) };
   const from = await coldProviders(tried);
   await using shares = new AsyncDisposableStack();
   for (const { provider } of from) shares.use(provider);
@@ -82,6 +83,13 @@ async function recoverByShares(context: Context): Promise<number> {
   });
   tell(context, name, report);
   return report.failed === 0 ? 0 : 1;
+}
+
+/** Of a group that has ended also the one in its place: objects go under new keys there (client/move-objects.ts). */
+async function targetNamed(at: ProviderAccess, name: string, { directory }: TriedExports) {
+  const provider = name === 'custodians' ? await usable(at.set, name) : undefined;
+  const isAnother = provider?.kind === 'tdec' && at.set.groupOf(name) !== directory.cg;
+  return provider !== undefined && isAnother ? provider : wrapperNamed(at, name);
 }
 
 async function triedHere(context: Context): Promise<TriedExports> {

@@ -4,7 +4,7 @@
 import { asBuffer, keyOfHex, toHex } from '../../core/bytes.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import { isMap } from '../../core/shape.ts';
-import { groupNameOf } from '../../custody/directory.ts';
+import { presentGroup } from '../../local/grants.ts';
 import { random } from '../../custody/random.ts';
 import { readSecretFile } from '../../custody/secret-file.ts';
 import { createWhole, readIfThere, writeWhole } from '../../files/whole.ts';
@@ -184,7 +184,7 @@ async function authority(context: Context) {
 }
 
 async function groupOf({ data }: Context): Promise<string> {
-  return groupNameOf((await readLayout(data)).file.cluster);
+  return presentGroup(await readLayout(data));
 }
 
 async function readSecretKey(path: string): Promise<Uint8Array> {

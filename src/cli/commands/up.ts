@@ -28,7 +28,7 @@ const pollMs = 200;
 export const up: Command = {
   name: 'up',
   usage:
-    '[--nodes N] [--zones N] [--custodians N] [--stewards N] [--port P] [--beacon SERVERS] [--detach] [--no-docs]',
+    '[--nodes N] [--zones N] [--custodians N] [--stewards N] [--port P] [--beacon SERVERS] [--replace NAME,…] [--detach] [--no-docs]',
   summary: 'Start the local cluster, creating it at the first time; Ctrl-C stops it in order',
   options: {
     nodes: { type: 'string', value: 'N', text: 'storage nodes (default 5; may grow later)' },
@@ -59,6 +59,11 @@ export const up: Command = {
       value: 'FILE',
       text: 'the same for the system account of the servers',
     },
+    replace: {
+      type: 'string',
+      value: 'NAME,…',
+      text: 'custodians that are lost with their directories: others, with new identities, get their places',
+    },
     detach: { type: 'boolean', text: 'return when the cluster is ready; stop it with `holdfast down`' },
     'no-docs': { type: 'boolean', text: 'do not store the documents of this project at the first start' },
   },
@@ -80,12 +85,14 @@ function readOptions(context: Context): LayoutOptions {
     context.whole('stewards', { min: 1, max: 8 }),
     context.whole('port', { min: 0, max: 65_535 }),
   ];
+  const replace = context.text('replace');
   return {
     ...(nodes === undefined ? {} : { nodes }),
     ...(zones === undefined ? {} : { zones }),
     ...(custodians === undefined ? {} : { custodians }),
     ...(stewards === undefined ? {} : { stewards }),
     ...(port === undefined ? {} : { port }),
+    ...(replace === undefined ? {} : { replace: [...new Set(replace.split(','))] }),
     ...beaconOption(context),
   };
 }
