@@ -95,6 +95,7 @@ test('a request under the default policy with a capability is granted', () => {
 describe('the whole request is refused', () => {
   const cases: readonly [string, string, Partial<CustodyRequest>, Partial<CustodyTerms>][] = [
     ['while sealed', 'sealed', {}, { sealed: true }],
+    ['of a group that has ended', 'group', {}, { ended: 'another one is in its place' }],
     ['before any beat was heard', 'clock', {}, { now: beatAt(undefined, 0, tempo) }],
     ['after a long silence', 'clock', {}, { now: beatAt({ beat: 100, atMs: 0 }, 21_000, tempo) }],
     ['for a key that is not held', 'group', {}, { kek: undefined }],
@@ -235,6 +236,15 @@ describe('each item by its label and the newest policy', () => {
     const labels = [someLabel(), someLabel({ policy: null }), someLabel({ project: 'other' })];
     const chain = [someCapability({ scope: { project: 'bzzz', cls: 'restricted', prefix: '' } })];
     assert.deepEqual(outcome(opened(someRequest({ chain }, labels))), ['granted', 'policy', 'capability']);
+  });
+
+  test('bound to the policy of a group before, which this one has taken over, is judged by its own', () => {
+    const before = nextPolicy(rootPolicy).cid; // any record's
+    const request = opened(someRequest({}, [someLabel({ policy: before })]));
+    assert.deepEqual(outcome(request), ['policy']);
+    assert.deepEqual(outcome(request, terms({ takenOver: [before] })), ['granted']);
+    const closed = { ...withRule({ ops: ['write'] }), takenOver: [before] };
+    assert.deepEqual(outcome(request, closed), ['policy']);
   });
 
   test('policy swap: a label bound to another family is refused, even where that one is laxer', () => {

@@ -129,6 +129,13 @@ test('a switched wrap is switched again only by its certificate, and opens the s
   assert.throws(() => switchable({ ...terms, certificate: () => undefined }, the(item)), refused);
   const misplaced = { bkId: the(item).bkId, wrap: { ...the(one.wraps[0]), proof: the(one.wraps[1]).proof } };
   assert.throws(() => switchable({ ...terms, certificate: known }, misplaced), refused);
+  const policy = certificateRecord(one.certificate).cid; // any record's
+  const label = encodeLabel(someLabel({ bkId: the(ids[0]), cg, policy }));
+  const before = encrypt(group, first.Y, label, random).wrap;
+  const older: PageItem = { bkId: the(ids[0]), wrap: { t: 'tdec', cg, kekVer: 1, label, ...before } };
+  const moving = { group, from: first, to: second, certificate: known };
+  assert.throws(() => switchable(moving, older), /bound to another policy/);
+  assert.deepEqual(switchable({ ...moving, takenOver: [policy] }, older).bkId, ids[0]);
   const mauled = {
     bkId: the(ids[0]),
     wrap: { ...the(sources[0]).item.wrap, V: the(sources[1]).item.wrap.V },

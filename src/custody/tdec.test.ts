@@ -15,6 +15,7 @@ import {
 } from '../../test/suites/key-provider.ts';
 import { isHoldfastError } from '../core/errors.ts';
 import type { BranchKeyBody } from '../envelope/records.ts';
+import { openRecord } from '../manifest/record.ts';
 import { defaultPolicy } from './default-policy.ts';
 import { CustodyDirectory, mergePins, parsePin } from './directory.ts';
 import { encodeMisconduct, type Misconduct, parseMisconduct, provesMisconduct } from './misconduct.ts';
@@ -437,6 +438,13 @@ describe('threshold custody', () => {
     await using group = await TestGroup.create();
     const provider = group.provider();
     const scope = someScope();
+    await assert.rejects(
+      provider.createKey({ ...scope, policy: openRecord(group.records[1]?.bytes ?? random(1)).cid }),
+      {
+        code: 'ARGUMENT_INVALID',
+        message: /opens nothing under policy/,
+      },
+    );
     const { branchKey, wraps } = await provider.createKey(scope);
     const body = recordOf(scope, random(32), wraps, 'all');
     lie(group, 3);
