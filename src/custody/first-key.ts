@@ -6,7 +6,7 @@ import type { RandomBytes } from '../threshold/group.ts';
 import type { InitArgs, Seat } from './ceremony-plan.ts';
 import { defaultPolicy } from './default-policy.ts';
 import { signOrder } from './order.ts';
-import { policyFamilyBytes } from './policy.ts';
+import { parsePolicy, type PolicyBody, policyFamilyBytes } from './policy.ts';
 import type { InPlaceOf } from './succession.ts';
 
 export interface FirstKeyChoice {
@@ -19,6 +19,13 @@ export interface FirstKeyChoice {
   readonly development?: boolean;
   /** The group that ends with the new one, and why. */
   readonly inPlaceOf?: InPlaceOf;
+  /** A policy whose rules the group begins by. Default `defaultPolicy`. */
+  readonly rules?: PolicyBody | undefined;
+  /**
+   * Last beat at which it may be begun. Default none: the order for the first key of a cluster is good until it has been
+   * followed, however long a first start takes; after that it is of no effect.
+   */
+  readonly exp?: number;
 }
 
 /** Custodians needed of `n`: more than half, so that two halves that do not see each other never both work. */
@@ -27,26 +34,27 @@ export function thresholdOf(n: number): number {
 }
 
 /** Signed by the operator, who is also the first authority. Throws RECORD_INVALID for what cannot be ordered. */
-export function firstKeyOrder(
-  { cg, members, t = thresholdOf(members.length), development = false, inPlaceOf }: FirstKeyChoice,
-  operator: Signer,
-  random: RandomBytes,
-): Uint8Array {
+export function firstKeyOrder(choice: FirstKeyChoice, operator: Signer, random: RandomBytes): Uint8Array {
+  const { cg, members, development = false, inPlaceOf, exp = Number.MAX_SAFE_INTEGER } = choice;
   const by = operator.publicKey;
-  const policy = defaultPolicy({ cg, family: random(policyFamilyBytes), writer: by, authorities: [by] });
+  const policy = firstPolicy(choice, by, random(policyFamilyBytes));
   const args: InitArgs = {
     ver: 1,
-    t,
+    t: choice.t ?? thresholdOf(members.length),
     members,
     policy: signRecord(policy, operator).block.bytes,
     refreshEveryBars: policy.refreshEveryBars,
     development,
     ...(inPlaceOf === undefined ? {} : { inPlaceOf }),
   };
-  // It is good until it has been followed, however long a first start takes; after that it is of no effect.
-  const exp = Number.MAX_SAFE_INTEGER;
   return signOrder(
     { v: 1, cg, op: 'init', args: { ...args }, nonce: random(32), beat: 0, exp, by },
     operator,
   );
+}
+
+/** Version 1, of a family of its own. */
+function firstPolicy({ cg, rules }: FirstKeyChoice, writer: Uint8Array, family: Uint8Array): PolicyBody {
+  if (rules === undefined) return defaultPolicy({ cg, family, writer, authorities: [writer] });
+  return parsePolicy({ ...rules, cg, family, writer, ver: 1, prev: null, frostSig: null });
 }

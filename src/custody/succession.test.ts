@@ -131,6 +131,34 @@ describe('who may end a group', () => {
     for (const { running } of world.sites) assert.equal(running.books.endedBy(cg), undefined);
   });
 
+  test('not with an order whose time is over, and a group that comes has the rules that it was given', async () => {
+    await using world = await worldAfterLoss();
+    const policies = policiesOf(world, cg);
+    const old = world.book().policy(policies[0] ?? null);
+    assert.ok(old);
+    const restricted = { ...old.classes.restricted, approvals: { k: 1, of: old.authorities } };
+    const rules = { ...old, ver: 3, frostSig: random(64), classes: { ...old.classes, restricted } };
+    const members = world.seats(5);
+    const order = firstKeyOrder(
+      { cg: young, members, inPlaceOf: { cg, reason, policies }, rules, exp: world.beat + 5 },
+      world.operator,
+      random,
+    );
+    world.beat += 6;
+    await assert.rejects(
+      world.coordinator().command(order, quiet),
+      /the order ended with beat 105, now is 106/,
+    );
+    world.beat -= 6;
+    await world.coordinator().command(order, quiet);
+    await world.beatAll();
+    const feed = await feedOf(world, {});
+    await feed.reload();
+    const policy = feed.directory().policy();
+    assert.deepEqual([policy?.ver, policy?.classes.restricted.approvals.k, policy?.cg], [1, 1, young]);
+    assert.notDeepEqual(policy?.family, old.family);
+  });
+
   test('not with the order alone, nor with custodians that the membership does not name', async () => {
     await using world = await worldAfterLoss();
     await succeeded(world);

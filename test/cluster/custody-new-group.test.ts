@@ -68,6 +68,8 @@ async function throughTheDoor(name: string): Promise<string> {
 test('a group that can be used is not ended: the refusal says what to do instead', async () => {
   for (const name of ['plan', 'notes', 'minutes']) await put(name);
   await put('secret', '--class', 'restricted');
+  await writeFile(file('rules.json'), JSON.stringify({ maxItemsPerBar: 12_345 }));
+  await ok('custody', 'policy', 'set', file('rules.json'));
   await writeFile(file('passphrase'), 'a long enough passphrase\n', { mode: 0o600 });
   for (const name of lost) {
     const out = file(`${name}.share`);
@@ -145,6 +147,9 @@ test('the new group is made in the place of the old one, also when the steward i
   const { group, inPlaceOf, key } = await custodyTold(commands);
   assert.deepEqual([group, inPlaceOf?.group, inPlaceOf?.reason], [young, old, reason]);
   assert.deepEqual([key?.t, key?.n], [3, 5]);
+  // What was allowed in the old group is what is allowed in the new one.
+  const policy = await json<{ ver: number; maxItemsPerBar: number }>('custody', 'policy', 'show');
+  assert.deepEqual([policy.ver, policy.maxItemsPerBar], [1, 12_345]);
   assert.match(
     (await run('custody', 'status')).out,
     new RegExp(`In the place of ${old}, which ended at beat`),

@@ -7,6 +7,7 @@ import { notLost } from '../../custody/coordinate-succession.ts';
 import type { CustodyDirectory } from '../../custody/directory.ts';
 import { firstKeyOrder, thresholdOf } from '../../custody/first-key.ts';
 import { successorNameOf } from '../../custody/group-name.ts';
+import type { PolicyBody } from '../../custody/policy.ts';
 import { random } from '../../custody/random.ts';
 import { renewGrants } from '../../local/grants.ts';
 import { readLayout } from '../../local/layout.ts';
@@ -15,6 +16,9 @@ import type { Context } from '../command.ts';
 import { openOperator } from '../connect.ts';
 import { lastBelieved } from '../custody-believed.ts';
 import { give } from './custody-ceremonies.ts';
+
+/** An order that was not followed must not end a group years later. */
+const lifeBeats = 600;
 
 /**
  * Has the custodians make the key of the group in the place of `ended`. Given again it goes on where it was, and when it
@@ -38,7 +42,15 @@ export async function initInPlaceOf(context: Context, door: DoorClient, ended: s
     const policies = [old.active()?.policyRoot ?? null, ...old.takenOver].filter((root) => root !== null);
     const members = membersOf(context, status);
     const t = context.whole('threshold', { min: 2, max: custodiansMax }) ?? thresholdOf(members.length);
-    const choice = { cg, members, t, inPlaceOf: { cg: ended, reason, policies } };
+    const { index: beat } = await door.beat({ signal: context.signal });
+    const choice = {
+      cg,
+      members,
+      t,
+      inPlaceOf: { cg: ended, reason, policies },
+      rules: rulesOf(old),
+      exp: beat + lifeBeats,
+    };
     await give(context, door, firstKeyOrder(choice, await openOperator(context.data), random));
   }
   await takeUp(context, door, cg);
@@ -69,6 +81,13 @@ async function endingGroup(
     .map(({ name }) => name);
   if (live.length >= active.t) throw notLost(ended, live, active.t);
   return directory;
+}
+
+/** What was allowed stays what is allowed: content of the old group is judged by the new one's policy. */
+function rulesOf(old: CustodyDirectory): PolicyBody {
+  const policy = old.policy();
+  if (policy !== undefined) return policy;
+  throw new HoldfastError('KEY_UNAVAILABLE', `the policy of group ${old.cg} is not known here`);
 }
 
 /** In the order of their indices. They make the key together, and all who read it must know more than half of them. */
