@@ -1,13 +1,15 @@
 // A process that has a Beacon log and its view open, has read all of the log and asked the view for entries anywhere, and
 // says what memory that takes: `node --expose-gc beacon-memory.child.ts LOG VIEW`.
 
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { LevelLog } from '../src/beacon/level.ts';
 import { BeaconView } from '../src/beacon/view.ts';
 import { LevelKv } from '../src/beacon/view-level.ts';
 
 export interface MemoryReport {
   readonly residentMiB: number;
+  /** Of that, what is the process's own: the rest are files that it has mapped, which the kernel may drop. */
+  readonly ownMiB: number;
   /** After a collection, with what buffers hold. */
   readonly heapMiB: number;
 }
@@ -32,6 +34,12 @@ globalThis.gc?.();
 const { rss, heapUsed, external } = process.memoryUsage();
 const report: MemoryReport = {
   residentMiB: Math.round(rss / mebibyte),
+  ownMiB: Math.round((await ownKiB()) / 1024),
   heapMiB: Math.round((heapUsed + external) / mebibyte),
 };
 console.log(JSON.stringify(report));
+
+async function ownKiB(): Promise<number> {
+  const status = await readFile('/proc/self/status', 'utf8');
+  return Number(/^RssAnon:\s*(\d+) kB$/m.exec(status)?.[1]);
+}
