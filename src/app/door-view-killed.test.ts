@@ -69,6 +69,21 @@ for (const [when, ms] of [
     await door.checkStartedAgain();
   });
 
+it('folds the log when it was killed over two copies', async (t) => {
+  const door = await Door.create(t);
+  for (let time = 0; time < 2; time++) {
+    const child = door.start(18);
+    assert.equal(await nextLine(child), '18 pages');
+    await killed(child);
+    await door.checkNothingIsFollowed();
+  }
+  await door.checkStartedAgain('folded');
+  assert.deepEqual(
+    (await readdir(join(door.view, '..'))).filter((name) => name.startsWith('view.')),
+    [],
+  );
+});
+
 it('takes the rows when nobody kills it', async (t) => {
   const door = await Door.create(t);
   const child = door.start(-1);
@@ -128,6 +143,7 @@ class Door {
   /** Looks at what is on the disk as any other program would. */
   async checkNothingIsFollowed(): Promise<void> {
     const left = join(this.#dataDir, 'left');
+    await rm(left, { recursive: true, force: true });
     await cp(this.view, left, { recursive: true });
     await assert.rejects(async () => BeaconView.open(await LevelKv.open(left)), {
       code: 'RECORD_CORRUPT',
@@ -142,10 +158,11 @@ class Door {
     );
   }
 
-  async checkStartedAgain(): Promise<void> {
+  /** `how`: by another copy, or by folding. */
+  async checkStartedAgain(how: 'copied' | 'folded' = 'copied'): Promise<void> {
     const again = this.start(-1);
     const lines = await Array.fromAsync(createInterface({ input: again.stdout ?? assert.fail() }));
-    assert(['copied', 'folded'].includes(lines.at(-1) ?? ''), lines.join());
+    assert.equal(lines.at(-1), how);
     await this.checkRows();
   }
 

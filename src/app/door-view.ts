@@ -11,6 +11,7 @@
 //                        there is one already
 //   view.check           the copy, folded again to be compared: one taken from the steward, or one unlike others
 //   view.damaged         the copy that was found damaged or false last
+//   view.unfinished      one that broke off while it was taken from the steward, until there is another copy
 //   view.earlier         the last copy of an earlier edition
 
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
@@ -19,6 +20,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { isEarlierEdition, isStoreDamage } from '../beacon/birth.ts';
 import { proveRows } from '../beacon/copied.ts';
 import { FollowedLog } from '../beacon/followed.ts';
+import { isUnfinishedCopy } from '../beacon/late.ts';
 import { holds, type LogLineage, type LogPosition } from '../beacon/log.ts';
 import type { RemoteLog } from '../beacon/remote.ts';
 import { foldUpTo, lostIn } from '../beacon/successor.ts';
@@ -194,7 +196,7 @@ export class DoorView implements AsyncDisposable {
       try {
         await rm(this.#checkPath, { recursive: true, force: true });
         await this.view.waitFor(1, signal);
-        if (!this.view.isCopied) return;
+        if (!this.view.isCopied) return await this.#forgetUnfinished();
         await this.#proveRows(signal);
       } catch (error) {
         if (signal.aborted || this.view.health().state === 'damaged') return;
@@ -202,6 +204,10 @@ export class DoorView implements AsyncDisposable {
         await delay(againMs, undefined, { signal }).catch(() => undefined);
       }
     }
+  }
+
+  async #forgetUnfinished(): Promise<void> {
+    await rm(join(this.#dataDir, 'view.unfinished'), { recursive: true, force: true });
   }
 
   /** Folds the log of the view again and compares, in the background: where they differ, the view is condemned. */
@@ -308,7 +314,10 @@ async function openView(
   } catch (error) {
     const isEarlier = isEarlierEdition(error);
     if (!isEarlier && !isStoreDamage(error)) throw error;
-    const aside = `${directory}.${isEarlier ? 'earlier' : 'damaged'}`;
+    const isUnfinished = isUnfinishedCopy(error);
+    const aside = `${directory}.${isEarlier ? 'earlier' : isUnfinished ? 'unfinished' : 'damaged'}`;
+    // A copy that broke off speaks against no other one; where the next breaks off too, it may be what ends the process.
+    const mayCopy = isUnfinished && !(await isThere(aside));
     console.error(`the Beacon view is now at ${aside}, and fetched again: ${error.message}`);
     if (isEarlier) await beforeEarlierGoes();
     await rm(aside, { recursive: true, force: true });
@@ -316,7 +325,7 @@ async function openView(
     await mkdir(directory, { recursive: true });
     return BeaconView.open(
       await LevelKv.open(directory),
-      isEarlier ? options : { ...more, signatures: 'before' },
+      isEarlier || mayCopy ? options : { ...more, signatures: 'before' },
     );
   }
 }

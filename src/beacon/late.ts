@@ -11,7 +11,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type CID, decodeCbor, encodeCbor } from '../core/block.ts';
 import { sameBytes } from '../core/bytes.ts';
-import type { HoldfastError } from '../core/errors.ts';
+import { type HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Kv, KvChanges, KvRow } from './kv.ts';
 import type { LogEntry } from './log.ts';
 import { Lru } from './lru.ts';
@@ -23,6 +23,8 @@ import { corrupt } from './seal.ts';
 const lateKey = 'sig';
 /** The row is there only while the rows are those of another view, and unproven. */
 const copiedKey = 'cop';
+/** What is said to be false while the rows of another view are on their way. */
+const unfinishedCopy = 'the copy of another view, which was not finished,';
 
 /** True for rows that belong to one view and not to the history it holds. */
 export function isOwnRow(key: string): boolean {
@@ -84,9 +86,7 @@ export class LateSignatures {
    * false. What the other one says of its own proofs gets no further than that: `endCopy` writes over it.
    */
   async beginCopy(): Promise<KvChanges> {
-    const unfinished = new Map([
-      [lateKey, encodeRow(1, 'the copy of another view, which was not finished,')],
-    ]);
+    const unfinished = new Map([[lateKey, encodeRow(1, unfinishedCopy)]]);
     await this.#kv.write(unfinished);
     this.#next = 1;
     this.#isCopied = true; // whoever asks meanwhile is told of nothing that is not proven
@@ -236,6 +236,11 @@ function readRow(bytes: Uint8Array): { readonly next: number; readonly problem: 
     if (typeof next === 'number' && typeof problem === 'string') return { next, problem };
   }
   throw corrupt('the row of late signatures', 'has another form');
+}
+
+/** True for what says that a view is a copy which broke off: nothing was found to be false. */
+export function isUnfinishedCopy(error: unknown): boolean {
+  return isHoldfastError(error, 'RECORD_CORRUPT') && error.details['what'] === unfinishedCopy;
 }
 
 /** The state in which a view with a false record is. */
