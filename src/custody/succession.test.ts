@@ -21,7 +21,7 @@ import { type Signer, signerFromSeed } from '../core/hash.ts';
 import { parseKek } from '../envelope/records.ts';
 import { openRecord, signRecord } from '../manifest/record.ts';
 import { parseLeaf } from './audit-leaf.ts';
-import { type BirthCertificate, parseCertificate } from './certificate.ts';
+import { type BirthCertificate, parseCertificate, verifyCertificate } from './certificate.ts';
 import { CustodyFeed } from './feed.ts';
 import { firstKeyOrder } from './first-key.ts';
 import { isSuccessorName, successorNameOf } from './group-name.ts';
@@ -205,7 +205,13 @@ describe('a group that has ended', () => {
     const kek = world.kek(young);
     assert.deepEqual([kek.t, kek.n, kek.cg], [3, 5, young]);
     assert.notDeepEqual(kek.Y, world.kek(cg).Y);
-    const said = successionOf(birthIn(world), world.operator.publicKey);
+    // The group signs the order with the rest of its birth: nobody puts one in, or takes it out.
+    const birth = birthIn(world);
+    const { order: _, ...without } = birth;
+    assert.ok(verifyCertificate(birth, kek.frostPk));
+    assert.ok(!verifyCertificate(without, kek.frostPk));
+    assert.ok(!verifyCertificate({ ...birth, order: orderIn(world) }, kek.frostPk));
+    const said = successionOf(birth, world.operator.publicKey);
     const policies = policiesOf(world, cg);
     assert.deepEqual(said, { of: cg, to: young, reason, policies, beat: world.beat });
     const again = world.coordinator().command(orderIn(world), quiet);
