@@ -58,7 +58,7 @@ const attemptsMax = 5;
 const busyMs = minute;
 const orderMs = 5 * second;
 const compareJob: Job = { name: 'compare-views', every: { bars: 30 }, floorMs: day };
-/** While views differ, or comparing fails. */
+/** While views differ or are empty, or comparing fails. */
 const againJob: Job = { name: 'compare-views', every: { bars: 1 }, floorMs: 10 * minute };
 
 /** The roots of one view, one at a time. */
@@ -141,13 +141,13 @@ export class ViewRoots {
   }
 }
 
-/** Compares now and then, from the first bar with something in the view on. */
+/** Compares now and then, from the first bar on. */
 export class ViewComparer implements AsyncDisposable {
   readonly #ports: ComparerPorts;
   readonly #stop = new AbortController();
   #report: ViewsReport | undefined;
   #facts: JobFacts = { isRunning: false, doneAt: undefined, doneBeats: 0, doneBars: 0 };
-  /** The last comparison came to its end and found no difference. */
+  /** The last comparison came to its end and found no difference in what there was. */
   #isSettled = false;
   #work: Promise<void> = Promise.resolve();
   #unsubscribe: () => void = () => undefined;
@@ -193,9 +193,8 @@ export class ViewComparer implements AsyncDisposable {
       beats = moveClock(beats, beat, clock.monotonic());
       const now = { beats: beats.beats, bars: beats.bars, at: clock.now() };
       const job = this.#isSettled ? compareJob : againJob;
-      // Not at the very start: views are catching up, and of empty ones the report would say nothing for a day.
-      const isBegun = beats.bars > 0 && this.#ports.own.revision > 0;
-      if (isBegun && due(job, this.#facts, now) !== undefined) this.#work = this.#runDue(now);
+      // Not at the very start: views are catching up.
+      if (beats.bars > 0 && due(job, this.#facts, now) !== undefined) this.#work = this.#runDue(now);
     });
   }
 
@@ -204,7 +203,8 @@ export class ViewComparer implements AsyncDisposable {
     this.#isSettled = false;
     try {
       await this.compare();
-      this.#isSettled = this.#report?.differing.length === 0;
+      // That empty views are alike says nothing for a day.
+      this.#isSettled = this.#report?.differing.length === 0 && this.#report.revision > 0;
     } catch (error) {
       if (!this.#stop.signal.aborted) console.error('the views could not be compared:', error);
     }
