@@ -26,6 +26,7 @@ import { hasRole, memberOf } from '../node/membership.ts';
 import { loadEd25519 } from '../threshold/ed25519-sodium.ts';
 import { loadRistretto } from '../threshold/group-sodium.ts';
 import type { BeaconHost } from './beacon-host.ts';
+import { onceUp } from './coming-up.ts';
 import { type Member, peersWithRole, systemClock } from './member.ts';
 import { rankedNodes } from './node-blocks.ts';
 import { BeaconRotationRegistry } from './rotation-registry.ts';
@@ -35,7 +36,7 @@ const stepMs = 10 * second;
 /** While the first key is made nothing else can be done, so a start waits for it, and not for ever. */
 const firstKeyMs = 15 * second;
 const retryMs = 200;
-/** A process takes so long to start and to connect. */
+/** A process takes so long to start, to connect, and to answer. */
 const comesUpMs = 10 * second;
 /** Custody's records are few and everything depends on them. */
 const recordCopies = 5;
@@ -270,8 +271,7 @@ export class CustodyCoordinator implements AsyncDisposable {
           return fieldOf(head, 'active') === true;
         },
         order: async (to, body) => {
-          await this.#comesUp(to);
-          await rpc.call(to, 'custody.order', { head: {}, body }, options());
+          await this.#onceUp(to, () => rpc.call(to, 'custody.order', { head: {}, body }, options()));
         },
         status: async (to) =>
           parseStatus((await rpc.call(to, 'custody.status', { head: {} }, options())).head),
@@ -329,12 +329,14 @@ export class CustodyCoordinator implements AsyncDisposable {
     };
   }
 
-  /** Resolves when it can be called, and after a while in any case: whoever is being started is to be told as well. */
-  async #comesUp(custodian: PeerName): Promise<void> {
-    const { peer } = this.#member;
-    const giveUpAt = systemClock.monotonic() + comesUpMs;
-    while (!peer.connected().includes(custodian) && systemClock.monotonic() < giveUpAt)
-      await delay(retryMs, undefined, { signal: this.#stop.signal });
+  /** Whoever is being started is to be told as well. */
+  #onceUp<T>(custodian: PeerName, call: () => Promise<T>): Promise<T> {
+    const ports = {
+      isConnected: () => this.#member.peer.connected().includes(custodian),
+      now: () => systemClock.monotonic(),
+      pause: () => delay(retryMs, undefined, { signal: this.#stop.signal }),
+    };
+    return onceUp(ports, comesUpMs, call);
   }
 
   /** Without a pulse nobody knows the time, and nothing rotates. */
