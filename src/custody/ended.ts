@@ -4,6 +4,7 @@
 
 import type { CustodyBooks } from './books.ts';
 import type { CeremonyDesk } from './ceremony-desk.ts';
+import { eraseVersion } from './erase-version.ts';
 import type { ShareStore } from './share-store.ts';
 
 interface Known {
@@ -25,22 +26,10 @@ export async function keepEnded(desk: Pick<CeremonyDesk, 'ports' | 'note'>, wait
     const by = books.endedBy(cg);
     const since = shares.mark(endedMark(cg));
     if (by !== undefined && since === 0) await shares.raise(endedMark(cg), now());
-    else if (since > 0 && now() >= since + waitMs) await eraseAll(desk, cg, by?.to);
-  }
-}
-
-async function eraseAll(
-  desk: Pick<CeremonyDesk, 'ports' | 'note'>,
-  cg: string,
-  to = 'another one',
-): Promise<void> {
-  const { shares } = desk.ports;
-  for (const kekVer of shares.versions(cg)) {
-    const held = shares.shares().filter((each) => each.cg === cg && each.kekVer === kekVer);
-    if (held.length === 0) continue;
-    const shareGen = Math.max(...held.map(({ gen }) => gen));
-    await desk.note('erase', { cg, kekVer, shareGen }, `the group has ended, ${to} is in its place`);
-    await shares.retire({ cg, kekVer });
+    else if (since > 0 && now() >= since + waitMs) {
+      const why = `the group has ended, ${by?.to ?? 'another one'} is in its place`;
+      for (const kekVer of shares.versions(cg)) await eraseVersion(desk, { cg, kekVer }, why);
+    }
   }
 }
 

@@ -34,6 +34,7 @@ import type { Begin } from './ceremony-steps.ts';
 import { certificatePreimage } from './certificate.ts';
 import { isSealed } from './custodian.ts';
 import { keepEnded } from './ended.ts';
+import { eraseVersion } from './erase-version.ts';
 import { beginRotate } from './rotation-keygen.ts';
 import {
   destroyTooEarly,
@@ -354,7 +355,8 @@ function requireShare(desk: CeremonyDesk, keks: readonly TdecKek[], ver: number)
 
 /**
  * What a beat brings: writes down what is new about versions on their way out, and erases the shares of every one
- * that the group has declared destroyed, and of a group that ended a day ago. A version that is only retired keeps them: its end is not signed yet.
+ * that the group has declared destroyed, and of a group that ended a day ago. A version that is only retired keeps them:
+ * its end is not signed yet.
  */
 export async function keepVersions(
   desk: Pick<CeremonyDesk, 'ports' | 'note'>,
@@ -370,13 +372,9 @@ export async function keepVersions(
 async function eraseDestroyed(desk: Pick<CeremonyDesk, 'ports' | 'note'>): Promise<void> {
   const { shares, books } = desk.ports;
   for (const cg of books.groups())
-    for (const kekVer of shares.versions(cg)) {
-      if (books.book(cg)?.kek(kekVer)?.state !== 'destroyed') continue;
-      const held = shares.shares().filter((each) => each.cg === cg && each.kekVer === kekVer);
-      const shareGen = Math.max(...held.map(({ gen }) => gen));
-      if (held.length > 0) await desk.note('erase', { cg, kekVer, shareGen }, 'the version is destroyed');
-      await shares.retire({ cg, kekVer });
-    }
+    for (const kekVer of shares.versions(cg))
+      if (books.book(cg)?.kek(kekVer)?.state === 'destroyed')
+        await eraseVersion(desk, { cg, kekVer }, 'the version is destroyed');
 }
 
 function bookOf(desk: CeremonyDesk, cg: string): CustodyBook {

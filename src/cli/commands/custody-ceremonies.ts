@@ -60,6 +60,8 @@ const custodyInit: Command = {
     await using door = await openDoor(context);
     const ended = context.text('in-place-of');
     if (ended !== undefined) {
+      if (context.text('custodians') !== undefined)
+        throw new HoldfastError('ARGUMENT_INVALID', '--in-place-of takes NAMEs, not --custodians N');
       const { initInPlaceOf } = await import('./custody-in-place-of.ts');
       return await initInPlaceOf(context, door, ended);
     }
