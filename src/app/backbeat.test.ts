@@ -8,6 +8,7 @@ import { assertSchema } from '../../test/support/backbeat-schemas.ts';
 import { natsSkip, natsStore, startNats } from '../../test/support/nats-server.ts';
 import type { BarReport } from '../backbeat/bar-report.ts';
 import { encodeBeat, parseBeat } from '../backbeat/beat.ts';
+import { defaultLeaseTiming } from '../backbeat/lease.ts';
 import { frameAt } from '../backbeat/schedule.ts';
 import { encodeClaim, type StatusClaim } from '../backbeat/status-claim.ts';
 import { signerFromSeed } from '../core/hash.ts';
@@ -127,15 +128,17 @@ test("another program's Pulse: ours is silent, ticks locally until it is heard, 
   skip,
 }, async (t) => {
   const server = await startNats(t);
+  const theirs = await connect({ servers: server.url });
+  t.after(() => theirs.close());
+  const heard: string[] = [];
+  // All subjects: a Pulse of ours would ask for its lease before it beats.
+  theirs.subscribe('>', { callback: (_, { subject }) => void heard.push(subject) });
+  await theirs.flush();
   const { backbeat, member } = await started(t, 'steward', {
     nats: { servers: [server.url] },
     pulse: 'external',
   });
   const clusterId = member.config.cluster;
-  const theirs = await connect({ servers: server.url });
-  t.after(() => theirs.close());
-  const heard: string[] = [];
-  theirs.subscribe(`backbeat.${clusterId}.>`, { callback: (_, { subject }) => void heard.push(subject) });
   await until(() => backbeat.bus.status().connected && (backbeat.tempo.current().beat?.sequence ?? 0) > 2);
   assert.equal(backbeat.tempo.current().state, 'waiting');
   const settings = { clusterId, tempoBpm: 1000, barBeats: 120 };
@@ -146,7 +149,9 @@ test("another program's Pulse: ours is silent, ticks locally until it is heard, 
     theirs.publish(`backbeat.${clusterId}.beat`, encodeBeat(frame));
   }, 60);
   t.after(() => clearInterval(beating));
-  await until(() => backbeat.tempo.current().state === 'locked');
+  // Long enough for a Pulse of ours that was not connected at its first try to ask for the lease again.
+  const beats = (2 * defaultLeaseTiming.everyMs) / 60;
+  await until(() => backbeat.tempo.current().state === 'locked' && heard.length >= beats);
   assert.ok((backbeat.tempo.current().beat?.frame.beat_index ?? 0) >= 40);
   assert.equal(backbeat.isLeading(), false);
   assert.deepEqual([...new Set(heard)], [`backbeat.${clusterId}.beat`]);
