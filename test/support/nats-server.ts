@@ -6,6 +6,7 @@ import { createServer } from 'node:net';
 import { homedir, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
+import { endsWithUs } from './ends-with-us.ts';
 
 const run = promisify(execFile);
 const wanted = 'github.com/nats-io/nats-server/v2@v2.15.1';
@@ -63,6 +64,7 @@ export async function startNats(t: Ending, options: NatsServerOptions = {}): Pro
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, ...options.env },
   });
+  endsWithUs(child);
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const end = async (signal: 'SIGTERM' | 'SIGKILL' = 'SIGKILL'): Promise<void> => {
     if (child.exitCode === null && child.signalCode === null) {

@@ -10,6 +10,7 @@ import { createServer } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { endsWithUs } from './ends-with-us.ts';
 
 export interface TransitServer extends AsyncDisposable {
   readonly url: string;
@@ -43,6 +44,7 @@ export async function startBao(): Promise<TransitServer> {
     stdio: 'ignore',
     env: { HOME: folder, PATH: process.env['PATH'] },
   });
+  endsWithUs(child);
   const stop = async (): Promise<void> => {
     await ended(child);
     await rm(folder, { recursive: true, force: true });
