@@ -38,7 +38,8 @@ import { MemoryLog } from './memory.ts';
 import { rebuildBeacon } from './rebuild.ts';
 import { openRegistryRecord, recordKey } from './records.ts';
 import { verifyBeacon } from './verify.ts';
-import { BeaconView, checkAppend } from './view.ts';
+import { BeaconView } from './view.ts';
+import { checkAppend } from './check-append.ts';
 import { MemoryKv } from './view-memory.ts';
 
 const first = kekRecord(signedKek(someUnsignedKek()));

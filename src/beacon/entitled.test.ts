@@ -24,7 +24,8 @@ import type { Append, LogRecord } from './log.ts';
 import { MemoryLog } from './memory.ts';
 import { rebuildBeacon } from './rebuild.ts';
 import { openRegistryRecord, recordKey } from './records.ts';
-import { BeaconView, checkAppend } from './view.ts';
+import { BeaconView } from './view.ts';
+import { checkAppend } from './check-append.ts';
 import { MemoryKv } from './view-memory.ts';
 
 const mallory = someSigner('mallory');

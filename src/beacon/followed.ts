@@ -23,7 +23,7 @@ import {
   type LogLineage,
   type LogPosition,
 } from './log.ts';
-import { diverged } from './view.ts';
+import { diverged } from './view-follower.ts';
 
 export interface FollowerPorts {
   /** How far the view has come. */

@@ -9,7 +9,8 @@ import { expectNone } from './log.ts';
 import { MemoryLog } from './memory.ts';
 import { RemoteLog } from './remote.ts';
 import { serveBeacon } from './serve.ts';
-import { BeaconView, checkAppend } from './view.ts';
+import { BeaconView } from './view.ts';
+import { checkAppend } from './check-append.ts';
 import { MemoryKv } from './view-memory.ts';
 
 const peer = 'steward';

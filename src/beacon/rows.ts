@@ -37,6 +37,9 @@ export function rowPrefix(...parts: readonly (string | number)[]): string {
   return rowKey(...parts) + separator;
 }
 
+/** The start of the keys of all current versions of addresses. */
+export const headAddress = `${rowPrefix('head')}addr/`;
+
 /** The number that a part of a key spells. */
 export function partNumber(part: string | undefined): number {
   return Number.parseInt(part ?? '', 16);

@@ -8,7 +8,8 @@
 import { grouped } from '../core/concurrency.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { BeaconLog } from './log.ts';
-import type { BeaconView, HeldVersion } from './view.ts';
+import type { BeaconView } from './view.ts';
+import type { HeldVersion } from './view-queries.ts';
 
 /** Versions looked up at a time. */
 const comparedPerRead = 256;
