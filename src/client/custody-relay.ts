@@ -62,7 +62,7 @@ export class CustodyRelay {
 
   /** Never rejects: each that was asked has its outcome. */
   async #send({ request, signal, asked }: Call): Promise<void> {
-    let failure: unknown = new HoldfastError('PEER_UNREACHABLE', 'the door ended without its answer');
+    let failure: unknown;
     // Nobody asks any more who has the last answer: the connection is good for the next call once the end was read.
     const stop = new AbortController();
     const onAbort = (): void => {
@@ -82,6 +82,8 @@ export class CustodyRelay {
     } finally {
       signal.removeEventListener('abort', onAbort);
     }
+    if (asked.size === 0) return;
+    failure ??= new HoldfastError('PEER_UNREACHABLE', 'the door ended without its answer');
     for (const { reject } of asked.values()) reject(failure);
   }
 }

@@ -90,6 +90,8 @@ export interface HttpOptions {
 const requestsMax = 256;
 /** Subscriptions at once: each holds a socket and one log entry. */
 const lastingMax = 1024;
+/** Why what a caller wanted is given up. One for all: an error of its own costs, with its stack, a thirtieth of an answer. */
+const callerLeft = new DOMException('the caller has left', 'AbortError');
 /** An address of 4,096 bytes, percent-encoded threefold, and the other headers. */
 const headerBytesMax = 32 * 1024;
 
@@ -162,10 +164,10 @@ export class HttpDoor implements AsyncDisposable {
       bodyHeldBack,
     };
     res.once('close', () => {
-      gone.abort();
+      gone.abort(callerLeft);
       this.#cuts.delete(req.socket);
     });
-    res.on('error', () => gone.abort()); // a write to a caller who has left
+    res.on('error', () => gone.abort(callerLeft)); // a write to a caller who has left
     this.#cuts.set(req.socket, cut);
     res.setHeader('x-request-id', exchange.facts.requestId);
     const operation = await this.#serve(exchange);
