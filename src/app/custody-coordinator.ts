@@ -258,13 +258,11 @@ export class CustodyCoordinator implements AsyncDisposable {
     return {
       custodians: {
         step: async (to, at, payload) => {
-          const answer = await rpc.call(
-            to,
-            'custody.step',
-            { head: at, body: encodeCbor(payload) },
-            options(),
-          );
-          return decodeCbor(answer.body, 'step');
+          const message = { head: at, body: encodeCbor(payload) };
+          const call = () => rpc.call(to, 'custody.step', message, options());
+          // A key is made by all, so whoever is being started again is waited for; other ceremonies go on without it.
+          const { body } = await (isFirstWord(at) ? this.#onceUp(to, call) : call());
+          return decodeCbor(body, 'step');
         },
         activate: async (to, body) => {
           const { head } = await rpc.call(to, 'custody.activate', { head: {}, body }, options());
@@ -432,6 +430,11 @@ export class CustodyCoordinator implements AsyncDisposable {
     if (view !== undefined) return view;
     throw new HoldfastError('BEACON_UNAVAILABLE', 'the Beacon is damaged');
   }
+}
+
+/** With which a custodian begins its part in making the first key of a group. */
+function isFirstWord({ protocol, step }: { readonly protocol: string; readonly step: string }): boolean {
+  return step === 'hello' && (protocol === 'init' || protocol === 'birth');
 }
 
 function say(text: string): void {

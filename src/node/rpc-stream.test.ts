@@ -3,12 +3,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { rpcHandlersMax, rpcItemWindowBytes, rpcRequestWindowBytes } from '../core/limits.ts';
 import type { RpcHandler, RpcStreamHandler } from '../core/rpc.ts';
 import { Slabs } from '../core/slabs.ts';
 import { encodeCall, frameBytes, frameTypes, helloFrame } from './rpc-frames.ts';
-import { type Lane, LaneStream } from './rpc-stream.ts';
+import { type Lane, LaneStream, lost } from './rpc-stream.ts';
 
 interface Side {
   readonly lane: LaneStream;
@@ -358,4 +358,9 @@ test('whatever bytes come after the hello, the lane stays or closes; it never th
     ),
     { numRuns: 1000 },
   );
+});
+
+test('a lost peer is told once, with what happened', () => {
+  assert.equal(describeError(lost('peer-1', 'closed')), 'lost peer-1: closed');
+  assert.equal(describeError(lost('peer-1', new Error('read ECONNRESET'))), 'lost peer-1: read ECONNRESET');
 });

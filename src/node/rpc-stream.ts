@@ -4,7 +4,7 @@
 // freely. Silence is measured in ticks, not in time: a tick in which nothing came is one silent tick, and asks the
 // other side by a ping. A process that was itself frozen finds one late tick, not a dead peer.
 
-import { describeError, HoldfastError } from '../core/errors.ts';
+import { HoldfastError } from '../core/errors.ts';
 import { rpcItemWindowBytes, rpcRequestWindowBytes } from '../core/limits.ts';
 import type { PeerName, RpcCallOptions, RpcMessage } from '../core/rpc.ts';
 import { Answers, type Handlers } from './rpc-answers.ts';
@@ -171,8 +171,10 @@ export class LaneStream {
   }
 }
 
-/** PEER_UNREACHABLE with what happened as its cause. */
+/** PEER_UNREACHABLE: with what happened as its cause, or in words where there is no error. */
 export function lost(peer: PeerName, cause: unknown): HoldfastError {
-  const message = `lost ${peer}: ${describeError(cause)}`;
-  return new HoldfastError('PEER_UNREACHABLE', message, { details: { peer }, cause });
+  const details = { peer };
+  return typeof cause === 'string'
+    ? new HoldfastError('PEER_UNREACHABLE', `lost ${peer}: ${cause}`, { details })
+    : new HoldfastError('PEER_UNREACHABLE', `lost ${peer}`, { details, cause });
 }

@@ -149,17 +149,21 @@ export class TestCluster implements AsyncDisposable {
 
   /**
    * From now on whichever process comes to the first of `places` dies there, then whichever comes to the second, and so
-   * on (kill-places.child.ts).
+   * on (kill-places.child.ts). `only`: the process of that name, and no other.
    */
-  async diesAt(places: readonly string[]): Promise<void> {
+  async diesAt(places: readonly string[], only?: string): Promise<void> {
     assert.ok(this.#options.dies === true, 'this cluster was not started to die');
-    await writeFile(join(this.dir, 'kills'), places.join('\n'));
+    await writeFile(this.#killsOf(only), places.join('\n'));
   }
 
   /** Those of the places that nobody has come to yet. */
-  async placesLeft(): Promise<string[]> {
-    const list = await readFile(join(this.dir, 'kills'), 'utf8');
+  async placesLeft(only?: string): Promise<string[]> {
+    const list = await readFile(this.#killsOf(only), 'utf8');
     return list.split('\n').filter((place) => place !== '');
+  }
+
+  #killsOf(only: string | undefined): string {
+    return join(this.dir, only === undefined ? 'kills' : `kills-${only}`);
   }
 
   /** A request with the token. */

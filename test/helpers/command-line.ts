@@ -38,12 +38,18 @@ export interface CommandLine {
   readonly json: <T = Record<string, unknown>>(...words: string[]) => Promise<T>;
   /** The same commands with this on their standard input. */
   readonly fed: (input: string | Uint8Array) => CommandLine;
+  /** The same commands; `told` gets what they print on standard error as it comes. */
+  readonly heard: (told: (text: string) => void) => CommandLine;
 }
 
 /** Commands for the cluster of a place, which is asked for as each begins: most clusters start after their test is read. */
-export function commandLine(place: () => Place, input: string | Uint8Array = ''): CommandLine {
+export function commandLine(
+  place: () => Place,
+  input: string | Uint8Array = '',
+  told: (text: string) => void = () => undefined,
+): CommandLine {
   const run = (...words: string[]): Promise<Finished> =>
-    finished(process.execPath, [program, ...words], place(), input);
+    finished(process.execPath, [program, ...words], place(), input, told);
   const ok = async (...words: string[]): Promise<Finished> => {
     const done = await run(...words);
     assert.equal(done.status, 0, `holdfast ${words.join(' ')}:\n${done.err}${done.out}`);
@@ -54,7 +60,8 @@ export function commandLine(place: () => Place, input: string | Uint8Array = '')
     ok,
     printed: async (...words) => (await ok(...words)).out,
     json: async <T>(...words: string[]) => JSON.parse((await ok(...words, '--json')).out) as T,
-    fed: (given) => commandLine(place, given),
+    fed: (given) => commandLine(place, given, told),
+    heard: (listener) => commandLine(place, input, listener),
   };
 }
 
@@ -64,11 +71,13 @@ export async function finished(
   words: readonly string[],
   { dir, home }: Place,
   input: string | Uint8Array = '',
+  told: (text: string) => void = () => undefined,
 ): Promise<Finished> {
   const env = { ...process.env, HOLDFAST_DATA: dir };
   const child = spawn(program, words, { cwd: home, env });
   child.stdin.on('error', () => undefined); // it need not read what it does not want
   child.stdin.end(input);
+  child.stderr.on('data', (bytes: Buffer) => told(bytes.toString()));
   const said = Promise.all([child.stdout.toArray(), child.stderr.toArray()]);
   const [status] = (await once(child, 'close')) as [number | null];
   const [bytes, err] = (await said).map((parts) => Buffer.concat(parts as Buffer[]));

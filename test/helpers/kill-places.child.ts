@@ -6,19 +6,25 @@
 //   before rename beacon-generation     it is written, and about to get its name
 //   after rename beacon-2/making        it has just got it
 //   after write 3 beacon-2/log/mark     the third write of this process to it
+//   after rename 3 shares/state since .sealed
+//                                       the third time since a file with such an ending last got its name from this
+//                                       process, which it must have while the place stands first in the list
 //
-// Whoever comes to the first of them removes it from the list, and dies.
+// Whoever comes to the first of them removes it from the list, and dies. `kills-NAME` is the list of one process alone.
 
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
-const { values } = parseArgs({ options: { data: { type: 'string' } }, strict: false });
-const list = join(String(values['data']), 'kills');
+const options = { data: { type: 'string' }, name: { type: 'string' } } as const;
+const { values } = parseArgs({ options, strict: false });
+const lists = ['kills', `kills-${String(values['name'])}`].map((name) => join(String(values['data']), name));
 const { rename } = fs.promises;
 const pathOf = new Map<unknown, string>();
 const writesTo = new Map<string, number>();
+/** How often the file of the place that is first in a list got its name since what the place says. */
+const renamed = new Map<string, { readonly place: string; count: number }>();
 
 fs.openSync = new Proxy(fs.openSync, {
   apply(open, self, args: Parameters<typeof fs.openSync>) {
@@ -48,9 +54,22 @@ fs.promises.rename = async (from, to) => {
 syncBuiltinESMExports();
 
 function dieAt(what: string, path: string): void {
-  if (!fs.existsSync(list)) return;
-  const [first = '', ...rest] = fs.readFileSync(list, 'utf8').split('\n');
-  if (!first.startsWith(`${what} `) || !path.endsWith(`/${first.slice(what.length + 1)}`)) return;
-  fs.writeFileSync(list, rest.join('\n'));
-  process.kill(process.pid, 'SIGKILL');
+  for (const list of lists) {
+    if (!fs.existsSync(list)) continue;
+    const [first = '', ...rest] = fs.readFileSync(list, 'utf8').split('\n');
+    if (!isAt(list, first, what, path)) continue;
+    fs.writeFileSync(list, rest.join('\n'));
+    process.kill(process.pid, 'SIGKILL');
+  }
+}
+
+function isAt(list: string, place: string, what: string, path: string): boolean {
+  const [, times, file, since = ''] = /^after rename (\d+) (\S+) since (\S+)$/.exec(place) ?? [];
+  if (file === undefined)
+    return place.startsWith(`${what} `) && path.endsWith(`/${place.slice(what.length + 1)}`);
+  const known = renamed.get(list);
+  const counted = known?.place === place ? known : { place, count: Number.NEGATIVE_INFINITY };
+  renamed.set(list, counted);
+  if (what === 'after rename' && path.endsWith(since)) counted.count = 0;
+  return what === 'after rename' && path.endsWith(`/${file}`) && ++counted.count === Number(times);
 }
