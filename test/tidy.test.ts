@@ -82,7 +82,7 @@ const pure: readonly RegExp[] = [
   /^src\/envelope\//,
   /^src\/threshold\//,
   /^src\/flows\//,
-  /^src\/custody\/(agreed-records|answer|authorise|ballot|birth|book|budget|canary|capability|capability-file|certificate|default-policy|directory|feed|freshness|misconduct|object-key|order|policy|policy-change|policy-document|proposal)\.ts$/,
+  /^src\/custody\/(agreed-records|answer|authorise|ballot|birth|book|budget|canary|capability|capability-file|carried|certificate|default-policy|directory|directory-pin|feed|freshness|misconduct|object-key|order|policy|policy-change|policy-document|proposal)\.ts$/,
   /^src\/custody\/migrate\.ts$/,
   /^src\/custody\/(record-head|refusal|release|replay|request|revocation|scope|signed-map|tally)\.ts$/,
   /^src\/beacon\/(log|fold|rows|records|queries|custody-chain|jetstream-(message|place|settings)|level-(cursor|filter|format|keys|manifest|rows|sweep|tables)|snappy)\.ts$/,

@@ -10,31 +10,18 @@ import type { CID } from '../core/block.ts';
 import { keyOfHex, toHex } from '../core/bytes.ts';
 import { describeError, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
-import { isMap } from '../core/shape.ts';
 import type { KekFields, TdecKek } from '../envelope/kek.ts';
 import { parseKek } from '../envelope/records.ts';
 import { openRecord } from '../manifest/record.ts';
 import { birthProblem } from './birth.ts';
 import { CustodyBook } from './book.ts';
 import { type BirthCertificate, parseCertificate, type RotationCertificate } from './certificate.ts';
-import { isSuccessorName } from './group-name.ts';
+import type { DirectoryPin } from './directory-pin.ts';
 import { type Over, overBy } from './over.ts';
 import type { PolicyBody } from './policy.ts';
 import type { PolicyHead } from './policy-change.ts';
 import type { Revocations } from './revocation.ts';
 import { type Succession, successionOf, Successions } from './succession.ts';
-
-/** What is remembered of a group over restarts. Safe to be read by anybody, not to be written. */
-export interface DirectoryPin {
-  readonly v: 1;
-  readonly cg: string;
-  /** Hex. */
-  readonly frostPk: string;
-  /** Records of each chain, by its key in the registry. */
-  readonly marks: Readonly<Record<string, number>>;
-  /** Groups before this one that were believed, with their signing keys in hex. */
-  readonly ended?: Readonly<Record<string, string>>;
-}
 
 /** Shares of a version of the key that whoever had them is to erase. */
 export interface OverShares {
@@ -73,6 +60,7 @@ export class CustodyDirectory {
   #first: TdecKek | undefined;
   #birth: BirthCertificate | undefined;
   readonly #successions: Successions;
+  #isBorn = false;
   #bornProblem: string | undefined;
   #problem: string | undefined = unread;
 
@@ -117,11 +105,13 @@ export class CustodyDirectory {
       return;
     }
     if (this.#book.frostPk === undefined || this.#first === undefined) return;
-    if (pin?.cg === this.cg) return; // its birth was checked by who pinned it
+    // Checked once, here or by who pinned it: that those who made the key left the membership since says nothing of it.
+    if (pin?.cg === this.cg || this.#isBorn) return;
     this.#bornProblem =
       this.#birth === undefined
         ? 'there is no certificate of its birth'
         : birthProblem(this.#first, this.#birth, custodians());
+    this.#isBorn = this.#bornProblem === undefined;
   }
 
   /** The group that has come into the place of this one; undefined while it stands. Said of one that is not believed, too. */
@@ -258,50 +248,6 @@ export class CustodyDirectory {
     if (certificate.what === 'rotation')
       this.#switched.set(certificate.ver, this.switched(certificate.ver) + certificate.count);
   }
-}
-
-/** Reads a pin. Throws RECORD_INVALID for what is none: then somebody must look, and not go on without. */
-export function parsePin(text: string): DirectoryPin {
-  const value: unknown = JSON.parse(text);
-  const marks = isMap(value) ? value['marks'] : undefined;
-  if (isMap(value) && value['v'] === 1 && isMap(marks)) {
-    const { cg, frostPk } = value;
-    const counts = Object.entries(marks).filter((entry): entry is [string, number] =>
-      Number.isSafeInteger(entry[1]),
-    );
-    const whole = counts.length === Object.keys(marks).length;
-    const { ended } = value;
-    const before = ended === undefined ? {} : endedIn(ended);
-    const isPin =
-      typeof cg === 'string' && typeof frostPk === 'string' && keyOfHex(frostPk) !== undefined && whole;
-    if (isPin && before !== undefined)
-      return { v: 1, cg, frostPk, marks: Object.fromEntries(counts), ...before };
-  }
-  throw new HoldfastError('RECORD_INVALID', 'what was remembered of the custody group has another form');
-}
-
-function endedIn(value: unknown): Pick<DirectoryPin, 'ended'> | undefined {
-  const entries = isMap(value) ? Object.entries(value) : [];
-  const good = entries.filter((entry): entry is [string, string] => keyOfHex(entry[1]) !== undefined);
-  return isMap(value) && good.length === entries.length ? { ended: Object.fromEntries(good) } : undefined;
-}
-
-/** What is remembered when group `to` has come into the place of the one that `pin` is about. */
-export function pinOfSuccessor(pin: DirectoryPin, to: DirectoryPin): DirectoryPin {
-  return { ...to, ended: { ...pin.ended, [pin.cg]: pin.frostPk } };
-}
-
-/** The pin that forgets nothing of either: two processes of one directory may have seen different moments. */
-export function mergePins(a: DirectoryPin | undefined, b: DirectoryPin): DirectoryPin {
-  if (a === undefined) return b;
-  if (a.cg !== b.cg) return isSuccessorName(a.cg, b.cg) ? a : b;
-  if (a.frostPk !== b.frostPk)
-    throw new HoldfastError('RECORD_INVALID', `custody group ${a.cg} was known by another signing key`);
-  const keys = new Set([...Object.keys(a.marks), ...Object.keys(b.marks)]);
-  const marks = [...keys].map((key) => [key, Math.max(a.marks[key] ?? 0, b.marks[key] ?? 0)] as const);
-  const ended = { ...a.ended, ...b.ended };
-  const merged = { v: 1, cg: b.cg, frostPk: b.frostPk, marks: Object.fromEntries(marks) } as const;
-  return Object.keys(ended).length === 0 ? merged : { ...merged, ended };
 }
 
 /** The version that a chain of KEK records is about; 0 for another chain. */

@@ -4,14 +4,8 @@
 
 import { HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
-import {
-  CustodyDirectory,
-  type CustodyRecordBytes,
-  type DirectoryPin,
-  mergePins,
-  parsePin,
-  pinOfSuccessor,
-} from './directory.ts';
+import { CustodyDirectory, type CustodyRecordBytes } from './directory.ts';
+import { type DirectoryPin, mergePins, parsePin, pinOfSuccessor } from './directory-pin.ts';
 import { isSuccessorName } from './group-name.ts';
 import type { CustodySource } from './tdec.ts';
 
@@ -90,11 +84,14 @@ export class CustodyFeed implements CustodySource {
     await mine;
   }
 
-  /** A group before the one of now, as it was believed then; undefined when it never was here. Throws what `read` throws. */
+  /**
+   * A group before the one of now, as it was believed then; undefined when it never was here. With fewer records than it
+   * had at its end it is not believed any more. Throws what `read` throws.
+   */
   async ended(cg: string, signal?: AbortSignal): Promise<CustodyDirectory | undefined> {
     const frostPk = this.#pin?.ended?.[cg];
     if (frostPk === undefined) return undefined;
-    const pin = { v: 1, cg, frostPk, marks: {} } as const;
+    const pin = { v: 1, cg, frostPk, marks: this.#pin?.endedMarks?.[cg] ?? {} } as const;
     return (await this.#readOn(() => this.#directoryOf(cg, pin), undefined, signal)).directory;
   }
 

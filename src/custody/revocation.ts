@@ -93,7 +93,16 @@ export class Revocations {
   has(revoked: Revoked): boolean {
     return this.#ids.has(idOf(revoked));
   }
+
+  /** Keys that are revoked, Ed25519, in the order in which they were. */
+  keys(): readonly Uint8Array[] {
+    return [...this.#ids].flatMap((id) =>
+      id.startsWith(keyPrefix) ? new Uint8Array(Buffer.from(id.slice(keyPrefix.length), 'hex')) : [],
+    );
+  }
 }
+
+const keyPrefix = 'key/';
 
 function idOf({ what, id }: Revoked): string {
   return `${what}/${toHex(id)}`;

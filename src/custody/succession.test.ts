@@ -25,6 +25,7 @@ import { type BirthCertificate, parseCertificate, verifyCertificate } from './ce
 import { CustodyFeed } from './feed.ts';
 import { firstKeyOrder } from './first-key.ts';
 import { isSuccessorName, successorNameOf } from './group-name.ts';
+import { signRevocation } from './revocation.ts';
 import { inPlaceOf, successionOf, Successions } from './succession.ts';
 import { openOrder } from './order.ts';
 
@@ -324,6 +325,63 @@ describe('who reads the records', () => {
     assert.match(back.directory().problem ?? '', /cg-test\.2 is not believed: .*was set back/);
   });
 
+  test('who runs while the membership changes goes on believing what it believed, and nothing that it never did', async () => {
+    await using world = await CeremonyWorld.made(dir, 3, 5);
+    let members = world.members();
+    const open = (pins: { text?: string }) =>
+      feedOf(
+        world,
+        pins,
+        () => world.log,
+        () => members,
+      );
+    const running = await open({});
+    await running.reload();
+    await world.replace(lost);
+    members = world.members();
+    await running.reload();
+    assert.equal(running.directory().problem, undefined);
+    const stranger = await open({});
+    await stranger.reload();
+    assert.match(
+      stranger.directory().problem ?? '',
+      /2 of the 5 custodians of this cluster have signed for it/,
+    );
+    await succeeded(world);
+    for (const feed of [running, stranger]) {
+      await feed.reload();
+      assert.deepEqual([feed.directory().cg, feed.directory().problem], [young, undefined]);
+    }
+  });
+
+  test('what the one before revoked is not forgotten: with fewer records than at its end it is not believed', async () => {
+    await using world = await worldAfterLoss();
+    const pins: { text?: string } = {};
+    await (await worldBefore(world, pins)).reload();
+    const stolen = random(32);
+    const revoked = [{ what: 'key', id: stolen }] as const;
+    const { beat } = world;
+    const bytes = signRevocation({ cg, n: 1, prev: null, beat, revoked }, world.operator);
+    world.log.push({ key: `rev/${cg}/1`, bytes });
+    const reader = await feedOf(world, pins);
+    await reader.reload();
+    await succeeded(world);
+    await reader.reload();
+    assert.deepEqual((await reader.ended(cg))?.revocations().keys(), [stolen]);
+    // In the new group it is not, until somebody says so there.
+    assert.deepEqual(reader.directory().revocations().keys(), []);
+    for (let restarts = 0; restarts < 2; restarts++) {
+      const withheld = await feedOf(world, pins, () =>
+        world.log.filter(({ key }) => !key.startsWith('rev/')),
+      );
+      await withheld.reload();
+      assert.equal(withheld.directory().problem, undefined);
+      const before = await withheld.ended(cg);
+      assert.match(before?.problem ?? '', /0 records of rev\/cg-test and had 1: it was set back/);
+      assert.throws(() => before?.revocations(), { code: 'KEY_UNAVAILABLE' });
+    }
+  });
+
   test('who never knew the one before comes to the one of now, and stays with none that is not believed', async () => {
     await using world = await worldAfterLoss();
     await succeeded(world);
@@ -438,12 +496,12 @@ function feedOf(
   world: CeremonyWorld,
   pins: { text?: string },
   records: () => readonly { key: string; bytes: Uint8Array }[] = () => world.log,
-  custodians: ReadonlyMap<string, Uint8Array> = world.members(),
+  members: ReadonlyMap<string, Uint8Array> | (() => ReadonlyMap<string, Uint8Array>) = world.members(),
 ): Promise<CustodyFeed> {
   return CustodyFeed.open({
     cg,
     operator: world.operator.publicKey,
-    custodians: () => custodians,
+    custodians: () => (typeof members === 'function' ? members() : members),
     read: async (since) => {
       const all = records().map((each, at) => ({ ...each, revision: at + 1, index: 0 }));
       return { head: all.length, records: all.slice(since.revision), done: true };

@@ -12,7 +12,7 @@ import type { Signer } from '../core/hash.ts';
 import { type CapabilityLink, parseCapability, signCapability } from '../custody/capability.ts';
 import { formatCapabilityFile, parseCapabilityFile } from '../custody/capability-file.ts';
 import { fullCapability } from '../custody/default-policy.ts';
-import { parsePin } from '../custody/directory.ts';
+import { parsePin } from '../custody/directory-pin.ts';
 import { groupNameOf, isSuccessorName } from '../custody/group-name.ts';
 import { makeDirectory, readSmallIfThere, writeWhole } from '../files/whole.ts';
 import { openIdentity, publicKeyOfPeer } from '../node/identity.ts';
