@@ -35,6 +35,8 @@ let log: AuditLog;
 let keys: BranchKeys;
 let agent: KeyAgent;
 let revocations = Revocations.none;
+/** The group of now. */
+let present = cg;
 
 before(async () => {
   dir = await mkdtemp(join(tmpdir(), 'holdfast-agent-'));
@@ -75,7 +77,7 @@ before(async () => {
     signer: agentSigner,
     log,
     keys,
-    rules: async () => ({ cg, policy: group.known.policy(), revocations, now: group.now() }),
+    rules: async () => ({ cg: present, policy: group.known.policy(), revocations, now: group.now() }),
     records: async (key) => world.recordsOf(key),
     now: () => 1_700_000_000_000,
   });
@@ -292,6 +294,19 @@ describe('a key agent', () => {
         message: /given to key agents only/,
       },
     );
+  });
+
+  test('has nothing open any more that another group gave, once one is in its place', async () => {
+    await read('docs/plan.md', ask('docs/plan.md', [docs()]));
+    assert.equal(keys.held.reading, 1);
+    await read('docs/plan.md', ask('docs/plan.md', [docs()]));
+    assert.equal(keys.held.reading, 1);
+    present = 'cg-test.2';
+    const asked = ask('docs/plan.md', [docs()]);
+    const message = /for custody group cg-test, this agent serves cg-test\.2/;
+    await assert.rejects(agent.release(asked.message, signal), { code: 'FORBIDDEN', message });
+    assert.equal(keys.held.reading, 0);
+    present = cg;
   });
 
   test('gives nothing that it cannot write down', async () => {

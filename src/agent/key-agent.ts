@@ -43,7 +43,7 @@ export interface KeyAgentPorts {
   readonly signer: Signer;
   readonly log: AuditLog;
   /** Branch keys open now: single-flight, bounded, gone after a bar. */
-  readonly keys: Pick<BranchKeys, 'open'>;
+  readonly keys: Pick<BranchKeys, 'open' | 'forgetOpened'>;
   /** Policy, revocations and beat of now. Throws KEY_UNAVAILABLE when they cannot be had fresh enough to decide by. */
   readonly rules: (signal: AbortSignal) => Promise<AgentRules>;
   /** The records of one version. */
@@ -67,6 +67,8 @@ export class KeyAgent {
   readonly #replay = new ReplaySet();
   readonly #budgets = new Budgets();
   #refused = { bar: -1, leaves: 0 };
+  /** The group of the last request. */
+  #cg: string | undefined;
 
   constructor(ports: KeyAgentPorts) {
     this.#ports = ports;
@@ -87,6 +89,7 @@ export class KeyAgent {
   async #release(opened: OpenedKeyRequest, signal: AbortSignal): Promise<Uint8Array> {
     const { signer, rules } = this.#ports;
     const found = await rules(signal);
+    this.#goOver(found.cg);
     const terms: ReleaseTerms = {
       ...found,
       agent: signer.publicKey,
@@ -106,6 +109,12 @@ export class KeyAgent {
     } finally {
       dek.fill(0);
     }
+  }
+
+  /** What the group before has opened for us is worth nothing in one that has come into its place: it must be asked. */
+  #goOver(cg: string): void {
+    if (this.#cg !== undefined && this.#cg !== cg) this.#ports.keys.forgetOpened();
+    this.#cg = cg;
   }
 
   async #look({ request }: OpenedKeyRequest, signal: AbortSignal): Promise<Asked> {

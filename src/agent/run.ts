@@ -1,6 +1,5 @@
 // The process of a key agent: joins its parts, serves until it is told to stop.
 
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastClient } from '../client/client.ts';
 import { CustodyRelay } from '../client/custody-relay.ts';
@@ -15,11 +14,12 @@ import { BranchKeys } from '../custody/keyring.ts';
 import { random } from '../custody/random.ts';
 import { ReceiptFile } from '../custody/receipts.ts';
 import { TdecProvider } from '../custody/tdec.ts';
-import { fileError, makeDirectory, readIfThere, writeWhole } from '../files/whole.ts';
+import { readIfThere, writeWhole } from '../files/whole.ts';
 import { serveHostCommands } from '../local/host-commands.ts';
 import { superviseChild } from '../local/supervise-child.ts';
 import { custodianKeysOf, type Identity, openIdentity, openOrCreateIdentity } from '../node/identity.ts';
-import { memberOf, type Membership, openMembership } from '../node/membership.ts';
+import { memberOf } from '../node/membership.ts';
+import { type MembershipFile, openMembershipFile } from '../node/membership-file.ts';
 import { openDataDir } from '../node/stores.ts';
 import { parseAddress, withVersion } from '../ucxl/address.ts';
 import { type AgentConfig, loadAgentConfig } from '../local/key-agent-config.ts';
@@ -112,14 +112,12 @@ async function startAgent(config: AgentConfig) {
 async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, stack: AsyncDisposableStack) {
   const token = (await textOf(config.tokenPath)).trim();
   const registry = stack.use(new DoorClient({ url: config.door, token }));
-  const membership = await membershipOf(config);
-  const custodians = custodianKeysOf(membership);
-  await makeDirectory(config.dataDir);
+  const membership = stack.use(await followMembership(config));
   const pinPath = join(config.dataDir, 'pin.json');
   const feed = await CustodyFeed.open({
     cg: groupNameOf(config.cluster),
     operator: config.operator,
-    custodians: () => custodians,
+    custodians: () => custodianKeysOf(membership.current()),
     read: (since, signal) => registry.custodyPage(since, { signal }),
     pins: {
       load: () => readIfThere(pinPath),
@@ -128,7 +126,7 @@ async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, 
   });
   const receipts = new ReceiptFile(join(config.dataDir, 'receipts'));
   const relay = new CustodyRelay(registry);
-  const nameOf = (peer: string): string => memberOf(membership, peer)?.name ?? peer;
+  const nameOf = (peer: string): string => memberOf(membership.current(), peer)?.name ?? peer;
   const provider = stack.use(
     new TdecProvider({
       source: feed,
@@ -177,14 +175,17 @@ async function joined(config: AgentConfig, { signer }: Identity, log: AuditLog, 
   return { agent, keys, rules, feed };
 }
 
-async function membershipOf({ membershipPath, operator }: AgentConfig): Promise<Membership> {
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(membershipPath);
-  } catch (cause) {
-    throw fileError(membershipPath, 'cannot be read', cause);
-  }
-  return openMembership(bytes, operator);
+/**
+ * As members of the cluster do: a newer document of the operator counts within a second, an older one never again. With it
+ * the agent goes over to a group in the place of its own like every reader (custody/feed.ts).
+ */
+async function followMembership({ membershipPath, operator, dataDir }: AgentConfig): Promise<MembershipFile> {
+  return openMembershipFile({
+    path: membershipPath,
+    operatorKey: operator,
+    seenPath: join(dataDir, 'membership-seen'),
+    onRefused: (error) => console.error(`membership refused: ${error.message}`),
+  });
 }
 
 async function textOf(path: string): Promise<string> {

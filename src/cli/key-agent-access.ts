@@ -3,7 +3,7 @@
 import type { KeyAgentPort } from '../client/client.ts';
 import { keyOfHex } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { layoutPaths, readLayout } from '../local/layout.ts';
+import { layoutPaths } from '../local/layout.ts';
 import type { Context } from './command.ts';
 import { openKeyOf, openWriter } from './connect.ts';
 
@@ -23,10 +23,9 @@ export async function keyAgentOf(context: Context): Promise<KeyAgentPort | undef
       '--agent needs --agent-key KEY, 64 hex digits: whose answers are taken',
     );
   const { data } = context;
-  const [{ KeyAgentClient }, { presentGroup, readCapability }, layout] = await Promise.all([
+  const [{ KeyAgentClient }, { readCapability }] = await Promise.all([
     import('../client/key-agent.ts'),
     import('../local/grants.ts'),
-    readLayout(data),
   ]);
   const as = context.text('as');
   const path = context.text('capability') ?? layoutPaths(data).capability('writer');
@@ -39,7 +38,6 @@ export async function keyAgentOf(context: Context): Promise<KeyAgentPort | undef
   return new KeyAgentClient({
     url,
     agent,
-    group: presentGroup(layout),
     signer: await (as === undefined ? openWriter(data) : openKeyOf(as)),
     chain,
   });

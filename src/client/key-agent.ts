@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { HoldfastError } from '../core/errors.ts';
 import type { Signer } from '../core/hash.ts';
 import { isMap } from '../core/shape.ts';
+import { parseCapability } from '../custody/capability.ts';
 import { openObjectKey, signKeyRequest } from '../custody/object-key.ts';
 import type { ManifestBody } from '../manifest/manifest.ts';
 import type { SignedRecord } from '../manifest/record.ts';
@@ -16,9 +17,7 @@ export interface KeyAgentOptions {
   readonly url: string;
   /** Its Ed25519 key: an answer of somebody else is not taken. */
   readonly agent: Uint8Array;
-  /** Custody group. */
-  readonly group: string;
-  /** Who asks, and the capability chain of that key, outermost first. */
+  /** Who asks, and the capability chain of that key, outermost first: it says which custody group is asked. */
   readonly signer: Signer;
   readonly chain: readonly Uint8Array[];
   /** A request without an answer for this long is given up, milliseconds. Default 30,000. */
@@ -32,13 +31,19 @@ const answerBytesMax = 65_536;
 export class KeyAgentClient implements KeyAgentPort {
   readonly #options: KeyAgentOptions;
   readonly #url: URL;
+  /** Custody group. */
+  readonly #cg: string;
 
-  /** Throws ARGUMENT_INVALID for a URL that is none. */
+  /** Throws ARGUMENT_INVALID for a URL that is none and for a chain without a link, RECORD_INVALID for a damaged link. */
   constructor(options: KeyAgentOptions) {
     if (!URL.canParse('/v1/key', options.url))
       throw new HoldfastError('ARGUMENT_INVALID', `${options.url.slice(0, 200)} is no URL of a key agent`);
+    const last = options.chain.at(-1);
+    if (last === undefined)
+      throw new HoldfastError('ARGUMENT_INVALID', 'a key agent wants a capability: the chain is empty');
     this.#options = options;
     this.#url = new URL('/v1/key', options.url);
+    this.#cg = parseCapability(last).cg;
   }
 
   async contentKey(
@@ -46,7 +51,8 @@ export class KeyAgentClient implements KeyAgentPort {
     beat: number,
     signal: AbortSignal,
   ): Promise<Uint8Array> {
-    const { agent, group: cg, signer, chain } = this.#options;
+    const { agent, signer, chain } = this.#options;
+    const cg = this.#cg;
     const { publicKey: epk, secretKey } = generateRequestKey();
     try {
       const { message, hash } = signKeyRequest(

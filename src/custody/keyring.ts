@@ -135,6 +135,11 @@ export class BranchKeys implements AsyncDisposable {
     }
   }
 
+  /** Retires what a reader has open: another one than those who gave it decides from now on. */
+  forgetOpened(): void {
+    this.expire(Number.POSITIVE_INFINITY);
+  }
+
   /** Retires every key. The provider stays open: it belongs to whoever made it. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
