@@ -28,6 +28,24 @@ export async function believedGroup(door: DoorClient, data: string, cg: string):
   );
 }
 
+/** The group of now, and the one in whose place it is. */
+export interface Succeeded {
+  readonly now: CustodyDirectory;
+  /** Undefined when the group of now is in nobody's place, or the one before was never believed here. */
+  readonly before: CustodyDirectory | undefined;
+}
+
+/** Both as they are believed here. Throws KEY_UNAVAILABLE when one of them is not. */
+export async function believedSuccession(door: DoorClient, data: string): Promise<Succeeded> {
+  const feed = await readFeed(door, data);
+  const now = feed.directory();
+  const { inPlaceOf } = now;
+  const before = inPlaceOf === undefined ? undefined : await feed.ended(inPlaceOf.of);
+  for (const { problem } of [now, ...(before === undefined ? [] : [before])])
+    if (problem !== undefined) throw new HoldfastError('KEY_UNAVAILABLE', problem);
+  return { now, before };
+}
+
 async function readFeed(door: DoorClient, data: string): Promise<CustodyFeed> {
   const feed = await openFeed(door, data, await custodianKeys(data));
   await feed.reload();

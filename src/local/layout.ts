@@ -128,6 +128,8 @@ export function layoutPaths(dir: string) {
     recoveryAlarms: join(root, 'custody', 'recovery-alarms'),
     /** How far keys have been moved from one provider to another. */
     migration: join(root, 'custody', 'migration.json'),
+    /** Capabilities that were granted from here (cli/granted.ts). */
+    granted: join(root, 'custody', 'granted'),
     /** What the command line remembers of the custody group. */
     custodyPin: join(root, 'custody', 'pin.json'),
     /** What the command line opened. */

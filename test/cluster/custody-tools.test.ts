@@ -2,19 +2,17 @@
 // another policy, another sealing secret, a custodian that is suspected.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DrillReport } from '../../src/custody/drill.ts';
 import { devKeyPath, layoutPaths } from '../../src/local/layout.ts';
-import { choosePorts } from '../../src/local/ports.ts';
 import { TestCluster } from '../helpers/cluster.ts';
-import { commandLine, program } from '../helpers/command-line.ts';
+import { commandLine } from '../helpers/command-line.ts';
 import { custodyTold, untilCustody } from '../helpers/custody.ts';
+import { keyAgentSite, runKeyAgent } from '../helpers/key-agent.ts';
 
 const address = 'ucxl://operator:ops@custody:test/*^/note.txt';
 const text = 'what only three of five can open\n';
@@ -64,18 +62,6 @@ interface Answered {
   readonly decision: string;
   readonly requester: string;
   readonly reason: string;
-}
-
-/** A second identity beside the agent's: its configuration. */
-async function reading(folder: string, agent: object): Promise<string> {
-  const path = join(folder, 'reader.json');
-  await writeFile(path, JSON.stringify({ ...agent, identity: 'reader.key' }));
-  return path;
-}
-
-async function freePort(): Promise<number> {
-  const [port = 0] = await choosePorts(1, []);
-  return port;
 }
 
 async function exported(i: number, seal: readonly string[], out: string): Promise<string> {
@@ -176,29 +162,10 @@ test('where the policy wants an approval nobody reads without one', async () => 
 });
 
 test('a key agent gives a reader without leave exactly its object, and the branch key to nobody', async () => {
-  const folder = join(scratch, 'agent');
-  await mkdir(folder);
-  const layout = JSON.parse(await readFile(join(cluster.dir, 'cluster.json'), 'utf8'));
-  const config = join(folder, 'agent.json');
-  const written = {
-    format: 'holdfast-key-agent',
-    version: 1,
-    cluster: layout.cluster,
-    operator: layout.operator,
-    name: 'agent-a',
-    host: '127.0.0.1',
-    port: 0,
-    door: cluster.url,
-    token: join(cluster.dir, 'token'),
-    identity: 'identity.key',
-    membership: join(cluster.dir, 'membership.json'),
-    capability: 'agent.cap',
-    dataDir: 'data',
-  };
-  await writeFile(config, JSON.stringify(written));
-  const { key } = await json<{ key: string }>('key-agent', '--config', config, '--init');
-  await ok('custody', 'grant', key, '--cls', 'confidential', '--out', join(folder, 'agent.cap'));
-  const only = { keyAgents: [key], classes: { confidential: { keyAgentOnly: true } } };
+  const site = await keyAgentSite(cluster, commands, join(scratch, 'agent'));
+  const confidential = ['--cls', 'confidential'];
+  await ok('custody', 'grant', site.key, ...confidential, '--out', site.capability);
+  const only = { keyAgents: [site.key], classes: { confidential: { keyAgentOnly: true } } };
   await writeFile(file('agent.policy'), JSON.stringify(only));
   await ok('custody', 'policy', 'set', file('agent.policy'));
   const at = (name: string): string => `ucxl://operator:ops@custody:test/*^/${name}`;
@@ -207,48 +174,21 @@ test('a key agent gives a reader without leave exactly its object, and the branc
     await ok('put', at(name), file('secret.txt'), '--class', 'confidential');
   }
   // A reader with an identity of its own, and leave for one path.
-  const own = await reading(folder, written);
-  const { key: reader } = await json<{ key: string }>('key-agent', '--config', own, '--init');
-  await ok(
-    'custody',
-    'grant',
-    reader,
-    '--cls',
-    'confidential',
-    '--prefix',
-    'shared/',
-    '--out',
-    join(folder, 'reader.cap'),
+  const leave = [...confidential, '--prefix', 'shared/', '--out', site.readerCapability];
+  await ok('custody', 'grant', site.reader, ...leave);
+  await using _agent = await runKeyAgent(site);
+  assert.match((await run('get', at('shared/plan.txt'))).err, /given to key agents only/);
+  assert.equal(await printed('get', at('shared/plan.txt'), ...site.asked), 'secret of shared/plan.txt\n');
+  assert.match((await run('get', at('private/list.txt'), ...site.asked)).err, /for paths under shared\//);
+  const { entries } = await json<{ entries: Answered[] }>('key-agent', 'audit', '--config', site.config);
+  assert.deepEqual(
+    entries
+      .filter(({ decision }) => decision === 'granted')
+      .map(({ requester, reason }) => [requester, /shared\/plan\.txt/.test(reason)]),
+    [[site.reader, true]],
   );
-
-  const started = JSON.stringify({ ...written, port: await freePort() });
-  await writeFile(config, started);
-  const child = spawn(process.execPath, [program, 'key-agent', '--config', config, '--json'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  try {
-    let said = '';
-    for await (const part of child.stdout) {
-      said += String(part);
-      if (said.includes('\n')) break;
-    }
-    const { port } = JSON.parse(said);
-    const agent = ['--agent', `http://127.0.0.1:${port}`, '--agent-key', key];
-    const as = ['--as', join(folder, 'reader.key'), '--capability', join(folder, 'reader.cap')];
-    assert.match((await run('get', at('shared/plan.txt'))).err, /given to key agents only/);
-    assert.equal(await printed('get', at('shared/plan.txt'), ...agent, ...as), 'secret of shared/plan.txt\n');
-    assert.match((await run('get', at('private/list.txt'), ...agent, ...as)).err, /for paths under shared\//);
-    const { entries } = await json<{ entries: Answered[] }>('key-agent', 'audit', '--config', config);
-    assert.deepEqual(
-      entries
-        .filter(({ decision }) => decision === 'granted')
-        .map(({ requester, reason }) => [requester, /shared\/plan\.txt/.test(reason)]),
-      [[reader, true]],
-    );
-  } finally {
-    child.kill('SIGTERM');
-    await once(child, 'exit');
-  }
+  // In a group that is in the place of no other there is nothing to grant anew.
+  assert.match((await run('custody', 'regrant')).err, /is in the place of no other/);
 });
 
 test('a custodian seals its shares anew while it runs, and starts with the new secret only', async () => {

@@ -1,8 +1,9 @@
 // `custody init --in-place-of GROUP`: a new custody group where one has lost too many custodians.
 
 import type { CustodyStatus } from '../../api/types.ts';
-import { HoldfastError } from '../../core/errors.ts';
+import { type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import { custodiansMax } from '../../core/limits.ts';
+import { standingRules } from '../../custody/carried.ts';
 import { notLost } from '../../custody/coordinate-succession.ts';
 import type { CustodyDirectory } from '../../custody/directory.ts';
 import { firstKeyOrder, thresholdOf } from '../../custody/first-key.ts';
@@ -15,6 +16,8 @@ import type { DoorClient } from '../../client/door-client.ts';
 import type { Context } from '../command.ts';
 import { openOperator } from '../connect.ts';
 import { lastBelieved } from '../custody-believed.ts';
+import { carryRevocations } from '../custody-carried.ts';
+import { readGranted } from '../granted.ts';
 import { give } from './custody-ceremonies.ts';
 
 /** An order that was not followed must not end a group years later. */
@@ -51,10 +54,44 @@ export async function initInPlaceOf(context: Context, door: DoorClient, ended: s
       rules: rulesOf(old),
       exp: beat + lifeBeats,
     };
-    await give(context, door, firstKeyOrder(choice, await openOperator(context.data), random));
+    await made(context, door, firstKeyOrder(choice, await openOperator(context.data), random), ended);
   }
-  await takeUp(context, door, cg);
+  await takeUp(context, door, ended);
   return 0;
+}
+
+/** Codes of a ceremony that did not come to its end, for want of somebody. */
+const cut: readonly ErrorCode[] = [
+  'KEY_UNAVAILABLE',
+  'PEER_UNREACHABLE',
+  'TIMEOUT',
+  'BEACON_UNAVAILABLE',
+  'QUORUM_UNAVAILABLE',
+];
+
+/** Has the order carried out. Where it was cut, who reads the error learns which group stands, and what to do. */
+async function made(context: Context, door: DoorClient, order: Uint8Array, ended: string): Promise<void> {
+  try {
+    await give(context, door, order);
+  } catch (error) {
+    if (!(error instanceof HoldfastError) || !cut.includes(error.code)) throw error;
+    const standing = await door.custodyStatus({ signal: context.signal }).then(
+      ({ group }) => group,
+      () => undefined, // the door says why with the next command
+    );
+    const cg = successorNameOf(ended);
+    const state =
+      standing === undefined
+        ? `whether ${ended} or ${cg} stands is not known now`
+        : standing === ended
+          ? `as far as the door knows, group ${cg} is not made and ${ended} stands as it did`
+          : `group ${standing} is made, and ${ended} has ended`;
+    throw new HoldfastError(
+      error.code,
+      `${state}; give the command again when all custodians answer (\`holdfast custody status\`): it ends or finishes what was begun`,
+      { details: error.details, cause: error },
+    );
+  }
 }
 
 /** The group as it was believed, which must be the one of now, and lost. */
@@ -83,10 +120,10 @@ async function endingGroup(
   return directory;
 }
 
-/** What was allowed stays what is allowed: content of the old group is judged by the new one's policy. */
+/** What was allowed stays what is allowed, and what was withdrawn stays withdrawn: the new policy judges content of the old group. */
 function rulesOf(old: CustodyDirectory): PolicyBody {
   const policy = old.policy();
-  if (policy !== undefined) return policy;
+  if (policy !== undefined) return standingRules(policy, old.revocations());
   throw new HoldfastError('KEY_UNAVAILABLE', `the policy of group ${old.cg} is not known here`);
 }
 
@@ -114,13 +151,30 @@ function membersOf({ positionals }: Context, { custodians }: CustodyStatus) {
   return chosen.map(({ peer, name }) => ({ peer, org: name }));
 }
 
-/** What asks custodians from here gets leave of the new group; it is believed here, and remembered. */
-async function takeUp(context: Context, door: DoorClient, cg: string): Promise<void> {
+/**
+ * What was withdrawn before is withdrawn in the new group, and then what asks custodians from here gets leave of it; it is
+ * believed here, and remembered.
+ */
+async function takeUp(context: Context, door: DoorClient, ended: string): Promise<void> {
+  const cg = successorNameOf(ended);
   const directory = await lastBelieved(door, context.data);
   if (directory.cg !== cg)
     throw new HoldfastError(
       'BEACON_UNAVAILABLE',
       `the door does not show group ${cg} yet, or it is not believed; give the command again in a moment`,
     );
+  await carryRevocations(context, door, await openOperator(context.data));
   await renewGrants(await readLayout(context.data));
+  await sayGranted(context, door, ended);
+}
+
+/** Others than the writer and the door have leave of the old group only. */
+async function sayGranted({ data, screen, signal }: Context, door: DoorClient, ended: string): Promise<void> {
+  const { index: beat } = await door.beat({ signal });
+  const granted = await readGranted(data, (text) => screen.say(text));
+  const good = granted.filter(({ last }) => last.cg === ended && last.exp >= beat);
+  if (good.length > 0)
+    screen.say(
+      `${good.length} capabilities that were granted in ${ended} are worth nothing now: \`holdfast custody regrant --dry-run\` shows them, \`holdfast custody regrant\` signs them anew`,
+    );
 }
