@@ -259,7 +259,9 @@ const kinds: readonly {
     name: 'a Transit engine',
     skip: undefined,
     open: async (stack) => {
-      const { url, roleId, secretIdFile } = stack.use(await startFakeTransit());
+      const server = stack.use(await startFakeTransit());
+      server.roleCreates = true;
+      const { url, roleId, secretIdFile } = server;
       const auth = { method: 'approle', roleId, secretIdFile } as const;
       return openTransit({ url, auth, key: 'move', group: 'vault', clock, create: true });
     },

@@ -22,6 +22,7 @@ before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'holdfast-provider-set-'));
   path = join(folder, 'provider.json');
   transit = await startFakeTransit();
+  transit.roleCreates = true;
   if (softTokenSkip === undefined) tokens = await makeSoftTokens(['set']);
 });
 after(async () => {

@@ -4,6 +4,7 @@
 import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import type { VaultClient } from './vault-client.ts';
+import { answerErrors } from './vault-http.ts';
 
 export interface TransitKeyState {
   /** The version that new wraps get. */
@@ -25,7 +26,8 @@ const demands: readonly (readonly [field: string, wanted: unknown, meaning: stri
 /**
  * Makes the key when it is missing and `create` is true, and checks that it is what it must be.
  *
- * @throws ARGUMENT_INVALID when it is missing or of another kind, FORBIDDEN, KEY_UNAVAILABLE, TIMEOUT
+ * @throws ARGUMENT_INVALID when it is missing or of another kind, KEY_UNAVAILABLE when it is soft-deleted or its engine is
+ *   missing, FORBIDDEN, TIMEOUT
  */
 export async function checkKey(
   client: VaultClient,
@@ -43,7 +45,7 @@ export async function checkKey(
   throw refused(`Transit key "${key}" at ${client.origin}/${mount} must be ${wanted}`);
 }
 
-/** Throws KEY_UNAVAILABLE when the key is gone, FORBIDDEN, TIMEOUT. */
+/** Throws KEY_UNAVAILABLE when the key is gone or soft-deleted, FORBIDDEN, TIMEOUT. */
 export async function readKey(
   client: VaultClient,
   mount: string,
@@ -66,9 +68,15 @@ async function readFields(
 ): Promise<unknown> {
   const call = { method: 'GET', path: `${mount}/keys/${key}`, signal } as const;
   const answer = await client.call(call);
-  if (answer.status === 200) return fieldOf(answer.body, 'data');
-  if (answer.status === 404) return undefined;
-  throw client.failure('KEY_UNAVAILABLE', call, answer);
+  if (answer.status === 404 && answerErrors(answer) === '') return undefined;
+  // With a text, it is the engine or the namespace that is missing.
+  if (answer.status !== 200) throw client.failure('KEY_UNAVAILABLE', call, answer);
+  const data = fieldOf(answer.body, 'data');
+  if (fieldOf(data, 'soft_deleted') !== true) return data;
+  throw new HoldfastError(
+    'KEY_UNAVAILABLE',
+    `Transit key "${key}" at ${client.origin}/${mount} is soft-deleted: POST ${mount}/keys/${key}/soft-delete-restore brings it back`,
+  );
 }
 
 async function makeKey(client: VaultClient, mount: string, key: string): Promise<unknown> {

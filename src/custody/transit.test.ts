@@ -1,10 +1,12 @@
+// The Transit provider at a server that works: at a real one, where there is one, and at the small one of the tests.
+
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { rename, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { inspect } from 'node:util';
 import { join } from 'node:path';
 import { toHex } from '../core/bytes.ts';
-import { describeError, type ErrorCode, type HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { isHoldfastError } from '../core/errors.ts';
 import {
   keyProviderSuite,
   makeKey,
@@ -12,16 +14,24 @@ import {
   relabelled,
   unwrapped,
 } from '../../test/suites/key-provider.ts';
-import { type FakeTransit, type Fault, startFakeTransit } from '../../test/support/fake-transit.ts';
-import { selfSigned } from '../../test/support/self-signed.ts';
+import { startFakeTransit } from '../../test/support/fake-transit.ts';
+import {
+  newKeyName,
+  openAs,
+  openNew,
+  refuses,
+  rejects,
+  roleOf,
+  someOptions,
+  transitKek,
+} from '../../test/support/transit-providers.ts';
 import { baoSkip, startBao, type TransitServer } from '../../test/support/transit-server.ts';
-import { openTransit, type TransitOptions, type TransitProvider } from './transit.ts';
-
-let keysCount = 0;
+import type { BranchKeyBody } from '../envelope/records.ts';
+import { openTransit } from './transit.ts';
 
 for (const [name, start, skip] of [
   ['a server of the tests', () => startFakeTransit(), undefined],
-  ['OpenBao', startBao, baoSkip],
+  ['OpenBao or Vault', startBao, baoSkip],
 ] as const) {
   describe(`Transit at ${name}`, { skip: skip ?? false }, () => {
     let running: TransitServer | undefined;
@@ -120,6 +130,120 @@ function serverTests(server: () => TransitServer): void {
     }
   });
 
+  test('tells damage from what may pass, when it opens and when it renews', async () => {
+    await using provider = await openNew(server());
+    const { key } = transitKek(provider);
+    const { branchKey, body } = await makeKey(provider);
+    const own = cipherOf(body);
+    const changed = [
+      ['', 'DECRYPT_FAILED'],
+      ['nothing', 'DECRYPT_FAILED'],
+      ['vault:v1', 'DECRYPT_FAILED'],
+      [own.replace('v1:', 'vX:'), 'DECRYPT_FAILED'],
+      [own.replace('v1:', 'v1:*'), 'DECRYPT_FAILED'],
+      [own.slice(0, 'vault:v1:'.length + 8), 'DECRYPT_FAILED'],
+      [own.slice(0, 'vault:v1:'.length + 24), 'DECRYPT_FAILED'],
+      [own.replace('v1:', 'v2:'), 'DECRYPT_FAILED'],
+      [own.replace('v1:', 'v9:'), 'KEY_UNAVAILABLE'],
+    ] as const;
+    await server().admin('POST', `transit/keys/${key}/rotate`, {});
+    const damaged = changed.map(([ct]) => ({
+      ...body,
+      wraps: body.wraps.map((wrap) => (wrap.t === 'transit' ? { ...wrap, ct } : wrap)),
+    }));
+    const opened = await provider.unwrap([...damaged, body], readRequest);
+    const codes = changed.map(([, code]) => code);
+    assert.deepEqual(
+      opened.map((answer) => (answer.ok ? toHex(answer.branchKey) : answer.error.code)),
+      [...codes, toHex(branchKey)],
+    );
+    // What says that it is of a later version than the newest is not touched: the server cannot open it either.
+    const renewed = await provider.renew([...damaged.slice(0, -2), body]);
+    assert.deepEqual(
+      renewed.map((answer) => (answer.ok ? answer.wraps?.length : answer.error.code)),
+      [...codes.slice(0, -2), 1],
+    );
+  });
+
+  test('renews by the version that a wrap is of, whatever the field beside it says', async () => {
+    await using provider = await openNew(server());
+    const { key } = transitKek(provider);
+    const { branchKey, body } = await makeKey(provider);
+    await server().admin('POST', `transit/keys/${key}/rotate`, {});
+    const wraps = body.wraps.map((wrap) => (wrap.t === 'transit' ? { ...wrap, ver: 2 } : wrap));
+    const [answer] = await provider.renew([{ ...body, wraps }]);
+    assert(answer?.ok === true && answer.wraps !== undefined, 'it was left as it is');
+    await provider.retireBelow(2);
+    assert.deepEqual(await unwrapped(provider, { ...body, wraps: answer.wraps }), branchKey);
+    const [late] = await provider.renew([body]);
+    assert(late?.ok === false);
+    assert.equal(late.error.code, 'KEY_UNAVAILABLE');
+    assert.match(late.error.message, /is not renewed: the server refuses: .*too old/);
+  });
+
+  test('says that its key is soft-deleted, and has all back when that is undone', async (context) => {
+    await using provider = await openNew(server());
+    const { key } = transitKek(provider);
+    const { branchKey, body } = await makeKey(provider);
+    try {
+      await server().admin('DELETE', `transit/keys/${key}/soft-delete`);
+    } catch {
+      return context.diagnostic('this server deletes keys for good only');
+    }
+    const [answer] = await provider.unwrap([body], readRequest);
+    assert(answer?.ok === false);
+    assert.equal(answer.error.code, 'KEY_UNAVAILABLE');
+    const { ok, text } = await provider.health();
+    assert.deepEqual(
+      [ok, /soft-deleted: .*soft-delete-restore brings it back$/.test(text)],
+      [false, true],
+      text,
+    );
+    await rejects(makeKey(provider), 'KEY_UNAVAILABLE', /soft-deleted/);
+    await rejects(provider.renew([body]), 'KEY_UNAVAILABLE', /soft-deleted/);
+    await refuses(server(), { key, create: true }, 'KEY_UNAVAILABLE', /soft-deleted/);
+    await server().admin('POST', `transit/keys/${key}/soft-delete-restore`, {});
+    assert.deepEqual(await unwrapped(provider, body), branchKey);
+  });
+
+  test('tells a missing engine from a missing key', async (context) => {
+    await refuses(
+      server(),
+      { mount: 'nowhere' },
+      'KEY_UNAVAILABLE',
+      /nowhere\/keys.* status 404: no handler/,
+    );
+    if (server().namespace === undefined) return context.diagnostic('no namespaces here');
+    await refuses(server(), { namespace: 'nowhere' }, 'KEY_UNAVAILABLE', /status 404: namespace not found/);
+  });
+
+  test('works inside a namespace, where the health of a server is not', async (context) => {
+    const { namespace } = server();
+    if (namespace === undefined) return context.diagnostic('this server has no namespaces');
+    const key = newKeyName();
+    await using provider = await openNew(server(), { key, namespace });
+    const { branchKey, body } = await makeKey(provider);
+    assert.deepEqual(await unwrapped(provider, body), branchKey);
+    await refuses(server(), { key }, 'ARGUMENT_INVALID', /does not exist/);
+    await server().seal();
+    const { ok, text } = await provider.health();
+    await server().unseal();
+    assert.deepEqual([ok, text.endsWith('the server is sealed')], [false, true], text);
+  });
+
+  test('says that the server is sealed, and goes on when it is not', async () => {
+    await using provider = await openAs(server(), roleOf(server()));
+    const { branchKey, body } = await makeKey(provider);
+    await server().seal();
+    const { ok, text } = await provider.health();
+    const refused = await provider.unwrap([body], readRequest).catch((error: unknown) => error);
+    await server().unseal();
+    assert.deepEqual([ok, text.endsWith('the server is sealed')], [false, true], text);
+    assert(isHoldfastError(refused, 'KEY_UNAVAILABLE'), inspect(refused));
+    assert.match(refused.message, /status 503: Vault is sealed$/);
+    assert.deepEqual(await unwrapped(provider, body), branchKey);
+  });
+
   test('wants a key that is derived and stays where it is, and makes none unasked', async () => {
     const options = { key: newKeyName() };
     await refuses(server(), options, 'ARGUMENT_INVALID', /does not exist .* not made anew/);
@@ -133,8 +257,8 @@ function serverTests(server: () => TransitServer): void {
   test('logs in with a role, and is refused with a wrong secret', async () => {
     const key = newKeyName();
     await using admin = await openTransit(someOptions(server(), { key, create: true }));
-    const { roleId, secretIdFile, folder } = server();
-    const auth = { method: 'approle', roleId, secretIdFile } as const;
+    const { folder } = server();
+    const auth = roleOf(server());
     await using provider = await openTransit(someOptions(server(), { key, auth }));
     const { branchKey, body } = await makeKey(provider);
     assert.deepEqual(await unwrapped(admin, body), branchKey);
@@ -142,8 +266,38 @@ function serverTests(server: () => TransitServer): void {
     const wrong = join(folder, 'wrong-secret');
     await writeFile(wrong, 'not-the-secret', { mode: 0o600 });
     const bad = { ...auth, secretIdFile: wrong };
-    const error = await refuses(server(), { key, auth: bad }, 'FORBIDDEN', /login with role/);
+    const said = /login with role .* failed with status \d+: invalid (role or )?secret id$/i;
+    const error = await refuses(server(), { key, auth: bad }, 'FORBIDDEN', said);
     assert(!inspect(error, { depth: 9, showHidden: true }).includes('not-the-secret'));
+  });
+
+  test('makes no key by a role that may not, and says which path was refused', async () => {
+    const key = newKeyName();
+    const options = { key, auth: roleOf(server()), create: true };
+    await refuses(
+      server(),
+      options,
+      'FORBIDDEN',
+      new RegExp(`transit/keys/${key} with status 403: .*denied`),
+    );
+    await refuses(server(), { key }, 'ARGUMENT_INVALID', /does not exist/);
+  });
+
+  test('logs in again when its token was revoked', async () => {
+    await using provider = await openAs(server(), roleOf(server()));
+    const { branchKey, body } = await makeKey(provider);
+    await server().revokeLogins();
+    assert.deepEqual(await unwrapped(provider, body), branchKey);
+  });
+
+  test('opens a wrapped secret id once, and says so when somebody was there before', async () => {
+    const secretIdFile = join(server().folder, 'wrapping');
+    await writeFile(secretIdFile, await server().wrapSecretId(), { mode: 0o600 });
+    const auth = { ...roleOf(server()), secretIdFile, wrapped: true } as const;
+    await using provider = await openAs(server(), auth);
+    await server().revokeLogins();
+    await makeKey(provider); // logs in again with the secret id that it holds
+    await refuses(server(), { auth }, 'FORBIDDEN', /somebody else has it/);
   });
 
   test('says so when the token is refused, without showing it', async () => {
@@ -155,229 +309,7 @@ function serverTests(server: () => TransitServer): void {
   });
 }
 
-describe('a Transit server that misbehaves', () => {
-  test('is asked again while it may come back, and not for ever', async () => {
-    await using server = await startFakeTransit();
-    await using provider = await openRole(server, { timeoutMs: 500 });
-    const { branchKey, body } = await makeKey(provider);
-    const faults: readonly Fault[] = [
-      { status: 503, errors: ['Vault is sealed'] },
-      { status: 429 },
-      'reset',
-      'silence',
-    ];
-    for (const fault of faults) {
-      server.faults.push(fault, fault);
-      assert.deepEqual(await unwrapped(provider, body), branchKey, inspect(fault));
-    }
-    server.asked.length = 0;
-    server.faults.push({ status: 503 }, { status: 503 }, { status: 503, errors: ['Vault\n is sealed'] });
-    await rejects(provider.unwrap([body], readRequest), 'KEY_UNAVAILABLE', /status 503: Vault is sealed$/);
-    assert.equal(server.asked.length, 3);
-    server.faults.push('silence', 'silence', 'silence');
-    await rejects(provider.unwrap([body], readRequest), 'TIMEOUT', /did not answer within 500 ms/);
-    server.faults.push({ status: 400, errors: ['what?'] });
-    await rejects(provider.unwrap([body], readRequest), 'KEY_UNAVAILABLE', /status 400: what\?/);
-    assert.equal(server.asked.length, 7, 'a refusal is not repeated');
-    assert.deepEqual(await unwrapped(provider, body), branchKey);
-  });
-
-  test('is not believed when it talks nonsense', async () => {
-    await using server = await startFakeTransit();
-    await using provider = await openRole(server, { attemptsMax: 1 });
-    const { body } = await makeKey(provider);
-    for (const text of ['<html>', '{}', '[]', 'null', '{"data":{"batch_results":[]}}']) {
-      server.faults.push({ status: 200, text });
-      await rejects(provider.unwrap([body], readRequest), 'KEY_UNAVAILABLE', /./);
-    }
-    for (const item of ['{}', 'null', '{"plaintext":7}', '{"plaintext":"AAAA"}', '{"ciphertext":"x"}']) {
-      server.faults.push({ status: 200, text: `{"data":{"batch_results":[${item}]}}` });
-      const [answer] = await provider.unwrap([body], readRequest);
-      assert(answer?.ok === false && answer.error.code === 'DECRYPT_FAILED', item);
-    }
-    for (const ct of ['', 'vault:v0:AA', 'vault:AA', 'other']) {
-      server.faults.push({ status: 200, text: `{"data":{"batch_results":[{"ciphertext":"${ct}"}]}}` });
-      await rejects(makeKey(provider), 'KEY_UNAVAILABLE', /Transit/);
-    }
-    server.faults.push({ status: 200, text: 'x'.repeat(5_000_000) });
-    await rejects(makeKey(provider), 'KEY_UNAVAILABLE', /is not read/);
-  });
-
-  test('stops being asked when the caller gives up', async () => {
-    await using server = await startFakeTransit();
-    await using provider = await openRole(server, { timeoutMs: 60_000, pauseMs: 60_000 });
-    const { body } = await makeKey(provider);
-    for (const fault of ['silence', { status: 503 }] as const) {
-      const controller = new AbortController();
-      const reason = new Error('enough');
-      server.asked.length = 0;
-      server.faults.push(fault);
-      const asked = provider.unwrap([body], { ...readRequest, signal: controller.signal });
-      while (server.asked.length === 0) await new Promise(setImmediate);
-      controller.abort(reason);
-      await assert.rejects(asked, reason);
-    }
-  });
-
-  test('says in its health that it is sealed or away', async () => {
-    await using server = await startFakeTransit();
-    await using provider = await openRole(server, { attemptsMax: 1 });
-    server.sealed = true;
-    assert.deepEqual(
-      [(await provider.health()).ok, /sealed/.test((await provider.health()).text)],
-      [false, true],
-    );
-    await server[Symbol.asyncDispose]();
-    assert.match((await provider.health()).text, /cannot be reached/);
-  });
-});
-
-describe('the token', () => {
-  test('is replaced when the server refuses it, by one login for all', async () => {
-    await using server = await startFakeTransit();
-    await using provider = await openRole(server);
-    const { branchKey, body } = await makeKey(provider);
-    server.tokens.clear();
-    server.asked.length = 0;
-    const answers = await Promise.all([1, 2, 3].map(() => unwrapped(provider, body)));
-    assert(answers.every((answer) => toHex(answer) === toHex(branchKey)));
-    assert.equal(server.asked.filter((path) => path === 'auth/approle/login').length, 1);
-  });
-
-  test('is renewed by a login before its lease ends', async () => {
-    await using server = await startFakeTransit();
-    let now = 0;
-    server.leaseSeconds = 30;
-    await using provider = await openRole(server, { clock: { now: () => 1000, monotonic: () => now } });
-    const logins = (): number => server.asked.filter((path) => path === 'auth/approle/login').length;
-    await makeKey(provider);
-    assert.equal(logins(), 1);
-    now = 19_999;
-    await makeKey(provider);
-    assert.equal(logins(), 1);
-    now = 20_000;
-    await makeKey(provider);
-    assert.equal(logins(), 2);
-  });
-
-  test('comes from a secret id that was wrapped, once', async () => {
-    await using server = await startFakeTransit();
-    const secretIdFile = join(server.folder, 'wrapping');
-    await writeFile(secretIdFile, 'wrapping-token', { mode: 0o600 });
-    server.wrappings.set('wrapping-token', 'fake-secret-id');
-    const auth = { method: 'approle', roleId: server.roleId, secretIdFile, wrapped: true } as const;
-    await using provider = await openNew(server, { auth });
-    server.tokens.clear();
-    await makeKey(provider); // logs in again with the secret id that it holds
-    await refuses(server, { auth }, 'FORBIDDEN', /somebody else has it/);
-  });
-
-  test('is read again from its file when it was replaced', async () => {
-    await using server = await startFakeTransit();
-    const tokenFile = join(server.folder, 'agent-token');
-    await writeFile(tokenFile, 'first', { mode: 0o600 });
-    server.tokens.add('first');
-    await using provider = await openNew(server, { auth: { method: 'token-file', tokenFile } });
-    server.tokens.delete('first');
-    server.tokens.add('second');
-    await writeFile(`${tokenFile}.new`, 'second', { mode: 0o600 });
-    await rename(`${tokenFile}.new`, tokenFile);
-    await makeKey(provider);
-    server.tokens.clear();
-    await rejects(makeKey(provider), 'FORBIDDEN', /403/);
-    await writeFile(tokenFile, 'with blank', { mode: 0o600 });
-    await rejects(makeKey(provider), 'ARGUMENT_INVALID', /blanks/);
-  });
-
-  test('stands nowhere in the provider', async () => {
-    await using server = await startFakeTransit();
-    await using provider = await openRole(server);
-    const shown = inspect(provider, { depth: 20, showHidden: true }) + JSON.stringify(provider);
-    for (const secret of [...server.tokens, 'fake-secret-id']) assert(!shown.includes(secret));
-  });
-});
-
-test('trusts the certificate authority that it was given, and no other', async () => {
-  const { key, cert } = selfSigned();
-  await using server = await startFakeTransit({ key, cert });
-  const caFile = join(server.folder, 'ca.pem');
-  await writeFile(caFile, cert);
-  await using provider = await openNew(server, { caFile });
-  assert.equal((await makeKey(provider)).branchKey.length, 32);
-  await writeFile(caFile, selfSigned().cert);
-  const error = await refuses(server, { caFile, attemptsMax: 1 }, 'KEY_UNAVAILABLE', /cannot be reached/);
-  assert.match(describeError(error), /self-signed|unable to verify/);
-  await refuses(server, { attemptsMax: 1 }, 'KEY_UNAVAILABLE', /cannot be reached/);
-});
-
-test('takes no address over which a token would travel in the clear', async () => {
-  const { now, monotonic } = { now: () => 0, monotonic: () => 0 };
-  const rest = {
-    key: 'k',
-    group: 'g',
-    clock: { now, monotonic },
-    auth: { method: 'token-file', tokenFile: '/x' },
-  } as const;
-  for (const url of [
-    'http://bao.example.org:8200',
-    'ftp://127.0.0.1',
-    'nothing',
-    'https://user:pw@bao.example.org',
-  ])
-    await rejects(openTransit({ ...rest, url }), 'ARGUMENT_INVALID', /https/);
-  await rejects(
-    openTransit({ ...rest, url: 'https://127.0.0.1:1', caFile: '/nowhere/ca.pem' }),
-    'FILE_UNREADABLE',
-    /ca\.pem/,
-  );
-  await rejects(
-    openTransit({ ...rest, url: 'https://127.0.0.1:1', key: '../x' }),
-    'ARGUMENT_INVALID',
-    /no name/,
-  );
-});
-
-function someOptions(server: TransitServer, changes: Partial<TransitOptions> = {}): TransitOptions {
-  const auth = { method: 'token-file', tokenFile: server.tokenFile } as const;
-  const clock = { now: () => 1000, monotonic: () => 0 };
-  return { url: server.url, auth, key: newKeyName(), group: 'org', clock, pauseMs: 1, ...changes };
-}
-
-function openNew(server: TransitServer, changes: Partial<TransitOptions> = {}): Promise<TransitProvider> {
-  return openTransit(someOptions(server, { create: true, ...changes }));
-}
-
-/** As the fake's role. */
-function openRole(server: FakeTransit, changes: Partial<TransitOptions> = {}): Promise<TransitProvider> {
-  const { roleId, secretIdFile } = server;
-  return openNew(server, { auth: { method: 'approle', roleId, secretIdFile }, ...changes });
-}
-
-function transitKek(provider: TransitProvider): { key: string } {
-  const kek = provider.kek();
-  assert(kek.provider === 'transit');
-  return kek;
-}
-
-async function refuses(
-  server: TransitServer,
-  changes: Partial<TransitOptions>,
-  code: ErrorCode,
-  message: RegExp,
-): Promise<HoldfastError> {
-  return rejects(openTransit(someOptions(server, changes)), code, message);
-}
-
-async function rejects(work: Promise<unknown>, code: ErrorCode, message: RegExp): Promise<HoldfastError> {
-  const error: unknown = await work.then(
-    () => assert.fail('it worked'),
-    (error: unknown) => error,
-  );
-  assert(isHoldfastError(error, code), inspect(error));
-  assert.match(error.message, message);
-  return error;
-}
-
-function newKeyName(): string {
-  return `kek-${keysCount++}`;
+function cipherOf({ wraps: [wrap] }: BranchKeyBody): string {
+  assert(wrap?.t === 'transit');
+  return wrap.ct;
 }

@@ -6,8 +6,8 @@
 // only. `associated_data` would say the same, but the server cannot rewrap what was encrypted with it
 // (hashicorp/vault#29532). The label stays when the server's key gets a new version; the wrap names that version.
 //
-// The server refuses a request for decryption item by item, but fails a whole request to rewrap over one bad item;
-// such a request is halved until the bad one is alone, as is one with too many items.
+// The server refuses item by item. Vault up to 1.9 fails a whole request to rewrap over one bad item instead; such a
+// request is halved until the bad one is alone, as is one with too many items.
 
 import assert from 'node:assert/strict';
 import { asBuffer } from '../core/bytes.ts';
@@ -34,12 +34,13 @@ import type {
 } from './provider.ts';
 import { random } from './random.ts';
 import {
+  authenticationFailed,
   ciphertextOf,
   contextOf,
   isItemsFault,
+  notRenewed,
   openedFrom,
-  refusal,
-  shortened,
+  versionIn,
   versionOf,
 } from './transit-answers.ts';
 import { checkKey, readKey, type TransitKeyState } from './transit-key.ts';
@@ -172,7 +173,9 @@ class Transit implements TransitProvider {
     const answers: Renewed[] = records.map(() => ({ ok: true, wraps: undefined }));
     const due = records.flatMap((record, index): Due[] => {
       const wrap = this.#wrapIn(record);
-      return wrap === undefined || wrap.ver >= latestVersion ? [] : [{ record, wrap, index }];
+      // By the text that the server reads: the field beside it is somebody's word.
+      if (wrap === undefined || (versionIn(wrap.ct) ?? 0) >= latestVersion) return [];
+      return [{ record, wrap, index }];
     });
     for (const { index, answer } of await this.#rewrap(due, signal)) answers[index] = answer;
     return answers;
@@ -234,7 +237,11 @@ class Transit implements TransitProvider {
   ): Promise<readonly unknown[] | undefined> {
     assert(items.length >= 1 && items.length <= batchItemsMax, `items: 1 to ${batchItemsMax}`);
     const { mount, key } = this.#fields;
-    const body = { batch_input: items, partial_failure_response_code: 200 };
+    // Rewrapping does not know the second field, and warns of it.
+    const body =
+      operation === 'rewrap'
+        ? { batch_input: items }
+        : { batch_input: items, partial_failure_response_code: 200 };
     const call = { method: 'POST', path: `${mount}/${operation}/${key}`, body, signal } as const;
     const answer = await this.#open().call(call);
     const results = fieldOf(fieldOf(answer.body, 'data'), 'batch_results');
@@ -250,10 +257,7 @@ class Transit implements TransitProvider {
     if (results !== undefined)
       return due.map((each, at) => ({ index: each.index, answer: this.#renewedFrom(each, results[at]) }));
     if (due.length === 1)
-      return due.map(({ index, record }) => ({
-        index,
-        answer: refusal(record, 'its wrap or label was changed'),
-      }));
+      return due.map(({ index, record }) => ({ index, answer: notRenewed(record, authenticationFailed) }));
     const half = Math.ceil(due.length / 2);
     return [
       ...(await this.#rewrap(due.slice(0, half), signal)),
@@ -263,7 +267,7 @@ class Transit implements TransitProvider {
 
   #renewedFrom({ record, wrap }: Due, result: unknown): Renewed {
     const said = fieldOf(result, 'error');
-    if (typeof said === 'string' && said !== '') return refusal(record, shortened(said));
+    if (typeof said === 'string' && said !== '') return notRenewed(record, said);
     const renewed = this.#wrapOf(wrap.label, ciphertextOf(result));
     return { ok: true, wraps: record.wraps.map((each) => (each === wrap ? renewed : each)) };
   }

@@ -13,7 +13,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import { asBuffer } from '../core/bytes.ts';
 import { readSecretFile } from './secret-file.ts';
-import type { VaultHttp } from './vault-http.ts';
+import { answerErrors, type VaultAnswer, type VaultHttp } from './vault-http.ts';
 
 export interface TokenFileAuth {
   readonly method: 'token-file';
@@ -100,7 +100,7 @@ class AppRole implements TokenSource {
     const token = fieldOf(auth, 'client_token');
     const leaseSeconds = fieldOf(auth, 'lease_duration');
     if (answer.status !== 200 || typeof token !== 'string')
-      throw loginRefused(answer.status, `login with role "${roleId}"`);
+      throw loginRefused(answer, `login with role "${roleId}"`);
     // A lease of 0 never ends. Two thirds leave time for a server that is away for a while.
     const leaseMs = typeof leaseSeconds === 'number' && leaseSeconds > 0 ? leaseSeconds * second : Infinity;
     return { token: checkedToken(token), renewAtMs: this.#clock.monotonic() + (leaseMs * 2) / 3 };
@@ -114,7 +114,7 @@ class AppRole implements TokenSource {
     const secretId = fieldOf(fieldOf(answer.body, 'data'), 'secret_id');
     if (answer.status !== 200 || typeof secretId !== 'string')
       throw loginRefused(
-        answer.status,
+        answer,
         'opening the wrapped secret id, which works once: if it was not us, somebody else has it;',
       );
     this.#secretId = secretId;
@@ -128,11 +128,14 @@ interface Login {
   readonly renewAtMs: number;
 }
 
-/** A status of 5xx is the server's trouble, everything else a refusal. */
-function loginRefused(status: number, what: string): HoldfastError {
+/** A status of 5xx is the server's trouble, everything else a refusal; but Vault 1.13.0 answers a wrong secret id with 500. */
+function loginRefused(answer: VaultAnswer, what: string): HoldfastError {
+  const { status } = answer;
+  const said = answerErrors(answer);
+  const mayPass = (status >= 500 && said !== 'invalid secret id') || status === 429;
   return new HoldfastError(
-    status >= 500 || status === 429 ? 'KEY_UNAVAILABLE' : 'FORBIDDEN',
-    `key server: ${what} failed with status ${status}`,
+    mayPass ? 'KEY_UNAVAILABLE' : 'FORBIDDEN',
+    `key server: ${what} failed with status ${status}${said === '' ? '' : `: ${said}`}`,
   );
 }
 

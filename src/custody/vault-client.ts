@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type ErrorCode, HoldfastError, isHoldfastError } from '../core/errors.ts';
 import { fieldOf } from '../core/shape.ts';
 import type { TokenSource } from './vault-auth.ts';
-import type { VaultAnswer, VaultHttp, VaultRequest } from './vault-http.ts';
+import { answerErrors, type VaultAnswer, type VaultHttp, type VaultRequest } from './vault-http.ts';
 
 export interface RetryOptions {
   /** Attempts of one call in all, 1…10. */
@@ -62,9 +62,9 @@ export class VaultClient implements Disposable {
     }
   }
 
-  /** One exchange without token and without a second attempt: for asking after the server's health. */
+  /** One exchange without token, namespace and second attempt: for asking after the server's health, which a namespace has none of. */
   async ask(path: string): Promise<VaultAnswer> {
-    return this.#http.exchange({ method: 'GET', path });
+    return this.#http.exchange({ method: 'GET', path, outsideNamespace: true });
   }
 
   /** What an answer with an unwelcome status means. */
@@ -77,7 +77,7 @@ export class VaultClient implements Disposable {
   }
 }
 
-/** A text that fails to authenticate is answered with 500 by some paths: asking again would change nothing. */
+/** A text that fails to authenticate is answered with 500 by Vault up to 1.9: asking again would change nothing. */
 function isPassing(answer: VaultAnswer): boolean {
   if (!passing.has(answer.status)) return false;
   if (fieldOf(fieldOf(answer.body, 'data'), 'batch_results') !== undefined) return false;
@@ -95,14 +95,6 @@ async function pause(ms: number, signal: AbortSignal | undefined): Promise<void>
     signal?.throwIfAborted(); // its own reason rather than the timer's
     throw error;
   }
-}
-
-/** What the server said, shortened and on one line: it never repeats what it was sent. */
-export function answerErrors({ body }: VaultAnswer): string {
-  const errors = fieldOf(body, 'errors');
-  if (!Array.isArray(errors)) return '';
-  const text = errors.filter((each) => typeof each === 'string').join('; ');
-  return text.replaceAll(/\s*\p{Cc}+\s*/gu, ' ').slice(0, 300);
 }
 
 function failure(code: ErrorCode, origin: string, { path }: VaultCall, answer: VaultAnswer): HoldfastError {

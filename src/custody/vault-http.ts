@@ -7,6 +7,7 @@
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { fieldOf } from '../core/shape.ts';
 import { type Transport, transportOf } from '../net/http.ts';
 
 export interface VaultHttpOptions {
@@ -26,6 +27,8 @@ export interface VaultRequest {
   readonly path: string;
   readonly body?: object | undefined;
   readonly token?: string | undefined;
+  /** Leaves the namespace out: for the few paths that a server has outside of namespaces only. Default false. */
+  readonly outsideNamespace?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -91,10 +94,11 @@ export class VaultHttp implements Disposable {
     this.#transport.agent.destroy();
   }
 
-  async #send({ method, path, body, token }: VaultRequest, signal: AbortSignal): Promise<IncomingMessage> {
+  async #send(request: VaultRequest, signal: AbortSignal): Promise<IncomingMessage> {
+    const { method, path, body, token } = request;
     const text = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-    const { namespace } = this.#options;
+    const namespace = request.outsideNamespace === true ? undefined : this.#options.namespace;
     const outgoing = this.#transport.request(new URL(`/v1/${path}`, this.#url), {
       method,
       agent: this.#transport.agent,
@@ -119,6 +123,14 @@ export class VaultHttp implements Disposable {
   #failure(code: 'TIMEOUT' | 'KEY_UNAVAILABLE', reason: string, cause: unknown): HoldfastError {
     return new HoldfastError(code, `${this.origin} ${reason}`, { details: { url: this.origin }, cause });
   }
+}
+
+/** What the server said, shortened and on one line: it never repeats what it was sent. */
+export function answerErrors({ body }: VaultAnswer): string {
+  const errors = fieldOf(body, 'errors');
+  if (!Array.isArray(errors)) return '';
+  const text = errors.filter((each) => typeof each === 'string').join('; ');
+  return text.replaceAll(/\s*\p{Cc}+\s*/gu, ' ').slice(0, 300);
 }
 
 async function readAll(incoming: IncomingMessage): Promise<Buffer> {

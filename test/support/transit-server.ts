@@ -1,4 +1,4 @@
-// Two servers for the tests of the Transit provider: a real OpenBao in development mode, where its binary is
+// Two servers for the tests of the Transit provider: a real OpenBao or Vault in development mode, where a binary is
 // installed, and a small one that speaks the same protocol and can be told to misbehave. One list of tests runs
 // against both, which keeps the small one honest.
 
@@ -10,6 +10,7 @@ import { createServer } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fieldOf } from '../../src/core/shape.ts';
 import { endsWithUs } from './ends-with-us.ts';
 
 export interface TransitServer extends AsyncDisposable {
@@ -19,9 +20,25 @@ export interface TransitServer extends AsyncDisposable {
   readonly tokenFile: string;
   readonly roleId: string;
   readonly secretIdFile: string;
+  /** One with a Transit engine of its own; undefined when the server has no namespaces. */
+  readonly namespace: string | undefined;
   /** A request with the token; its JSON. */
-  admin(method: 'GET' | 'POST', path: string, body?: object): Promise<unknown>;
+  readonly admin: Admin;
+  seal(): Promise<void>;
+  unseal(): Promise<void>;
+  /** No token that a login gave is good any more. */
+  revokeLogins(): Promise<void>;
+  /** A token that gives the role's secret id once. */
+  wrapSecretId(): Promise<string>;
 }
+
+/** Throws with the status and the answer when the server refuses. */
+export type Admin = (
+  method: 'GET' | 'POST' | 'DELETE',
+  path: string,
+  body?: object,
+  headers?: Readonly<Record<string, string>>,
+) => Promise<unknown>;
 
 /** Path of the binary: HOLDFAST_BAO, or `bao` in PATH. */
 const baoBinary = [
@@ -34,14 +51,14 @@ export const baoSkip =
 
 const rootToken = 'root-token-of-a-test';
 
-/** Starts OpenBao on a port of its own, with a Transit engine, a role and what the role may do. */
+/** Starts OpenBao or Vault on a port of its own, with a Transit engine, a role and what the role may do. */
 export async function startBao(): Promise<TransitServer> {
   const folder = await mkdtemp(join(tmpdir(), 'holdfast-bao-'));
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   const flags = ['-dev', '-dev-no-store-token', `-dev-root-token-id=${rootToken}`];
   const child = spawn(baoBinary ?? '', ['server', ...flags, `-dev-listen-address=127.0.0.1:${port}`], {
-    stdio: 'ignore',
+    stdio: ['ignore', 'pipe', 'ignore'],
     env: { HOME: folder, PATH: process.env['PATH'] },
   });
   endsWithUs(child);
@@ -50,11 +67,13 @@ export async function startBao(): Promise<TransitServer> {
     await rm(folder, { recursive: true, force: true });
   };
   try {
-    await reachable(child, url);
+    const [unsealKey] = await Promise.all([unsealKeyIn(child), reachable(child, url)]);
     const admin = adminOf(url);
     const { roleId, secretId } = await setUp(admin);
+    const namespace = await makeNamespace(admin);
     const files = await writeSecrets(folder, rootToken, secretId);
-    return { url, folder, ...files, roleId, admin, [Symbol.asyncDispose]: stop };
+    const means = operatorOf(admin, unsealKey);
+    return { url, folder, ...files, roleId, namespace, admin, ...means, [Symbol.asyncDispose]: stop };
   } catch (error) {
     await stop();
     throw error;
@@ -74,11 +93,47 @@ export async function writeSecrets(
   return { tokenFile, secretIdFile };
 }
 
-export function adminOf(url: string, token = rootToken): TransitServer['admin'] {
-  return async (method, path, body) => {
+/** What the operator of a real server does. */
+function operatorOf(
+  admin: Admin,
+  unsealKey: string,
+): Pick<TransitServer, 'seal' | 'unseal' | 'revokeLogins' | 'wrapSecretId'> {
+  return {
+    seal: async () => void (await admin('POST', 'sys/seal', {})),
+    unseal: async () => void (await admin('POST', 'sys/unseal', { key: unsealKey })),
+    revokeLogins: async () => {
+      const ours = textAt(await admin('GET', 'auth/token/lookup-self'), 'accessor');
+      const all: unknown = fieldAt(await admin('GET', 'auth/token/accessors?list=true'), 'keys');
+      for (const accessor of Array.isArray(all) ? all : [])
+        if (accessor !== ours) await admin('POST', 'auth/token/revoke-accessor', { accessor });
+    },
+    wrapSecretId: async () => {
+      const path = 'auth/approle/role/holdfast/secret-id';
+      const answer = await admin('POST', path, {}, { 'x-vault-wrap-ttl': '60s' });
+      return textAt(answer, 'token', 'wrap_info');
+    },
+  };
+}
+
+/** The server says it once, on its output, which is read to the end lest the server wait for a reader. */
+async function unsealKeyIn(child: ChildProcess): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  let text = '';
+  child.stdout?.setEncoding('utf8');
+  child.stdout?.on('data', (part: string) => {
+    text = text.length > 65_536 ? '' : text + part;
+    const key = /^Unseal Key: (\S+)$/m.exec(text)?.[1];
+    if (key !== undefined) resolve(key);
+  });
+  child.once('close', () => reject(new Error('the server ended without an unseal key')));
+  return promise;
+}
+
+export function adminOf(url: string, token = rootToken): Admin {
+  return async (method, path, body, headers = {}) => {
     const response = await fetch(`${url}/v1/${path}`, {
       method,
-      headers: { 'x-vault-token': token },
+      headers: { 'x-vault-token': token, ...headers },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
     const text = await response.text();
@@ -95,7 +150,7 @@ path "transit/decrypt/+" { capabilities = ["update"] }
 path "transit/rewrap/+" { capabilities = ["update"] }
 `;
 
-async function setUp(admin: TransitServer['admin']): Promise<{ roleId: string; secretId: string }> {
+async function setUp(admin: Admin): Promise<{ roleId: string; secretId: string }> {
   await admin('POST', 'sys/mounts/transit', { type: 'transit' });
   await admin('POST', 'sys/auth/approle', { type: 'approle' });
   await admin('POST', 'sys/policies/acl/holdfast', { policy });
@@ -105,11 +160,26 @@ async function setUp(admin: TransitServer['admin']): Promise<{ roleId: string; s
   return { roleId: textAt(role, 'role_id'), secretId: textAt(secret, 'secret_id') };
 }
 
-function textAt(answer: unknown, name: string): string {
-  const data = typeof answer === 'object' && answer !== null && 'data' in answer ? answer.data : undefined;
-  const value = typeof data === 'object' && data !== null ? Reflect.get(data, name) : undefined;
+/** Undefined at Vault, which has namespaces for paying customers only, and at OpenBao before 2.3. */
+async function makeNamespace(admin: Admin): Promise<string | undefined> {
+  const name = 'team';
+  try {
+    await admin('POST', `sys/namespaces/${name}`, {});
+  } catch {
+    return undefined;
+  }
+  await admin('POST', 'sys/mounts/transit', { type: 'transit' }, { 'x-vault-namespace': name });
+  return name;
+}
+
+function textAt(answer: unknown, name: string, part = 'data'): string {
+  const value = fieldAt(answer, name, part);
   if (typeof value !== 'string') throw new Error(`no ${name} in the answer`);
   return value;
+}
+
+function fieldAt(answer: unknown, name: string, part = 'data'): unknown {
+  return fieldOf(fieldOf(answer, part), name);
 }
 
 async function reachable(child: ChildProcess, url: string): Promise<void> {
