@@ -14,25 +14,14 @@
 // What it cannot notice is the whole directory put back to an earlier day: the others in the group do, because they
 // ask for a share generation that is not there.
 
-import { type KeyObject } from 'node:crypto';
-import { decodeCbor, encodeCbor } from '../core/block.ts';
-import { concat, copied, sameBytes, toHex, utf8 } from '../core/bytes.ts';
+import { copied, toHex, utf8 } from '../core/bytes.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { preimage, sha256, takeKey } from '../core/hash.ts';
-import { isMap } from '../core/shape.ts';
-import {
-  gcmOpen,
-  gcmSealInto,
-  hkdfExpand,
-  hmacSha512,
-  nonceBytes,
-  tagBytes,
-} from '../envelope/primitives.ts';
+import { preimage, takeKey } from '../core/hash.ts';
 import type { Ballot } from './ballot.ts';
 import type { ChainPin, ChainPins } from './book.ts';
 import { codeOf, type Disk, removeFiles, replaceFile } from './disk.ts';
 import { random } from './random.ts';
-import { readMasterKey, type SealingConfig, type SealingSource, sealingSources } from './sealing-key.ts';
+import type { SealingConfig, SealingSource } from './sealing-key.ts';
 import {
   activated,
   decodeState,
@@ -60,6 +49,18 @@ import {
   withNonce,
   withoutPrekeysBefore,
 } from './share-state.ts';
+import {
+  damaged,
+  type Header,
+  importMaster,
+  type MasterKeys,
+  openMaster,
+  parseStateFile,
+  seal,
+  stateAad,
+  stateFile,
+  unseal,
+} from './share-store-file.ts';
 
 export interface ShareStoreOptions {
   /** Where the state and the sealed secrets lie. */
@@ -107,20 +108,20 @@ export class ShareStore {
   static async open(options: ShareStoreOptions): Promise<ShareStore> {
     const bytes = await options.shares.read(stateName);
     if (bytes === undefined) return ShareStore.#create(options);
-    const { header, sealed } = parseStateFile(bytes, options);
+    const { header, sealed } = parseStateFile(bytes, options.shares.path, options.owner);
     const keys = await openMaster(options.sealing, header);
     const plain = unseal(keys.state, sealed, stateAad(header));
-    if (plain === undefined) throw damaged(options, 'its state does not authenticate');
+    if (plain === undefined) throw damaged(options.shares.path, 'its state does not authenticate');
     const store = new ShareStore(options, header, keys, decodeState(plain));
     await store.#removeLeftovers();
     return store;
   }
 
   static async #create(options: ShareStoreOptions): Promise<ShareStore> {
-    if (!options.create) throw damaged(options, 'its state is gone');
+    if (!options.create) throw damaged(options.shares.path, 'its state is gone');
     const left = [...(await options.shares.list()), ...(await options.keys.list())];
     if (left.some((name) => /\.(?:key|sealed)$/.test(name)))
-      throw damaged(options, 'it holds sealed secrets but no state');
+      throw damaged(options.shares.path, 'it holds sealed secrets but no state');
     const salt = random(16);
     const { source } = options.sealing;
     const keys = await importMaster(options.sealing, salt);
@@ -135,7 +136,9 @@ export class ShareStore {
     options: Pick<ShareStoreOptions, 'shares' | 'owner'>,
   ): Promise<SealingSource | undefined> {
     const bytes = await options.shares.read(stateName);
-    return bytes === undefined ? undefined : parseStateFile(bytes, options).header.source;
+    return bytes === undefined
+      ? undefined
+      : parseStateFile(bytes, options.shares.path, options.owner).header.source;
   }
 
   /** Where the master key came from. */
@@ -518,137 +521,10 @@ export class ShareStore {
   }
 }
 
+const stateName = 'state';
+
 function shareOf({ cg, kekVer, gen }: ShareRef, key: ShareKey, facts: ShareFacts) {
   const { index, t, n, publicKey, commitments, verificationShares } = facts;
   const known = { index, t, n, publicKey, commitments, verificationShares };
   return { kind: 'share', key, cg, kekVer, gen, ...known } as const;
-}
-
-// The state file: what it is and whose, in the clear, so that every refusal can say what is wrong.
-
-const stateName = 'state';
-const format = 'holdfast-share-store';
-const version = 1;
-const checkBytes = 8;
-
-interface Header {
-  readonly owner: string;
-  readonly source: SealingSource;
-  readonly salt: Uint8Array;
-  /** Tells a wrong master key from damage. */
-  readonly check: Uint8Array;
-}
-
-function stateFile(header: Header, sealed: Uint8Array): Uint8Array {
-  const fields = { format, version, ...header, sealed };
-  return encodeCbor({ ...fields, digest: digestOf(fields) });
-}
-
-function parseStateFile(
-  bytes: Uint8Array,
-  options: Pick<ShareStoreOptions, 'shares' | 'owner'>,
-): { header: Header; sealed: Uint8Array } {
-  let value: unknown;
-  try {
-    value = decodeCbor(bytes, 'share store');
-  } catch (cause) {
-    throw damaged(options, 'its state is not readable', cause);
-  }
-  if (!isMap(value) || value['format'] !== format)
-    throw new HoldfastError('DATA_DIR_FOREIGN', `${options.shares.path} holds no share store`);
-  const { digest, ...fields } = value;
-  const found = fields['version'];
-  if (typeof found === 'number' && found > version) {
-    throw new HoldfastError(
-      'DATA_DIR_NEWER',
-      `${options.shares.path} has format ${found}; this program reads up to ${version}`,
-      { details: { found, known: version } },
-    );
-  }
-  const { owner, source: kind, salt, check, sealed } = fields;
-  const source = sealingSources.find((known) => known === kind);
-  if (
-    !(digest instanceof Uint8Array) ||
-    !sameBytes(digest, digestOf(fields)) ||
-    typeof owner !== 'string' ||
-    source === undefined ||
-    !(salt instanceof Uint8Array) ||
-    !(check instanceof Uint8Array) ||
-    !(sealed instanceof Uint8Array)
-  ) {
-    throw damaged(options, 'its checksum does not match');
-  }
-  if (owner !== options.owner) {
-    throw new HoldfastError(
-      'DATA_DIR_FOREIGN',
-      `${options.shares.path} holds the shares of ${owner}, not of ${options.owner}`,
-      { details: { found: owner, expected: options.owner } },
-    );
-  }
-  return { header: { owner, source, salt, check }, sealed };
-}
-
-function digestOf(fields: unknown): Uint8Array {
-  return sha256(preimage('holdfast/share-store/v1', encodeCbor(fields))).subarray(0, 16);
-}
-
-function stateAad(header: Header): Uint8Array {
-  return preimage('holdfast/share-state/v1', encodeCbor({ version, ...header }));
-}
-
-// Sealing
-
-interface MasterKeys {
-  readonly state: KeyObject;
-  readonly keys: KeyObject;
-  readonly check: Uint8Array;
-}
-
-async function importMaster(sealing: SealingConfig, salt: Uint8Array): Promise<MasterKeys> {
-  const master = takeKey(await readMasterKey(sealing, salt));
-  return {
-    state: takeKey(hkdfExpand('sha512', master, utf8('CHORUS-SLURP-SEAL-v1/state'), 32)),
-    keys: takeKey(hkdfExpand('sha512', master, utf8('CHORUS-SLURP-SEAL-v1/keys'), 32)),
-    check: hmacSha512(master, utf8('CHORUS-SLURP-SEAL-v1/check'), checkBytes),
-  };
-}
-
-async function openMaster(sealing: SealingConfig, header: Header): Promise<MasterKeys> {
-  if (sealing.source !== header.source) {
-    throw new HoldfastError(
-      'KEY_UNAVAILABLE',
-      `the shares were sealed with a ${header.source}; this process is configured with a ${sealing.source}`,
-      { details: { found: header.source, configured: sealing.source } },
-    );
-  }
-  const keys = await importMaster(sealing, header.salt);
-  if (sameBytes(keys.check, header.check)) return keys;
-  throw new HoldfastError(
-    'DECRYPT_FAILED',
-    `${sealing.path} is not the secret that these shares were sealed with`,
-    {
-      details: { path: sealing.path },
-    },
-  );
-}
-
-/** nonce ‖ ciphertext ‖ tag. */
-function seal(key: KeyObject, plain: Uint8Array, aad: Uint8Array): Uint8Array {
-  const nonce = random(nonceBytes);
-  const target = new Uint8Array(plain.length + tagBytes);
-  gcmSealInto(target, key, nonce, plain, aad);
-  return concat(nonce, target);
-}
-
-function unseal(key: KeyObject, sealed: Uint8Array, aad: Uint8Array): Uint8Array | undefined {
-  if (sealed.length < nonceBytes + tagBytes) return undefined;
-  return gcmOpen(key, sealed.subarray(0, nonceBytes), sealed.subarray(nonceBytes), aad);
-}
-
-function damaged({ shares }: Pick<ShareStoreOptions, 'shares'>, why: string, cause?: unknown): HoldfastError {
-  return new HoldfastError(
-    'DATA_DIR_DAMAGED',
-    `${shares.path} is damaged (${why}); restore it from a backup: it is not replaced by an empty one`,
-    { details: { path: shares.path }, cause },
-  );
 }
