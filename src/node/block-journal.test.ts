@@ -5,7 +5,7 @@ import { runInNewContext } from 'node:vm';
 import * as fc from 'fast-check';
 import { cborBlock, rawBlock } from '../core/block.ts';
 import { ChangeRing } from './block-journal.ts';
-import type { BlockChange } from './blockstore.ts';
+import type { BlockChange } from './block-ports.ts';
 
 setFlagsFromString('--expose-gc');
 const collectGarbage: () => void = runInNewContext('gc');

@@ -5,7 +5,7 @@
 
 import type { CID } from '../core/block.ts';
 import { blockKeyBytes, cidOfKey, keyOfCid } from './block-key.ts';
-import type { BlockChange, BlockJournal } from './blockstore.ts';
+import type { BlockChange, BlockJournal } from './block-ports.ts';
 
 const ops: readonly BlockChange['op'][] = ['add', 'del', 'corrupt'];
 

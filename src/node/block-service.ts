@@ -14,7 +14,7 @@ import { challengeBlocksMax, recordBytesMax } from '../core/limits.ts';
 import type { PeerName, RpcContext, RpcHandler, RpcMessage, RpcServer } from '../core/rpc.ts';
 import { isRecordBytes } from '../manifest/record.ts';
 import { cidField, cidList, field, journalField, limitField, nonceField, peerList } from './block-request.ts';
-import type { BlockStore } from './blockstore.ts';
+import type { BlockStore } from './block-ports.ts';
 import type { StewardEpochs } from './epochs.ts';
 import type { Exchange } from './exchange.ts';
 import { hasRole, type Membership, memberOf } from './membership.ts';

@@ -11,13 +11,10 @@ import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
 import { type Block, cborBlock, CID, rawBlock } from '../core/block.ts';
 import { toHex } from '../core/bytes.ts';
+import type { BlockStoreEvent, BlockStoreOptions } from './block-options.ts';
+import type { DiskBlockStore } from './block-ports.ts';
 import { frameHeadBytes } from './block-segments.ts';
-import {
-  type BlockStoreEvent,
-  type BlockStoreOptions,
-  type DiskBlockStore,
-  openBlockStore,
-} from './blockstore.ts';
+import { openBlockStore } from './blockstore.ts';
 import { openDataDir } from './stores.ts';
 
 const owner = { node: 'node-1', peer: 'peer-1', cluster: 'cluster-1' };

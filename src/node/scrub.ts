@@ -7,7 +7,7 @@
 import type { CID } from '../core/block.ts';
 import { day, second } from '../core/clock.ts';
 import type { Clock } from '../core/clock.ts';
-import type { BlockStore } from './blockstore.ts';
+import type { BlockStore } from './block-ports.ts';
 
 export interface ScrubOptions {
   /** Time for one pass over all blocks, ms. Default one day. */

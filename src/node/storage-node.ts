@@ -6,7 +6,7 @@ import { HoldfastError } from '../core/errors.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { beatIndex } from './block-request.ts';
 import { serveBlocks } from './block-service.ts';
-import type { BlockStore, BlockUsage } from './blockstore.ts';
+import type { BlockStore, BlockUsage } from './block-ports.ts';
 import type { StewardEpochs } from './epochs.ts';
 import { createExchange, type Exchange, type ExchangeOptions, type ExchangeStatus } from './exchange.ts';
 import type { ProviderPeer, Providers, ProvidersStatus } from './providers.ts';

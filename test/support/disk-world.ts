@@ -4,7 +4,7 @@ import { rawBlock, type Block } from '../../src/core/block.ts';
 import { sha256 } from '../../src/core/hash.ts';
 import { utf8 } from '../../src/core/bytes.ts';
 import type { Append } from '../../src/beacon/log.ts';
-import type { BlockStoreOptions } from '../../src/node/blockstore.ts';
+import type { BlockStoreOptions } from '../../src/node/block-options.ts';
 import { putAppend, someAddress, someId, someManifest } from '../suites/beacon-records.ts';
 
 export const owner = { node: 'node-1', peer: 'peer-1', cluster: 'cluster-1' };
