@@ -22,6 +22,9 @@ export interface Mendable {
   mend(): Promise<void>;
 }
 
+/** What it wants to know of the room on the disk. */
+export type Room = Pick<FreeSpace, 'bytes' | 'take' | 'refresh' | 'refreshIfOld'>;
+
 /** Why writes are refused. */
 export interface Refusal {
   readonly reason: string;
@@ -34,7 +37,7 @@ const resumeFactor = 1.25;
 const probeBytes = 64 * 1024;
 
 export class Admission {
-  readonly #space: FreeSpace;
+  readonly #space: Room;
   readonly #mendable: Mendable;
   readonly #settings: BlockSettings;
   #refusal: Refusal | undefined;
@@ -42,7 +45,7 @@ export class Admission {
   #probing: Promise<void> | undefined;
   #isClosed = false;
 
-  constructor(space: FreeSpace, mendable: Mendable, settings: BlockSettings) {
+  constructor(space: Room, mendable: Mendable, settings: BlockSettings) {
     this.#space = space;
     this.#mendable = mendable;
     this.#settings = settings;
