@@ -44,7 +44,7 @@ function meaningOf(said: string): { code: ErrorCode; reason: string } {
   return { code: 'KEY_UNAVAILABLE', reason: `the server refuses: ${shortened(said)}` };
 }
 
-/** One bad item, rather than the server, made a request to rewrap fail: so does Vault up to 1.9. */
+/** One bad item, rather than the server, made a request fail: Vault up to 1.9 does that. */
 export function isItemsFault(answer: VaultAnswer): boolean {
   return answerErrors(answer).includes(authenticationFailed);
 }

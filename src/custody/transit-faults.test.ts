@@ -69,14 +69,19 @@ describe('a Transit server that misbehaves', () => {
     await rejects(makeKey(provider), 'KEY_UNAVAILABLE', /is not read/);
   });
 
-  test('that fails a rewrap as a whole, as Vault up to 1.9 does, renews what is good', async () => {
+  test('that fails a whole request over one item, as Vault up to 1.9 does, opens and renews what is good', async () => {
     await using server = await startFakeTransit();
-    server.failsRewrapsWhole = true;
+    server.failsWhole = true;
     await using provider = await openRole(server);
     const { key } = transitKek(provider);
     const made = [await makeKey(provider), await makeKey(provider), await makeKey(provider)];
     await server.admin('POST', `transit/keys/${key}/rotate`, {});
     const bodies = made.map(({ body }, index) => (index === 1 ? relabelled(body, { project: 'x' }) : body));
+    const opened = await provider.unwrap(bodies, readRequest);
+    assert.deepEqual(
+      opened.map((answer) => (answer.ok ? toHex(answer.branchKey) : answer.error.code)),
+      made.map(({ branchKey }, index) => (index === 1 ? 'DECRYPT_FAILED' : toHex(branchKey))),
+    );
     server.asked.length = 0;
     const answers = await provider.renew(bodies);
     assert.deepEqual(

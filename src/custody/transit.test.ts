@@ -89,9 +89,11 @@ function serverTests(server: () => TransitServer): void {
     assert.equal(fresh.body.wraps[0]?.t === 'transit' && fresh.body.wraps[0].ver, 2);
     for (const { branchKey, body } of old) assert.deepEqual(await unwrapped(provider, body), branchKey);
 
-    const answers = await provider.renew([...old, fresh].map(({ body }) => body));
-    const renewed = answers.map((answer) => (answer.ok ? answer.wraps : assert.fail(answer.error)));
-    assert.equal(renewed[3], undefined, 'the newest one needs nothing');
+    const answers = await provider.renew([fresh, ...old].map(({ body }) => body));
+    const [newest, ...renewed] = answers.map((answer) =>
+      answer.ok ? answer.wraps : assert.fail(answer.error),
+    );
+    assert.equal(newest, undefined, 'the newest one needs nothing');
     await provider.retireBelow(2);
     for (const [index, { branchKey, body }] of old.entries()) {
       const [refused] = await provider.unwrap([body], readRequest);

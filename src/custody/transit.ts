@@ -6,8 +6,8 @@
 // only. `associated_data` would say the same, but the server cannot rewrap what was encrypted with it
 // (hashicorp/vault#29532). The label stays when the server's key gets a new version; the wrap names that version.
 //
-// The server refuses item by item. Vault up to 1.9 fails a whole request to rewrap over one bad item instead; such a
-// request is halved until the bad one is alone, as is one with too many items.
+// The server refuses item by item. Vault up to 1.9 fails a whole request over one bad item instead; such a request is
+// halved until the bad one is alone, as is one with too many items.
 
 import assert from 'node:assert/strict';
 import { asBuffer } from '../core/bytes.ts';
@@ -155,12 +155,7 @@ class Transit implements TransitProvider {
     assertBatch(records);
     const wraps = records.map((record) => (takesSeveral(record) ? undefined : this.#wrapIn(record)));
     const ours = wraps.filter((wrap) => wrap !== undefined);
-    const items = ours.map(({ ct, label }) => ({ ciphertext: ct, context: contextOf(label) }));
-    const results: unknown[] = [];
-    for (let from = 0; from < items.length; from += batchItemsMax) {
-      const batch = await this.#batch('decrypt', items.slice(from, from + batchItemsMax), request.signal);
-      results.push(...(batch ?? []));
-    }
+    const results = await this.#results('decrypt', ours.map(itemOf), request.signal);
     let next = 0;
     return records.map((record, index) =>
       wraps[index] === undefined ? this.#notOurs(record) : openedFrom(record, results[next++]),
@@ -177,7 +172,12 @@ class Transit implements TransitProvider {
       if (wrap === undefined || (versionIn(wrap.ct) ?? 0) >= latestVersion) return [];
       return [{ record, wrap, index }];
     });
-    for (const { index, answer } of await this.#rewrap(due, signal)) answers[index] = answer;
+    const results = await this.#results(
+      'rewrap',
+      due.map(({ wrap }) => itemOf(wrap)),
+      signal,
+    );
+    for (const [at, each] of due.entries()) answers[each.index] = this.#renewedFrom(each, results[at]);
     return answers;
   }
 
@@ -229,7 +229,7 @@ class Transit implements TransitProvider {
     this.#client = undefined;
   }
 
-  /** The results of a request in the order of its items; undefined when the server failed it as a whole. */
+  /** The results of a request in the order of its items; undefined when the server failed all over one of them. */
   async #batch(
     operation: 'encrypt' | 'decrypt' | 'rewrap',
     items: readonly object[],
@@ -246,22 +246,27 @@ class Transit implements TransitProvider {
     const answer = await this.#open().call(call);
     const results = fieldOf(fieldOf(answer.body, 'data'), 'batch_results');
     if (Array.isArray(results) && results.length === items.length) return results as readonly unknown[];
-    if (operation === 'rewrap' && isItemsFault(answer)) return undefined;
+    if (operation !== 'encrypt' && isItemsFault(answer)) return undefined;
     throw this.#open().failure('KEY_UNAVAILABLE', call, answer);
   }
 
-  async #rewrap(due: readonly Due[], signal: AbortSignal | undefined): Promise<readonly Done[]> {
-    if (due.length === 0) return [];
-    const items = due.map(({ wrap }) => ({ ciphertext: wrap.ct, context: contextOf(wrap.label) }));
-    const results = items.length > batchItemsMax ? undefined : await this.#batch('rewrap', items, signal);
-    if (results !== undefined)
-      return due.map((each, at) => ({ index: each.index, answer: this.#renewedFrom(each, results[at]) }));
-    if (due.length === 1)
-      return due.map(({ index, record }) => ({ index, answer: notRenewed(record, authenticationFailed) }));
-    const half = Math.ceil(due.length / 2);
+  /**
+   * The results of any number of items. A request that fails over one of them is halved until that one is alone, so
+   * that no record keeps others from being opened.
+   */
+  async #results(
+    operation: 'decrypt' | 'rewrap',
+    items: readonly object[],
+    signal: AbortSignal | undefined,
+  ): Promise<readonly unknown[]> {
+    if (items.length === 0) return [];
+    const results = items.length > batchItemsMax ? undefined : await this.#batch(operation, items, signal);
+    if (results !== undefined) return results;
+    if (items.length === 1) return [{ error: authenticationFailed }];
+    const half = Math.ceil(items.length / 2);
     return [
-      ...(await this.#rewrap(due.slice(0, half), signal)),
-      ...(await this.#rewrap(due.slice(half), signal)),
+      ...(await this.#results(operation, items.slice(0, half), signal)),
+      ...(await this.#results(operation, items.slice(half), signal)),
     ];
   }
 
@@ -297,14 +302,13 @@ class Transit implements TransitProvider {
   }
 }
 
+function itemOf({ ct, label }: TransitWrap): object {
+  return { ciphertext: ct, context: contextOf(label) };
+}
+
 interface Due {
   readonly record: BranchKeyBody;
   readonly wrap: TransitWrap;
   /** Its place in the request. */
   readonly index: number;
-}
-
-interface Done {
-  readonly index: number;
-  readonly answer: Renewed;
 }

@@ -20,8 +20,8 @@ export interface KeyRequest {
   readonly body: Readonly<Record<string, unknown>>;
   readonly mayCreate: boolean;
   readonly mayConfigure: boolean;
-  /** Answers a bad item of a rewrap as Vault did up to 1.9. */
-  readonly failsRewrapsWhole: boolean;
+  /** One text that is not authentic fails the whole request, as at Vault up to 1.9. */
+  readonly failsWhole: boolean;
 }
 
 const stringsMax = 1000;
@@ -105,9 +105,9 @@ export class FakeTransitKeys {
     const key = this.#keys.get(id);
     if (key === undefined) return failed(400, 'encryption key not found');
     const results = items.map((item) => resultOf(operation, key, item));
-    if (operation !== 'rewrap') return batchReply(results, body['partial_failure_response_code']);
-    if (request.failsRewrapsWhole && results.some(({ error }) => error === authenticationFailed))
+    if (request.failsWhole && results.some(({ error }) => error === authenticationFailed))
       return failed(500, listed(authenticationFailed));
+    if (operation !== 'rewrap') return batchReply(results, body['partial_failure_response_code']);
     const warnings =
       'partial_failure_response_code' in body
         ? ['Endpoint ignored these unrecognized parameters: [partial_failure_response_code]']

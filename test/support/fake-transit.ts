@@ -32,8 +32,8 @@ export interface FakeTransit extends TransitServer {
   sealed: boolean;
   /** The role may make keys, as one with `update` on `transit/keys/NAME`. */
   roleCreates: boolean;
-  /** Fails a whole rewrap over one bad item, as Vault did up to 1.9. */
-  failsRewrapsWhole: boolean;
+  /** Fails a whole request over one text that is not authentic, as Vault did up to 1.9. */
+  failsWhole: boolean;
   /** Seconds that the next login's token is good for. */
   leaseSeconds: number;
   /** Wrapping token → secret id. */
@@ -76,7 +76,7 @@ export async function startFakeTransit(tls?: { key: string; cert: string }): Pro
     tokens: new Set(),
     sealed: false,
     roleCreates: false,
-    failsRewrapsWhole: false,
+    failsWhole: false,
     leaseSeconds: 600,
     wrappings: new Map(),
     seal: async () => {
@@ -131,8 +131,8 @@ export async function startFakeTransit(tls?: { key: string; cert: string }): Pro
     if (mount !== 'transit')
       return isAdmin ? failed(404, `no handler for route "${path}". route entry not found.`) : denied();
     const rights = { mayCreate: isAdmin || fake.roleCreates, mayConfigure: isAdmin };
-    const { failsRewrapsWhole } = fake;
-    return keys.answer({ method, namespace, path: below, body, ...rights, failsRewrapsWhole });
+    const { failsWhole } = fake;
+    return keys.answer({ method, namespace, path: below, body, ...rights, failsWhole });
   }
 
   function health(namespace: string): Reply {
