@@ -6,6 +6,7 @@
 //   before rename beacon-generation     it is written, and about to get its name
 //   after rename beacon-2/making        it has just got it
 //   after write 3 beacon-2/log/mark     the third write of this process to it
+//   after rename 2 shares/state         the second time while the place stands first in the list
 //   after rename 3 shares/state since .sealed
 //                                       the third time since a file with such an ending last got its name from this
 //                                       process, which it must have while the place stands first in the list
@@ -64,12 +65,14 @@ function dieAt(what: string, path: string): void {
 }
 
 function isAt(list: string, place: string, what: string, path: string): boolean {
-  const [, times, file, since = ''] = /^after rename (\d+) (\S+) since (\S+)$/.exec(place) ?? [];
+  const [, times, file, since] = /^after rename (\d+) (\S+)(?: since (\S+))?$/.exec(place) ?? [];
   if (file === undefined)
     return place.startsWith(`${what} `) && path.endsWith(`/${place.slice(what.length + 1)}`);
+  if (what !== 'after rename') return false;
   const known = renamed.get(list);
-  const counted = known?.place === place ? known : { place, count: Number.NEGATIVE_INFINITY };
+  const begun = since === undefined ? 0 : Number.NEGATIVE_INFINITY;
+  const counted = known?.place === place ? known : { place, count: begun };
   renamed.set(list, counted);
-  if (what === 'after rename' && path.endsWith(since)) counted.count = 0;
-  return what === 'after rename' && path.endsWith(`/${file}`) && ++counted.count === Number(times);
+  if (since !== undefined && path.endsWith(since)) counted.count = 0;
+  return path.endsWith(`/${file}`) && ++counted.count === Number(times);
 }
