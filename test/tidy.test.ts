@@ -87,7 +87,7 @@ const pure: readonly RegExp[] = [
   /^src\/custody\/(record-head|refusal|release|replay|request|revocation|scope|signed-map|tally)\.ts$/,
   /^src\/beacon\/(log|fold|rows|records|queries|custody-chain|jetstream-(message|place|settings)|level-(cursor|filter|format|keys|manifest|rows|sweep|tables)|snappy)\.ts$/,
   /^src\/backbeat\/(bar-report|beat|bus|channel|claim|fields|job-schedule|lease|reverb|schedule|status-claim|subjects|tempo|tempo-report|tempo-tracker)\.ts$/,
-  /^src\/steward\/(catalogue|classes|digest-sum|jobs|ledger|liveness|place|plan|shares|status|view|wire)\.ts$/,
+  /^src\/steward\/(catalogue|class-lists|classes|demand|digest-sum|holdings|jobs|ledger|ledger-queries|liveness|place|plan|shares|slot-queue|slot-table|status|view|wire)\.ts$/,
   /^src\/node\/(der|membership|rpc-frames|provider-wire|provider-schedule|keeper-schedule)\.ts$/,
 ];
 

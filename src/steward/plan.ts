@@ -10,7 +10,7 @@
 import type { CID } from '../core/block.ts';
 import type { PeerName } from '../core/rpc.ts';
 import { type BlockClass, blockClasses, type SightState, type Wanted } from './classes.ts';
-import type { Holder } from './ledger.ts';
+import type { Holder } from './holdings.ts';
 import { chooseTargets, type PlacementMember, zonesOf } from './place.ts';
 
 export interface PlanNode {

@@ -9,7 +9,8 @@ import { CID, codecRaw } from '../core/block.ts';
 import { asBuffer, concat } from '../core/bytes.ts';
 import type { CatalogueObject } from './catalogue.ts';
 import { type BlockClass, blockClasses, type Wanted } from './classes.ts';
-import { Ledger, merged } from './ledger.ts';
+import { merged } from './demand.ts';
+import { Ledger } from './ledger.ts';
 import { type ObjectStatus, objectStatuses } from './status.ts';
 
 export interface ViewObject {
