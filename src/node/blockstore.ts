@@ -67,10 +67,9 @@ export async function openBlockStore(dir: DataDir, options: BlockStoreOptions = 
   const settings = await settleOptions(options, path);
   const parts = { dir, files, segments: new Segments(segmentsDir, settings.segmentBytes), settings };
   try {
-    const index = await openIndex(parts);
     const space = new FreeSpace(settings);
     await space.refresh();
-    return new OpenBlockStore(index, parts, space);
+    return new OpenBlockStore(await openIndex(parts), parts, space);
   } catch (error) {
     if (!isAbsent(error)) throw error;
     throw new HoldfastError('DATA_DIR_DAMAGED', `${path} lost a directory it had`, { cause: error });
