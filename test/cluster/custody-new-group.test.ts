@@ -43,7 +43,7 @@ before(async () => {
   cluster = await TestCluster.start({
     nodes: 2,
     custodians: 5,
-    settings: { beatMs: 1000, retiredMs: 2000 },
+    settings: { beatMs: 500, retiredMs: 2000 },
     dies: true,
   });
   old = (await custodyTold(commands)).group;
