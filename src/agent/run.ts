@@ -5,7 +5,7 @@ import { HoldfastClient } from '../client/client.ts';
 import { CustodyRelay } from '../client/custody-relay.ts';
 import { DoorClient } from '../client/door-client.ts';
 import { toHex } from '../core/bytes.ts';
-import { describeError, HoldfastError } from '../core/errors.ts';
+import { HoldfastError } from '../core/errors.ts';
 import { parseCapabilityFile } from '../custody/capability-file.ts';
 import { AuditLog } from '../custody/audit-log.ts';
 import { groupNameOf } from '../custody/group-name.ts';
@@ -16,6 +16,7 @@ import { ReceiptFile } from '../custody/receipts.ts';
 import { TdecProvider } from '../custody/tdec.ts';
 import { readIfThere, writeWhole } from '../files/whole.ts';
 import { serveHostCommands } from '../local/host-commands.ts';
+import { sayNowAndThen } from '../local/say-seldom.ts';
 import { superviseChild } from '../local/supervise-child.ts';
 import { custodianKeysOf, type Identity, openIdentity, openOrCreateIdentity } from '../node/identity.ts';
 import { memberOf } from '../node/membership.ts';
@@ -79,11 +80,9 @@ async function startAgent(config: AgentConfig) {
   );
   await dir.markBorn('audit');
   const { agent, keys, rules, feed } = await joined(config, identity, log, stack);
+  const onTrouble = sayNowAndThen('reading the rules of now');
   const timer = setInterval(() => {
-    void rules.read(AbortSignal.timeout(tickMs)).then(
-      ({ now }) => keys.expire(now.beat),
-      (error: unknown) => console.error(describeError(error)),
-    );
+    void rules.read(AbortSignal.timeout(tickMs)).then(({ now }) => keys.expire(now.beat), onTrouble);
   }, tickMs);
   stack.defer(() => clearInterval(timer));
   const info = {

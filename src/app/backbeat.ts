@@ -20,18 +20,16 @@ import { subjectsOf } from '../backbeat/subjects.ts';
 import { TempoFollower } from '../backbeat/tempo-follower.ts';
 import type { TempoReport } from '../backbeat/tempo-report.ts';
 import { minute, second } from '../core/clock.ts';
-import { describeError } from '../core/errors.ts';
 import { random } from '../custody/random.ts';
 import type { ProcessConfig } from '../local/layout.ts';
 import type { NatsSettings } from '../local/nats-settings.ts';
+import { sayNowAndThen } from '../local/say-seldom.ts';
 import { type HealEpisode, jobReports } from '../steward/jobs.ts';
 import type { Steward } from '../steward/steward.ts';
 import { type Member, systemClock } from './member.ts';
 
 /** A local bar is short, so that what happens once a bar can be watched. */
 const barBeats = 60;
-/** The same trouble with the lease is said once in so long, ms. */
-const repeatMs = 1 * minute;
 
 export interface Backbeat extends AsyncDisposable {
   readonly tempo: TempoFollower;
@@ -171,15 +169,4 @@ async function openLease(
   const seed = await store.read();
   const reserve = Math.ceil((2 * defaultLeaseTiming.ttlMs) / beatMs(tempoBpm)) + 1;
   return new SharedLease({ register: network, clock: systemClock, random, seed, reserve, onError });
-}
-
-function sayNowAndThen(what: string): (error: unknown) => void {
-  let said = '';
-  let at = Number.NEGATIVE_INFINITY;
-  return (error) => {
-    const text = describeError(error);
-    if (text === said && systemClock.monotonic() - at < repeatMs) return;
-    [said, at] = [text, systemClock.monotonic()];
-    console.error(`${what}: ${text}`);
-  };
 }
