@@ -11,6 +11,7 @@ import { layoutPaths, readLayout } from '../../src/local/layout.ts';
 import { publicKeyOfPeer } from '../../src/node/identity.ts';
 import { TestCluster } from '../helpers/cluster.ts';
 import { program } from '../helpers/command-line.ts';
+import { endsWithUs } from '../support/ends-with-us.ts';
 
 let cluster: TestCluster;
 before(async () => {
@@ -80,6 +81,7 @@ test('one runs by itself, from a configuration, and is the same custodian', asyn
   const child = spawn(process.execPath, [program, 'custodian', '--config', config], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
+  endsWithUs(child);
   const [said] = await once(child.stdout, 'data');
   assert.equal(String(said).trim(), entry.peer);
   await (await cluster.control()).killNode('custodian-1');

@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { choosePorts } from '../../src/local/ports.ts';
+import { endsWithUs } from '../support/ends-with-us.ts';
 import type { TestCluster } from './cluster.ts';
 import { type CommandLine, program } from './command-line.ts';
 
@@ -77,6 +78,7 @@ export async function runKeyAgent({ config }: AgentSite): Promise<AsyncDisposabl
   const child = spawn(process.execPath, [program, 'key-agent', '--config', config, '--json'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
+  endsWithUs(child);
   // What it says while its door is down is not ours to judge.
   let troubles = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
