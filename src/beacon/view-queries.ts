@@ -287,19 +287,8 @@ const chainOfUse: Readonly<Record<CidUse['as'], string>> = {
   certificate: 'cert/',
 };
 
-const uses = [
-  'content',
-  'manifest',
-  'envelope',
-  'branch-key',
-  'kek',
-  'policy',
-  'revocation',
-  'certificate',
-] as const satisfies readonly CidUse['as'][];
-
 function isUse(text: string): text is CidUse['as'] {
-  return uses.some((use) => use === text);
+  return Object.hasOwn(chainOfUse, text);
 }
 
 /** The start of all path keys that may match: as far as the pattern is exact. */

@@ -43,6 +43,7 @@ function startKeeper(): ChildProcess {
   const child = spawn('sh', ['-c', script], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
   child.unref();
   const { stdin } = child;
+  stdin?.on('error', () => undefined); // somebody has killed it: then this keeps nothing any more
   if (stdin !== null && 'unref' in stdin && typeof stdin.unref === 'function') stdin.unref();
   return child;
 }
